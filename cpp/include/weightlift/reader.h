@@ -1,0 +1,70 @@
+// Positional, exact, thread-safe reads.
+#ifndef WEIGHTLIFT_READER_H_
+#define WEIGHTLIFT_READER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace weightlift {
+
+class Reader {
+ public:
+  virtual ~Reader() = default;
+  virtual std::uint64_t size() const noexcept = 0;
+  virtual const std::string& name() const noexcept = 0;
+
+  // Fills `out` with the bytes at `offset`, all of them, or throws: kTruncated when the source ends
+  // early, kStorage on failure. Loops on short reads and EINTR. Const and thread-safe.
+  virtual void ReadAt(std::uint64_t offset, std::span<std::byte> out) const = 0;
+
+  // Fills several buffers from consecutive bytes (a run of small tensors). Default: one by one.
+  virtual void ReadScatter(std::uint64_t offset,
+                           std::span<const std::span<std::byte>> outs) const;
+
+  // Throws kChanged when the source is no longer the one that was opened (size, inode, mtime).
+  virtual void CheckUnchanged() const {}
+
+  // Advises that a range will be read soon, or does nothing.
+  virtual void WillNeed(std::uint64_t /*offset*/, std::uint64_t /*nbytes*/) const {}
+};
+
+enum class ReadMode : std::uint8_t {
+  kAuto,      // by page-cache residency, per range: cached bytes buffered, the rest direct
+  kBuffered,  // through the page cache
+  kDirect,    // O_DIRECT; falls back to buffered where the file system has none
+};
+
+// A regular file. Refuses directories, FIFOs, sockets and devices by name (kStorage/kFormat) without
+// blocking on them. Identity (device, inode, size, mtime) is pinned at open.
+class FileReader : public Reader {
+ public:
+  static std::shared_ptr<FileReader> Open(const std::string& path, ReadMode mode = ReadMode::kAuto);
+
+  // Bytes of [offset, offset + nbytes) in the page cache (cachestat, else mincore), as a fraction in
+  // [0, 1]; -1 when the system cannot tell.
+  virtual double Residency(std::uint64_t offset, std::uint64_t nbytes) const = 0;
+  virtual bool on_network() const noexcept = 0;  // by statfs magic: never map these by default
+  virtual std::uint64_t device() const noexcept = 0;
+  virtual std::uint64_t inode() const noexcept = 0;
+  virtual std::int64_t mtime_ns() const noexcept = 0;
+};
+
+// A whole file mapped read-only and shared. The mapping lives as long as the object.
+// Touching it after the file was truncated raises SIGBUS; see docs/architecture.md.
+class MappedFile {
+ public:
+  static std::shared_ptr<MappedFile> Map(const FileReader& reader);
+  virtual ~MappedFile() = default;
+  virtual std::span<const std::byte> bytes() const noexcept = 0;
+};
+
+// Borrowed memory as a reader; the caller keeps it alive.
+std::shared_ptr<Reader> MakeMemoryReader(std::span<const std::byte> bytes, std::string name);
+
+}  // namespace weightlift
+
+#endif  // WEIGHTLIFT_READER_H_

@@ -1,0 +1,59 @@
+// Atomic, durable, positional writes.
+//
+// Protocol of FileWriter (the target is seen whole, or not at all, after a kill or a power cut):
+//   1. an unnamed file (O_TMPFILE) in the target's directory, else a named temporary one;
+//   2. preallocate (fallocate) so that a full disk shows before any byte is written;
+//   3. WriteAt, in parallel, in any order;
+//   4. Commit: set the size, fdatasync (if durable), link or rename over the target, fsync the
+//      directory (if durable).
+// Abort, or destruction before Commit, leaves the target untouched and no litter.
+#ifndef WEIGHTLIFT_WRITER_H_
+#define WEIGHTLIFT_WRITER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+namespace weightlift {
+
+class Writer {
+ public:
+  virtual ~Writer() = default;
+  virtual const std::string& name() const noexcept = 0;
+
+  // Writes all bytes at `offset`; thread-safe for disjoint ranges. Any alignment is allowed; ranges
+  // and memory that are multiples of direct_alignment() take the direct path.
+  virtual void WriteAt(std::uint64_t offset, std::span<const std::byte> data) = 0;
+
+  // 0: writes are buffered. Else offset, size and address must be multiples of it to go direct.
+  virtual std::size_t direct_alignment() const noexcept = 0;
+
+  // Makes written bytes durable (step 4's fdatasync) without publishing them. Idempotent.
+  virtual void Sync() = 0;
+  virtual void Commit() = 0;  // publishes under the target's name; once
+  virtual void Abort() noexcept = 0;
+};
+
+enum class WriteMode : std::uint8_t {
+  kAuto,      // direct when durable and large (>= 1 MiB) and the file system can, else buffered
+  kBuffered,
+  kDirect,
+};
+
+struct FileWriterOptions {
+  WriteMode mode = WriteMode::kAuto;
+  bool durable = true;
+};
+
+// `size` is the final size in bytes. The new file has the old one's permission bits and, where
+// allowed, owner; a new name gets 0666 less the umask. A symbolic link is followed: the file it names
+// is replaced, the link stays. Also collects litter of writers that were killed (named temporaries
+// of the same target whose lock is free).
+std::shared_ptr<Writer> CreateFileWriter(const std::string& path, std::uint64_t size,
+                                         const FileWriterOptions& options = {});
+
+}  // namespace weightlift
+
+#endif  // WEIGHTLIFT_WRITER_H_

@@ -1,0 +1,218 @@
+"""The compiled core (cpp/bindings). Private: use it through ``_dtypes``, ``_plan`` and ``stores``."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+# --- dtypes -------------------------------------------------------------------------------------
+def dtype_table() -> list[tuple[str, int, int]]:
+    """(name, bits, byte-order word) of every element type, in code order."""
+
+# --- build and machine --------------------------------------------------------------------------
+def isa() -> str:
+    """The instruction set the kernels use: "portable", "sse42", "avx2", "avx512" or "neon"."""
+
+def available_isas() -> list[str]: ...
+def set_isa(name: str) -> None:
+    """For tests; WEIGHTLIFT_FORCE_ISA does the same at start. ValueError: not available here."""
+
+def pool_threads() -> int: ...
+
+# --- kernels (contiguous arrays; the GIL is released) ---------------------------------------------
+def crc32c(data: Any, crc: int = 0) -> int:
+    """CRC-32C of the bytes of a contiguous array or any buffer."""
+
+def crc32(data: Any, crc: int = 0) -> int: ...
+def crc32c_combine(a: int, b: int, b_length: int) -> int: ...
+def crc32_combine(a: int, b: int, b_length: int) -> int: ...
+
+Step = tuple[Any, ...]
+"""One of
+("byteswap", word, item)
+("cast", from_name, to_name, saturate)
+("affine_decode", "uint8"|"uint16", "float32"|"int32", scale, min)
+("affine_encode", "uint8"|"uint16", scale, min, max)
+"""
+
+def run_pipeline(steps: Sequence[Step], src: Array, dst: Array, threads: int = 0) -> None:
+    """Convert every element of contiguous ``src`` into contiguous ``dst`` (bytes are reinterpreted)."""
+
+def can_cast(source: str, target: str) -> bool: ...
+def min_max(values: Array, threads: int = 0) -> tuple[float, float]:
+    """Of a contiguous float32 array; (nan, nan) if any is NaN; ValueError when empty."""
+
+def choose_affine(minimum: float, maximum: float, levels: int) -> tuple[float, float, float]:
+    """(scale, min, max) as TensorFlow.js's converter computes them."""
+
+# --- memory ---------------------------------------------------------------------------------------
+class BufferPool:
+    """Keeps released load memory, up to ``max_bytes``, for the next load."""
+
+    def __init__(self, max_bytes: int) -> None: ...
+    @property
+    def held_bytes(self) -> int: ...
+    def clear(self) -> None: ...
+
+class Buffer:
+    """Owned, page-aligned, writable memory on huge pages (supports the buffer protocol)."""
+
+    def __init__(self, nbytes: int, pool: BufferPool | None = None) -> None: ...
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class MappedFile:
+    """A whole file mapped read-only (supports the buffer protocol)."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+def make_arrays(
+    base: Buffer | MappedFile | Array,
+    offsets: npt.NDArray[np.uint64],
+    dtypes: Sequence[np.dtype[Any]],
+    dtype_index: npt.NDArray[np.uint32],
+    shapes: Sequence[tuple[int, ...]],
+    fortran: Sequence[int] | None = None,
+    writeable: bool = True,
+) -> list[Array]:
+    """One array a tensor, a view of ``base`` (kept alive) at a byte offset.
+
+    ``dtypes[dtype_index[i]]`` is the type of array i; ``fortran`` lists the indices stored in Fortran
+    order. Bounds are checked.
+    """
+
+# --- files ----------------------------------------------------------------------------------------
+class Reader:
+    @property
+    def size(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    def read_at(self, offset: int, nbytes: int) -> bytes: ...
+    def read_into(self, offset: int, out: Array) -> None: ...
+    def check_unchanged(self) -> None: ...
+
+class FileReader(Reader):
+    def __init__(self, path: str, mode: str = "auto") -> None:
+        """``mode``: "auto", "buffered" or "direct"."""
+
+    @property
+    def identity(self) -> tuple[int, int, int, int]:
+        """(device, inode, size, mtime in ns)."""
+
+    @property
+    def on_network(self) -> bool: ...
+    def residency(self, offset: int = 0, nbytes: int | None = None) -> float: ...
+    def map(self) -> MappedFile: ...
+
+class MemoryReader(Reader):
+    def __init__(self, data: Any, name: str) -> None: ...
+
+class Writer:
+    @property
+    def name(self) -> str: ...
+    @property
+    def direct_alignment(self) -> int: ...
+    def write_at(self, offset: int, data: Any) -> None: ...
+    def sync(self) -> None: ...
+    def commit(self) -> None: ...
+    def abort(self) -> None: ...
+
+class FileWriter(Writer):
+    def __init__(self, path: str, size: int, mode: str = "auto", durable: bool = True) -> None: ...
+
+# --- plans ----------------------------------------------------------------------------------------
+def execute_read(
+    readers: Sequence[Reader],
+    buffers: Sequence[Any],
+    source: npt.NDArray[np.uint32],
+    tensor: npt.NDArray[np.uint32],
+    offset: npt.NDArray[np.uint64],
+    nbytes: npt.NDArray[np.uint64],
+    buffer: npt.NDArray[np.uint32],
+    dest: npt.NDArray[np.uint64],
+    pipeline: npt.NDArray[np.uint32],
+    pipelines: Sequence[Sequence[Step]],
+    check_kind: npt.NDArray[np.uint8] | None = None,
+    check_initial: npt.NDArray[np.uint32] | None = None,
+    check_expected: npt.NDArray[np.uint32] | None = None,
+    check_verify: npt.NDArray[np.uint8] | None = None,
+    names: Sequence[str] | None = None,
+    threads: int = 0,
+    progress: Callable[[int, int], object] | None = None,
+) -> npt.NDArray[np.uint32]:
+    """Run a read plan; columns as ``ReadOp`` in plan.h (0xFFFFFFFF is none).
+
+    ``buffers``: Buffer, writable arrays (their memory must be one contiguous block), or anything with a
+    writable buffer. ``check_*``: one row a tensor, ``check_kind`` 0 none, 1 CRC-32C, 2 CRC-32.
+    ``names`` names tensors in errors. Releases the GIL; ``progress(done, total)`` and signal handlers run
+    about every 50 ms and may raise to cancel. Returns the computed checksums.
+    """
+
+def coalesce(
+    offset: npt.NDArray[np.uint64], nbytes: npt.NDArray[np.uint64], task_bytes: int, max_gap: int
+) -> list[tuple[int, int, int, int]]:
+    """(first op, last op, begin, end) of each task, for ops of one source sorted by offset."""
+
+def execute_write(
+    writers: Sequence[Writer],
+    readers: Sequence[Reader],
+    sources: Sequence[Any],
+    file: npt.NDArray[np.uint32],
+    source: npt.NDArray[np.uint32],
+    offset: npt.NDArray[np.uint64],
+    nbytes: npt.NDArray[np.uint64],
+    element: npt.NDArray[np.uint64],
+    pipeline: npt.NDArray[np.uint32],
+    tensor: npt.NDArray[np.uint32],
+    pipelines: Sequence[Sequence[Step]],
+    tensors: int,
+    crc32c: bool = True,
+    crc32: bool = False,
+    source_kind: npt.NDArray[np.uint8] | None = None,
+    source_initial: npt.NDArray[np.uint32] | None = None,
+    source_expected: npt.NDArray[np.uint32] | None = None,
+    source_verify: npt.NDArray[np.uint8] | None = None,
+    names: Sequence[str] | None = None,
+    threads: int = 0,
+    progress: Callable[[int, int], object] | None = None,
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Run a write plan; columns as ``WriteOp`` in plan.h.
+
+    ``sources``: an array of any strides, ``bytes``, or ``(reader index, offset, nbytes, check index or -1)``.
+    Returns (CRC-32C, CRC-32) of each tensor's stored bytes, zeros for those not asked for.
+    """
+
+# --- layouts --------------------------------------------------------------------------------------
+def validate_extents(
+    names: Sequence[str],
+    source: npt.NDArray[np.uint32],
+    offset: npt.NDArray[np.uint64],
+    nbytes: npt.NDArray[np.uint64],
+    source_sizes: npt.NDArray[np.uint64],
+    source_names: Sequence[str],
+    allow_overlap: bool,
+) -> None:
+    """Every extent inside its source, no overflow, no overlap; FormatError names tensor and range."""
+
+def parse_safetensors(
+    header: bytes, data_size: int, path: str
+) -> tuple[
+    list[str],
+    list[str],
+    npt.NDArray[np.uint32],
+    list[tuple[int, ...]],
+    npt.NDArray[np.uint64],
+    npt.NDArray[np.uint64],
+    dict[str, str],
+    int,
+]:
+    """The strict safetensors header parser.
+
+    Returns names, the distinct dtype names (safetensors spelling), dtype_index, shapes, begin and end
+    offsets (relative to the data section), ``__metadata__`` and the CRC-32C digest of the table (see
+    docs/formats/safetensors.md). Tensors come in data order. FormatError for anything else.
+    """
