@@ -189,14 +189,29 @@ def execute_write(
 # --- layouts --------------------------------------------------------------------------------------
 def validate_extents(
     names: Sequence[str],
+    shapes: Sequence[tuple[int, ...]],
+    bits: npt.NDArray[np.uint32],
+    plain: npt.NDArray[np.bool_],
     source: npt.NDArray[np.uint32],
     offset: npt.NDArray[np.uint64],
     nbytes: npt.NDArray[np.uint64],
+    piece_tensor: npt.NDArray[np.uint32],
+    piece_source: npt.NDArray[np.uint32],
+    piece_offset: npt.NDArray[np.uint64],
+    piece_nbytes: npt.NDArray[np.uint64],
     source_sizes: npt.NDArray[np.uint64],
     source_names: Sequence[str],
     allow_overlap: bool,
+    strided: npt.NDArray[np.uint32],
 ) -> None:
-    """Every extent inside its source, no overflow, no overlap; FormatError names tensor and range."""
+    """Check a whole table in one pass; FormatError names tensor, file and byte range.
+
+    One row a tensor: ``bits`` an element; rows with ``plain`` false have their extents in the ``piece_*``
+    columns instead. Checked: names unique and not empty; dimensions not negative and their product times
+    bits without overflow, whole bytes, and for plain rows equal to ``nbytes`` (rows in ``strided`` may be
+    smaller than what they span: only that nbytes > 0 or the shape is empty); every extent inside its
+    source; no two extents overlap (zero-size ones aside) unless ``allow_overlap``.
+    """
 
 def parse_safetensors(
     header: bytes, data_size: int, path: str

@@ -1,0 +1,157 @@
+"""The nouns of writing: which tensor goes where, before a byte is written.
+
+A format's ``pack`` is pure: it takes :class:`TensorSpecs` (what is to be stored) and returns a
+:class:`Packing` (files, where each tensor's stored bytes lie in them, and the literal bytes between). Content
+that depends on checksums is known only after the payload has been hashed; the format then gives it by
+``seal`` (patches of a fixed size) or ``manifest`` (a whole file, published last).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from weightlift._dtypes import DType
+from weightlift._layout import U32, U64, Step
+
+__all__ = ["Checksums", "Encoding", "Manifest", "PackOptions", "PackedFile", "Packing", "Placements", "TensorSpecs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How a tensor's values become stored bytes.
+
+    Attributes:
+        stored: Element type of the stored bytes.
+        steps: From the array's elements to the stored ones; fixed-size steps only.
+        quantization: ``uint8``, ``uint16`` or ``float16`` where the values were quantised.
+        scale: Of an affine quantisation, else None; ``min`` likewise.
+        min: See ``scale``.
+    """
+
+    stored: DType
+    steps: tuple[Step, ...] = ()
+    quantization: str | None = None
+    scale: float | None = None
+    min: float | None = None
+
+
+@dataclass
+class TensorSpecs:
+    """What is to be stored, in columns (one row a tensor, in the caller's order).
+
+    Attributes:
+        names: Unique, not empty.
+        dtypes: Element type of the values as the reader of the file shall see them.
+        shapes: In elements.
+        nbytes: Stored bytes (after ``encodings``).
+        encodings: Rows whose stored bytes are not simply the array's bytes.
+        strings: Rows that hold strings (object arrays of bytes); their stored bytes are serialised.
+    """
+
+    names: list[str]
+    dtypes: list[DType]
+    shapes: list[tuple[int, ...]]
+    nbytes: U64
+    encodings: dict[int, Encoding] = field(default_factory=dict)
+    strings: frozenset[int] = frozenset()
+
+    def __len__(self) -> int:
+        """How many tensors."""
+        return len(self.names)
+
+    def stored(self, i: int) -> DType:
+        """Element type of row ``i``'s stored bytes."""
+        encoding = self.encodings.get(i)
+        return self.dtypes[i] if encoding is None else encoding.stored
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """What the caller asked for; a format refuses by name what it cannot do.
+
+    Attributes:
+        shard_size: Largest data file in bytes, or None for one file.
+        compression: ``"deflate"`` (npz) or None.
+        metadata: The user's own metadata.
+        structure: What was saved, see ``_tree``; None: a flat dict of tensors.
+        checksums: Store CRC-32C values.
+        extra: What the model level adds (topology, signature ...).
+    """
+
+    shard_size: int | None = None
+    compression: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    structure: Any = None
+    checksums: bool = True
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedFile:
+    """One data file: its name beside the target, final size, and the literal bytes in it by offset."""
+
+    name: str
+    nbytes: int
+    literals: tuple[tuple[int, bytes], ...] = ()
+
+
+@dataclass
+class Placements:
+    """Where stored bytes go, in columns, sorted by (file, offset), not overlapping.
+
+    ``nbytes`` bytes of ``tensor`` from its stored byte ``start`` on go to ``offset`` of ``file``. A tensor has
+    one row, or several where it straddles shards.
+    """
+
+    tensor: U32
+    file: U32
+    offset: U64
+    nbytes: U64
+    start: U64
+
+    @classmethod
+    def whole(cls, tensor: U32, file: U32, offset: U64, nbytes: U64) -> Placements:
+        """Each tensor in one piece."""
+        return cls(tensor, file, offset, nbytes, np.zeros(len(tensor), np.uint64))
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The small file that names the data files and is published last; ``name`` is the target's own name."""
+
+    name: str
+
+
+@dataclass
+class Packing:
+    """A whole save.
+
+    Attributes:
+        files: Data files.
+        placements: Where tensors lie in them.
+        manifest: The file that ties several data files together, if the format has one.
+        sidecar: Checksums and structure go to a sidecar file, because the format has no room for them.
+        crc32: The format needs CRC-32 (zip) of each tensor too.
+        compressed: The data file is written by the format's ``compress`` instead of by placements.
+        state: The format's own, handed back to ``seal`` and ``manifest``.
+    """
+
+    files: Sequence[PackedFile]
+    placements: Placements
+    manifest: Manifest | None = None
+    sidecar: bool = False
+    crc32: bool = False
+    compressed: bool = False
+    state: Any = None
+
+
+@dataclass(frozen=True)
+class Checksums:
+    """Of each tensor's stored bytes: ``crc32c[i]``, and ``crc32[i]`` where the packing asked for it."""
+
+    crc32c: U32
+    crc32: U32

@@ -1,0 +1,131 @@
+"""The verbs: what a reader, a store, a format and an IOHandler must be able to do.
+
+Each protocol is as small as its use. Third parties may implement any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from weightlift._layout import Layout
+    from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
+    from weightlift.types import ModelArtifacts, SaveResult
+
+__all__ = ["Files", "Format", "IOHandler", "Reader", "Store", "SupportsLoad", "SupportsSave", "Writer"]
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Exact positional reads of one file whose identity is pinned."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+
+    @property
+    def name(self) -> str:
+        """Path or URL, for messages."""
+
+    def read_at(self, offset: int, nbytes: int) -> bytes:
+        """Exactly ``nbytes`` bytes, or TruncatedError."""
+
+
+class Files(Protocol):
+    """What a parser is given: the files beside the one it parses, by relative name."""
+
+    def open(self, relative: str) -> Reader:
+        """A reader, opened once and kept; NotFoundError; UnsafeContentError for a path that escapes."""
+
+
+class Writer(Protocol):
+    """Positional writes of one file that appears whole on ``commit`` or not at all."""
+
+    def write_at(self, offset: int, data: Any) -> None:
+        """Write all of ``data``."""
+
+    def sync(self) -> None:
+        """Make what was written durable."""
+
+    def commit(self) -> None:
+        """Publish under the final name."""
+
+    def abort(self) -> None:
+        """Forget it."""
+
+
+class Store(Protocol):
+    """A place that holds files: a directory, memory, a server. Only the store joins names to paths."""
+
+    @property
+    def url(self) -> str:
+        """What the relative names are relative to."""
+
+    def open(self, relative: str) -> Reader:
+        """A reader of an existing file."""
+
+    def create(self, relative: str, nbytes: int, *, durable: bool = True) -> Writer:
+        """A writer of a file that will have ``nbytes`` bytes."""
+
+    def exists(self, relative: str) -> bool:
+        """Whether there is such a file."""
+
+    def list(self) -> Iterable[str]:
+        """Relative names of all files."""
+
+    def delete(self, relative: str) -> None:
+        """Remove a file; NotFoundError."""
+
+
+class Format(Protocol):
+    """One weight file format: pure functions from bytes to a Layout, and from specs to a Packing."""
+
+    @property
+    def name(self) -> str:
+        """As in ``format="safetensors"``."""
+
+    @property
+    def suffixes(self) -> Sequence[str]:
+        """File name endings, with the dot, longest first."""
+
+    def sniff(self, head: bytes, size: int) -> bool:
+        """Whether a file of ``size`` bytes that begins with ``head`` (up to 4 KiB) is of this format."""
+
+    def read(self, files: Files, name: str) -> Layout:
+        """The validated layout of file ``name``; reads headers only, within a byte budget."""
+
+    def encode(self, specs: TensorSpecs, quantize: Mapping[str, str] | str | None) -> dict[int, str]:
+        """Settle how rows are stored, editing ``specs`` (dtypes, encodings, nbytes).
+
+        Returns the rows that need an affine quantisation (``{row: "uint8"|"uint16"}``), whose ranges the
+        caller finds. UnsupportedFeatureError lists every tensor that the format cannot hold, and says what
+        to do (``dtype=``).
+        """
+
+    def pack(self, specs: TensorSpecs, name: str, options: PackOptions) -> Packing:
+        """Where everything goes when the target is called ``name``."""
+
+    def seal(self, packing: Packing, checksums: Checksums) -> Mapping[int, Sequence[tuple[int, bytes]]]:
+        """Patches by file number, now that the checksums are known: (offset, bytes)."""
+
+    def manifest(self, packing: Packing, checksums: Checksums, names: Mapping[str, str]) -> bytes:
+        """The manifest, with data files under the names that ``names`` gives them."""
+
+
+class SupportsSave(Protocol):
+    """The saving half of an IOHandler."""
+
+    def save(self, artifacts: ModelArtifacts) -> SaveResult | Awaitable[SaveResult]:
+        """Store a model."""
+
+
+class SupportsLoad(Protocol):
+    """The loading half of an IOHandler."""
+
+    def load(self) -> ModelArtifacts | Awaitable[ModelArtifacts]:
+        """Fetch a model."""
+
+
+class IOHandler(SupportsSave, SupportsLoad, Protocol):
+    """Any object with ``save`` and/or ``load``, as TensorFlow.js's ``tf.io.IOHandler``."""
