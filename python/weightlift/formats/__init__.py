@@ -1,0 +1,37 @@
+"""The formats, in the order in which unknown content is tried.
+
+A new format is one module here, one page in ``docs/formats``, one folder of golden files and one line below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from weightlift.errors import FormatError
+from weightlift.formats._npy import NPY
+from weightlift.formats._npz import NPZ
+from weightlift.formats._safetensors import SAFETENSORS
+from weightlift.formats._tfjs import TFJS
+from weightlift.protocols import Format
+
+__all__ = ["FORMATS", "by_name", "by_suffix"]
+
+FORMATS: Sequence[Format] = (NPY, NPZ, TFJS, SAFETENSORS)
+
+
+def by_name(name: str) -> Format:
+    """The format called ``name``; FormatError lists the known ones."""
+    for candidate in FORMATS:
+        if candidate.name == name:
+            return candidate
+    raise FormatError(f"unknown format {name!r}; known are {', '.join(f.name for f in FORMATS)}")
+
+
+def by_suffix(path: str) -> Format | None:
+    """The format that the longest matching file name ending stands for, or None."""
+    best: tuple[int, Format] | None = None
+    for candidate in FORMATS:
+        for suffix in candidate.suffixes:
+            if path.lower().endswith(suffix) and (best is None or len(suffix) > best[0]):
+                best = (len(suffix), candidate)
+    return best[1] if best else None
