@@ -5,6 +5,12 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <cstddef>
+#include <span>
+#include <string>
+
+#include "weightlift/error.h"
+
 namespace weightlift::bindings {
 
 namespace py = pybind11;
@@ -16,6 +22,34 @@ void BindMemory(py::module_& m);   // memory.cc: Buffer, BufferPool, MappedFile,
 void BindFiles(py::module_& m);    // files.cc: readers and writers
 void BindPlans(py::module_& m);    // plans.cc: execute_read, execute_write, coalesce
 void BindLayout(py::module_& m);   // layout.cc: header parsers and validation
+
+// The bytes of any object with a contiguous buffer (bytes, Buffer, MappedFile, an array of any
+// dtype), held until destruction. Made, moved and destroyed with the GIL; the bytes may be used
+// without it. Throws the Python error (BufferError, TypeError) where the object has none.
+class HeldBuffer {
+ public:
+  enum class Access { kRead, kWrite };
+  explicit HeldBuffer(py::handle object, Access access = Access::kRead);
+  HeldBuffer(HeldBuffer&& other) noexcept;
+  HeldBuffer& operator=(HeldBuffer&&) = delete;
+  ~HeldBuffer();
+
+  std::span<std::byte> writable() const noexcept;
+  std::span<const std::byte> bytes() const noexcept;
+  bool readonly() const noexcept { return view_.readonly != 0; }
+
+ private:
+  Py_buffer view_;
+};
+
+// For an Error that knows the tensor's index only: fills in its name from `names`, a sequence of
+// str (or None).
+void NameTensor(Error& error, const py::object& names);
+
+// A path from Python: str, bytes or os.PathLike, in the file system's encoding.
+std::string PathFromPython(py::handle path);
+// A path or message for Python: bytes that are not text survive (surrogateescape).
+py::str TextForPython(const std::string& text);
 
 }  // namespace weightlift::bindings
 

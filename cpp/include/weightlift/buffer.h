@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 
 namespace weightlift {
 
@@ -17,7 +18,8 @@ class BufferPool;
 
 class Buffer {
  public:
-  // Zero-filled, at least 4 KiB aligned (2 MiB from 2 MiB up). Throws Error(kOutOfMemory).
+  // Page-aligned, 2 MiB aligned from 2 MiB up; zero-filled where it does not come from a pool. Zero
+  // bytes are allowed. Throws Error(kOutOfMemory).
   static std::shared_ptr<Buffer> Allocate(std::uint64_t nbytes,
                                           std::shared_ptr<BufferPool> pool = nullptr);
   ~Buffer();
@@ -28,7 +30,6 @@ class Buffer {
   std::span<const std::byte> bytes() const noexcept { return {data_, size_}; }
 
  private:
-  friend class BufferPool;
   Buffer() = default;
   std::byte* data_ = nullptr;
   std::size_t size_ = 0;
@@ -36,16 +37,23 @@ class Buffer {
   std::shared_ptr<BufferPool> pool_;
 };
 
-// Memory from a pool is NOT zeroed when it is reused.
-class BufferPool : public std::enable_shared_from_this<BufferPool> {
+// Idle memory of at least the size asked for, and at most twice that, is used again: the best fit.
+// It is NOT zeroed. Thread-safe; a pool lives until its last buffer is gone.
+class BufferPool {
  public:
   explicit BufferPool(std::uint64_t max_bytes);
   ~BufferPool();
+  BufferPool(const BufferPool&) = delete;
+  BufferPool& operator=(const BufferPool&) = delete;
+
   std::uint64_t held_bytes() const noexcept;  // idle bytes kept
   void Clear() noexcept;                      // gives idle memory back to the system
 
  private:
   friend class Buffer;
+  std::pair<std::byte*, std::size_t> Take(std::size_t needed) noexcept;
+  bool Give(std::byte* data, std::size_t size) noexcept;  // false: full, the caller unmaps it
+
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

@@ -1,8 +1,9 @@
 // Errors of the core.
 //
 // Everything the core can refuse or fail at is thrown as one type, `Error`, that carries a code and
-// the place: file, tensor, byte range, errno. Nothing in the core prints, aborts or asserts on input.
-// The bindings turn an Error into one class of the Python exception tree (weightlift/errors.py).
+// the place: file, tensor, byte range, errno. Nothing in the core prints, aborts or asserts on
+// input. The bindings turn an Error into one class of the Python exception tree
+// (weightlift/errors.py).
 #ifndef WEIGHTLIFT_ERROR_H_
 #define WEIGHTLIFT_ERROR_H_
 
@@ -10,6 +11,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace weightlift {
 
@@ -30,11 +32,11 @@ enum class ErrorCode : std::uint8_t {
 
 // Where something went wrong. Every part is optional; callers further up fill in what they know.
 struct ErrorPlace {
-  std::string path;                     // file or URL
-  std::optional<std::uint64_t> tensor;  // index of the tensor in the plan or table at hand
-  std::string tensor_name;              // its name, where the thrower knows it
-  std::optional<std::uint64_t> begin;   // byte range in the file, end exclusive
-  std::optional<std::uint64_t> end;
+  std::string path{};                     // file or URL
+  std::optional<std::uint64_t> tensor{};  // index of the tensor in the plan or table at hand
+  std::string tensor_name{};              // its name, where the thrower knows it
+  std::optional<std::uint64_t> begin{};   // byte range in the file, end exclusive
+  std::optional<std::uint64_t> end{};
 };
 
 class Error : public std::runtime_error {

@@ -22,15 +22,19 @@ class Reader {
   virtual void ReadAt(std::uint64_t offset, std::span<std::byte> out) const = 0;
 
   // Fills several buffers from consecutive bytes (a run of small tensors). Default: one by one.
-  virtual void ReadScatter(std::uint64_t offset,
-                           std::span<const std::span<std::byte>> outs) const;
+  virtual void ReadScatter(std::uint64_t offset, std::span<const std::span<std::byte>> outs) const;
 
-  // Throws kChanged when the source is no longer the one that was opened (size, inode, mtime).
+  // Throws kChanged when the source was modified since it was opened (size or modification time). A
+  // file that was replaced by rename is still the one that was opened, whole.
   virtual void CheckUnchanged() const {}
 
   // Advises that a range will be read soon, or does nothing.
   virtual void WillNeed(std::uint64_t /*offset*/, std::uint64_t /*nbytes*/) const {}
 };
+
+// Throws kTruncated, with path and range, unless [offset, offset + nbytes) is inside the source: to
+// be asked before memory for the bytes is allocated.
+void CheckRange(const Reader& reader, std::uint64_t offset, std::uint64_t nbytes);
 
 enum class ReadMode : std::uint8_t {
   kAuto,      // by page-cache residency, per range: cached bytes buffered, the rest direct
@@ -38,28 +42,28 @@ enum class ReadMode : std::uint8_t {
   kDirect,    // O_DIRECT; falls back to buffered where the file system has none
 };
 
-// A regular file. Refuses directories, FIFOs, sockets and devices by name (kStorage/kFormat) without
+// A whole file mapped read-only and shared. The mapping lives as long as the object.
+// Touching it after the file was truncated raises SIGBUS; see docs/architecture.md.
+class MappedFile {
+ public:
+  virtual ~MappedFile() = default;
+  virtual std::span<const std::byte> bytes() const noexcept = 0;
+};
+
+// A regular file. Refuses directories, FIFOs, sockets and devices by name (kFormat) without
 // blocking on them. Identity (device, inode, size, mtime) is pinned at open.
 class FileReader : public Reader {
  public:
   static std::shared_ptr<FileReader> Open(const std::string& path, ReadMode mode = ReadMode::kAuto);
 
-  // Bytes of [offset, offset + nbytes) in the page cache (cachestat, else mincore), as a fraction in
-  // [0, 1]; -1 when the system cannot tell.
+  // Bytes of [offset, offset + nbytes) in the page cache (cachestat, else mincore), as a fraction
+  // in [0, 1]; -1 when the system cannot tell.
   virtual double Residency(std::uint64_t offset, std::uint64_t nbytes) const = 0;
+  virtual std::shared_ptr<MappedFile> Map() const = 0;
   virtual bool on_network() const noexcept = 0;  // by statfs magic: never map these by default
   virtual std::uint64_t device() const noexcept = 0;
   virtual std::uint64_t inode() const noexcept = 0;
   virtual std::int64_t mtime_ns() const noexcept = 0;
-};
-
-// A whole file mapped read-only and shared. The mapping lives as long as the object.
-// Touching it after the file was truncated raises SIGBUS; see docs/architecture.md.
-class MappedFile {
- public:
-  static std::shared_ptr<MappedFile> Map(const FileReader& reader);
-  virtual ~MappedFile() = default;
-  virtual std::span<const std::byte> bytes() const noexcept = 0;
 };
 
 // Borrowed memory as a reader; the caller keeps it alive.

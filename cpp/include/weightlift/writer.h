@@ -37,7 +37,7 @@ class Writer {
 };
 
 enum class WriteMode : std::uint8_t {
-  kAuto,      // direct when durable and large (>= 1 MiB) and the file system can, else buffered
+  kAuto,  // direct when durable and large (>= 1 MiB) and the file system can, else buffered
   kBuffered,
   kDirect,
 };
@@ -47,12 +47,15 @@ struct FileWriterOptions {
   bool durable = true;
 };
 
-// `size` is the final size in bytes. The new file has the old one's permission bits and, where
-// allowed, owner; a new name gets 0666 less the umask. A symbolic link is followed: the file it names
-// is replaced, the link stays. Also collects litter of writers that were killed (named temporaries
-// of the same target whose lock is free).
-std::shared_ptr<Writer> CreateFileWriter(const std::string& path, std::uint64_t size,
-                                         const FileWriterOptions& options = {});
+class FileWriter : public Writer {
+ public:
+  // `size` is the final size in bytes. The new file has the old one's permission bits and, where
+  // allowed, owner; a new name gets 0666 less the umask. A symbolic link is followed: the file it
+  // names is replaced, the link stays. Also collects litter of writers that were killed (named
+  // temporaries of the same target whose lock is free).
+  static std::shared_ptr<FileWriter> Create(const std::string& path, std::uint64_t size,
+                                            const FileWriterOptions& options = {});
+};
 
 }  // namespace weightlift
 
