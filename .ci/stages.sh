@@ -1,0 +1,179 @@
+# The stages of .ci/run, in order. Each is a function stage_NAME that fails by its exit status.
+# shellcheck source=scripts/lib.sh
+source scripts/lib.sh
+
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+export CTEST_PARALLEL_LEVEL=2 CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-2}
+readonly SKIPPED=77
+readonly VENV_PYTHON=.venv/bin/python
+readonly SMOKE_PYTHONS=(3.10 3.13)
+readonly FUZZ_SECONDS=20
+
+STAGES=(
+  system install lint peers torch test isa asan tsan clang portable fuzz smoke bench
+)
+
+# skip REASON: ends the stage as skipped.
+skip() {
+  printf '%s' "$1" >"build/ci/skip-$STAGE"
+  echo "skipped: $1"
+  exit "$SKIPPED"
+}
+
+# run_pytest NAME ARGUMENT…: pytest of the installed package, with a report for the final table.
+run_pytest() {
+  local name=$1
+  shift
+  "$VENV_PYTHON" -m pytest -q --junitxml="build/ci/junit/$name.xml" "$@"
+}
+
+# run_ctest NAME BUILD-FOLDER ARGUMENT…
+run_ctest() {
+  local name=$1 folder=$2
+  shift 2
+  ctest --test-dir "$folder" --output-on-failure --no-tests=error --output-junit "$PWD/build/ci/junit/$name.xml" "$@"
+}
+
+# ---- what everything else needs ---------------------------------------------------------------------
+stage_system() {
+  local packages=()
+  command -v g++ >/dev/null || packages+=(g++)
+  command -v cmake >/dev/null || packages+=(cmake)
+  command -v ninja >/dev/null || packages+=(ninja-build)
+  command -v git >/dev/null || packages+=(git)
+  command -v npm >/dev/null || packages+=(nodejs npm)
+  command -v clang++-16 >/dev/null || packages+=(clang-16)
+  command -v clang-format-16 >/dev/null || packages+=(clang-format-16)
+  [[ -e /usr/lib/llvm-16/lib/clang/16/lib/linux/libclang_rt.fuzzer-x86_64.a ]] || packages+=(libclang-rt-16-dev)
+  if ((${#packages[@]})); then install_packages "${packages[@]}"; fi
+  g++ --version | head -n1
+  clang++-16 --version | head -n1
+  cmake --version | head -n1
+  python3 --version
+  nproc
+}
+
+# The README's first command.
+stage_install() {
+  scripts/install.sh
+  .venv/bin/weightlift demo
+}
+
+stage_lint() {
+  "$VENV_PYTHON" -m pip install -q '.[lint]'
+  "$VENV_PYTHON" -m ruff check .
+  "$VENV_PYTHON" -m ruff format --check .
+  "$VENV_PYTHON" -m mypy
+  git ls-files '*.h' '*.cc' | xargs clang-format-16 --dry-run -Werror
+  git ls-files '*.sh' .ci/run | xargs -n1 bash -n
+}
+
+# Libraries that tests and benches compare with. TensorFlow.js comes with the test stage.
+stage_peers() {
+  # The converter's arithmetic is pure Python; its own dependencies (TensorFlow, JAX …) are not needed.
+  "$VENV_PYTHON" -m pip install -q --no-deps tensorflowjs
+}
+
+# The CPU build: of the other builds, each brings gigabytes of CUDA packages.
+stage_torch() {
+  local reason='PyTorch 2.13.0 for the CPU is not available for this Python here'
+  "$VENV_PYTHON" -m pip download -q --no-deps --only-binary :all: -d build/ci/torch torch==2.13.0 || skip "$reason"
+  compgen -G 'build/ci/torch/torch-*+cpu-*.whl' >/dev/null || skip "$reason"
+  "$VENV_PYTHON" -m pip install -q build/ci/torch/torch-*.whl
+}
+
+# ---- tests ------------------------------------------------------------------------------------------
+# The README's second command: the C++ tests, then all Python tests.
+stage_test() {
+  CTEST_OUTPUT_ON_FAILURE=1 scripts/test.sh -q --junitxml=build/ci/junit/test.xml --durations=10
+}
+
+# The kernels' and plans' Python tests on each instruction set this machine has.
+stage_isa() {
+  local isa
+  for isa in $("$VENV_PYTHON" -c 'from weightlift import _core; print(*_core.available_isas())'); do
+    echo "-- WEIGHTLIFT_FORCE_ISA=$isa"
+    WEIGHTLIFT_FORCE_ISA=$isa run_pytest "isa-$isa" tests/unit -k 'kernel or cast or quanti or crc or checksum'
+  done
+}
+
+stage_asan() {
+  cmake --preset asan
+  cmake --build --preset asan
+  run_ctest asan build/asan
+}
+
+# Where threads meet: the pool, plans, readers and writers.
+stage_tsan() {
+  cmake --preset tsan
+  cmake --build --preset tsan
+  run_ctest tsan build/tsan -R 'plan|pool|io|reader|writer|file|buffer'
+}
+
+stage_clang() {
+  cmake --preset release -B build/clang -DCMAKE_CXX_COMPILER=clang++-16 -DWEIGHTLIFT_WERROR=ON
+  cmake --build build/clang
+  run_ctest clang build/clang
+}
+
+# What a machine without any known instruction set gets.
+stage_portable() {
+  cmake --preset release -B build/portable -DWEIGHTLIFT_PORTABLE=ON
+  cmake --build build/portable
+  run_ctest portable build/portable
+}
+
+stage_fuzz() {
+  cmake --preset fuzz
+  cmake --build --preset fuzz
+  local target name
+  for target in build/fuzz/cpp/fuzz/*_fuzz; do
+    name=$(basename "$target")
+    mkdir -p "build/ci/fuzz/$name"
+    local seeds=()
+    [[ -d cpp/fuzz/corpus/$name ]] && seeds=("cpp/fuzz/corpus/$name")
+    echo "-- $name, $FUZZ_SECONDS s"
+    "$target" -max_total_time="$FUZZ_SECONDS" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 \
+      -artifact_prefix="build/ci/fuzz/$name/" "build/ci/fuzz/$name" "${seeds[@]}" 2>&1 | tail -n 12
+  done
+}
+
+# The sdist, built in isolation and installed on the oldest and the newest Python that we promise.
+stage_smoke() {
+  "$VENV_PYTHON" -m pip install -q build
+  "$VENV_PYTHON" -m build --sdist --outdir build/ci/dist
+  local version python missing=()
+  for version in "${SMOKE_PYTHONS[@]}"; do
+    if ! python=$(python_of "$version"); then
+      missing+=("$version")
+      continue
+    fi
+    echo "-- Python $version"
+    "$python" -m venv --clear "build/ci/venv-$version"
+    "build/ci/venv-$version/bin/python" -m pip install -q build/ci/dist/weightlift-*.tar.gz 'click>=8.1' 'rich>=13' pytest
+    "build/ci/venv-$version/bin/python" -m pytest -q --junitxml="build/ci/junit/smoke-$version.xml" tests/smoke
+  done
+  if ((${#missing[@]} == ${#SMOKE_PYTHONS[@]})); then skip "no Python ${missing[*]} on this machine"; fi
+  ((${#missing[@]} == 0)) || echo "not here, so not tested: Python ${missing[*]}"
+}
+
+# python_of VERSION: prints an interpreter of that version, if there is one.
+python_of() {
+  local candidate
+  for candidate in "python$1" "$HOME"/.pyenv/versions/"$1".*/bin/python; do
+    if "$candidate" -c "import sys, venv; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" 2>/dev/null; then
+      printf '%s\n' "$candidate"
+      return
+    fi
+  done
+  return 1
+}
+
+# Every claim's program runs to its end, briefly; the figures of a busy CI machine mean nothing.
+stage_bench() {
+  local bench
+  for bench in bench/bench_*.py; do
+    echo "-- $bench --quick"
+    timeout 300 "$VENV_PYTHON" "$bench" --quick
+  done
+}
