@@ -49,7 +49,7 @@ struct DTypeInfo {
 };
 
 const DTypeInfo& Info(DType dtype) noexcept;
-std::span<const DTypeInfo> AllDTypes() noexcept;                    // in enum order
+std::span<const DTypeInfo> AllDTypes() noexcept;                     // in enum order
 std::optional<DType> DTypeFromName(std::string_view name) noexcept;  // nullopt: no such type
 
 // Bytes that `count` elements take; nullopt on overflow, or where sub-byte elements do not fill

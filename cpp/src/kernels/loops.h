@@ -1,0 +1,275 @@
+// Element loops that compilers vectorise well, for the portable table and, compiled with more
+// flags, for the others. Unnamed namespace: see small_float.h.
+#ifndef WEIGHTLIFT_KERNELS_LOOPS_H_
+#define WEIGHTLIFT_KERNELS_LOOPS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "kernels/install.h"
+#include "kernels/small_float.h"
+
+namespace weightlift::kernels {
+namespace {
+
+enum class Bool : std::uint8_t {};  // one byte, true unless zero
+
+template <class T>
+inline T Load(const std::byte* p) noexcept {
+  T value;
+  std::memcpy(&value, p, sizeof value);
+  return value;
+}
+
+template <class T>
+inline void Store(std::byte* p, T value) noexcept {
+  std::memcpy(p, &value, sizeof value);
+}
+
+template <class To, class From, To (*kConvert)(From)>
+void Each(const std::byte* __restrict src, std::byte* __restrict dst, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) {
+    Store<To>(dst + i * sizeof(To), kConvert(Load<From>(src + i * sizeof(From))));
+  }
+}
+
+// --- between bool, the integers, float32 and float64 ---------------------------------------------
+
+template <class To, class From>
+inline To SaturateInteger(From value) noexcept {
+  using ToLimits = std::numeric_limits<To>;
+  using FromLimits = std::numeric_limits<From>;
+  if constexpr (ToLimits::digits < FromLimits::digits) {
+    constexpr From kHigh = static_cast<From>(ToLimits::max());
+    value = value > kHigh ? kHigh : value;
+  }
+  if constexpr (FromLimits::is_signed && (!ToLimits::is_signed || sizeof(To) < sizeof(From))) {
+    constexpr From kLow = static_cast<From>(ToLimits::min());
+    value = value < kLow ? kLow : value;
+  }
+  return static_cast<To>(value);
+}
+
+// Truncates toward zero, saturates; NaN gives 0.
+template <class To, class From>
+inline To FloatToInteger(From value) noexcept {
+  // The largest integer may not be a float, but the power of two above it is.
+  constexpr From kAbove = static_cast<From>(1ULL << (std::numeric_limits<To>::digits - 1)) * 2;
+  constexpr From kLow = static_cast<From>(std::numeric_limits<To>::min());
+  constexpr To kMax = std::numeric_limits<To>::max();
+  const bool fits = value > kLow && value < kAbove;
+  const To inside = static_cast<To>(fits ? value : From{0});
+  const To outside =
+      value >= kAbove ? kMax : (value <= kLow ? std::numeric_limits<To>::min() : To{0});
+  return fits ? inside : outside;
+}
+
+template <bool kSaturate>
+inline float NarrowToFloat32(double value) noexcept {
+  const auto narrow = static_cast<float>(value);
+  if constexpr (kSaturate) {
+    constexpr float kMax = std::numeric_limits<float>::max();
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    if (value > static_cast<double>(kMax) && value < kInfinity) return kMax;
+    if (value < -static_cast<double>(kMax) && value > -kInfinity) return -kMax;
+  }
+  return narrow;
+}
+
+template <class To, class From, bool kSaturate>
+inline To ConvertNative(From value) noexcept {
+  if constexpr (std::is_same_v<To, Bool>) {
+    return static_cast<Bool>(value != From{} ? 1 : 0);
+  } else if constexpr (std::is_same_v<From, Bool>) {
+    return static_cast<To>(value != Bool{} ? 1 : 0);
+  } else if constexpr (std::is_integral_v<To> && std::is_floating_point_v<From>) {
+    return FloatToInteger<To>(value);
+  } else if constexpr (std::is_integral_v<To> && kSaturate) {
+    return SaturateInteger<To>(value);
+  } else if constexpr (std::is_same_v<To, float> && std::is_same_v<From, double>) {
+    return NarrowToFloat32<kSaturate>(value);
+  } else {
+    return static_cast<To>(value);
+  }
+}
+
+// --- to float32, rounded to odd ------------------------------------------------------------------
+// Truncated, with the last bit set where anything was lost: rounding that to a mantissa shorter by
+// two bits or more gives what rounding the first value would have given.
+
+inline float OddFromDouble(double value) noexcept {
+  const auto nearest = static_cast<float>(value);
+  const auto back = static_cast<double>(nearest);
+  auto bits = BitCast<std::uint32_t>(nearest);
+  const auto back_magnitude = BitCast<std::uint64_t>(back) & 0x7FFFFFFFFFFFFFFF;
+  const auto magnitude = BitCast<std::uint64_t>(value) & 0x7FFFFFFFFFFFFFFF;
+  const std::uint32_t odd = (bits - (back_magnitude > magnitude ? 1 : 0)) | 1;
+  const bool exact = back_magnitude == magnitude || value != value;
+  bits = exact ? bits : odd;
+  return BitCast<float>(bits);
+}
+
+template <class Integer>
+inline float OddFromInteger(Integer value) noexcept {
+  if constexpr (sizeof(Integer) <= 4) {
+    return OddFromDouble(static_cast<double>(value));
+  } else {
+    // More than 53 bits: gather what lies below bit 11 into that bit, so that float64 is exact.
+    const bool negative = value < 0;
+    auto magnitude = static_cast<std::uint64_t>(value);
+    magnitude = negative ? 0 - magnitude : magnitude;
+    const std::uint64_t low = magnitude & 0x7FF;
+    const std::uint64_t sticky = (magnitude & ~std::uint64_t{0x7FF}) | (low != 0 ? 0x800U : 0U);
+    magnitude = magnitude >> 53 != 0 ? sticky : magnitude;
+    const float odd = OddFromDouble(static_cast<double>(magnitude));
+    return negative ? -odd : odd;
+  }
+}
+
+// --- the small floats ----------------------------------------------------------------------------
+
+template <class Format>
+using CodeOf = std::conditional_t<Format::kBits == 16, std::uint16_t, std::uint8_t>;
+
+template <class Format, bool kSaturate>
+inline CodeOf<Format> EncodeSmall(std::uint32_t float32_bits) noexcept {
+  return static_cast<CodeOf<Format>>(Format::template FromFloat32<kSaturate>(float32_bits));
+}
+
+template <class Format>
+inline std::uint32_t DecodeSmall(CodeOf<Format> code) noexcept {
+  return Format::ToFloat32(code);
+}
+
+template <class Format>
+void InstallSmall(KernelTable& table, DType dtype) {
+  using Code = CodeOf<Format>;
+  table.CastEntry(DType::kFloat32, dtype, false) =
+      Each<Code, std::uint32_t, EncodeSmall<Format, false>>;
+  table.CastEntry(DType::kFloat32, dtype, true) =
+      Each<Code, std::uint32_t, EncodeSmall<Format, true>>;
+  table.CastEntry(dtype, DType::kFloat32, false) = Each<std::uint32_t, Code, DecodeSmall<Format>>;
+  table.CastEntry(dtype, DType::kFloat32, true) = table.CastEntry(dtype, DType::kFloat32, false);
+}
+
+inline void InstallSmallFloats(KernelTable& table) {
+  InstallSmall<Half>(table, DType::kFloat16);
+  InstallSmall<BFloat16>(table, DType::kBFloat16);
+  InstallSmall<Float8E4M3FN>(table, DType::kFloat8E4M3FN);
+  InstallSmall<Float8E4M3FNUZ>(table, DType::kFloat8E4M3FNUZ);
+  InstallSmall<Float8E5M2>(table, DType::kFloat8E5M2);
+  InstallSmall<Float8E5M2FNUZ>(table, DType::kFloat8E5M2FNUZ);
+  InstallSmall<Float8E8M0FNU>(table, DType::kFloat8E8M0FNU);
+}
+
+template <class From, class To>
+void InstallNative(KernelTable& table, DType from, DType to) {
+  table.CastEntry(from, to, false) = Each<To, From, ConvertNative<To, From, false>>;
+  table.CastEntry(from, to, true) = Each<To, From, ConvertNative<To, From, true>>;
+}
+
+inline void InstallOdd(KernelTable& table) {
+  const auto set = [&table](DType from, ConvertFn convert) {
+    table.to_odd_float32[static_cast<std::size_t>(from)] = convert;
+  };
+  set(DType::kFloat64, Each<float, double, OddFromDouble>);
+  set(DType::kInt32, Each<float, std::int32_t, OddFromInteger<std::int32_t>>);
+  set(DType::kUInt32, Each<float, std::uint32_t, OddFromInteger<std::uint32_t>>);
+  set(DType::kInt64, Each<float, std::int64_t, OddFromInteger<std::int64_t>>);
+  set(DType::kUInt64, Each<float, std::uint64_t, OddFromInteger<std::uint64_t>>);
+}
+
+// --- byte order ----------------------------------------------------------------------------------
+
+inline std::uint16_t Swap(std::uint16_t word) noexcept { return __builtin_bswap16(word); }
+inline std::uint32_t Swap(std::uint32_t word) noexcept { return __builtin_bswap32(word); }
+inline std::uint64_t Swap(std::uint64_t word) noexcept { return __builtin_bswap64(word); }
+
+inline void Swap16Bytes(const std::byte* __restrict src, std::byte* __restrict dst, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto low = Load<std::uint64_t>(src + i * 16);
+    const auto high = Load<std::uint64_t>(src + i * 16 + 8);
+    Store(dst + i * 16, Swap(high));
+    Store(dst + i * 16 + 8, Swap(low));
+  }
+}
+
+inline void InstallByteswap(KernelTable& table) {
+  table.byteswap[0] = Each<std::uint16_t, std::uint16_t, Swap>;
+  table.byteswap[1] = Each<std::uint32_t, std::uint32_t, Swap>;
+  table.byteswap[2] = Each<std::uint64_t, std::uint64_t, Swap>;
+  table.byteswap[3] = Swap16Bytes;
+}
+
+// --- affine quantisation -------------------------------------------------------------------------
+// In float64, one operation at a time: the build forbids contracting them into fused ones.
+
+template <class Stored>
+void AffineToFloat32(const AffineDecode& step, const std::byte* __restrict src,
+                     std::byte* __restrict dst, std::size_t n) {
+  const double scale = step.scale;
+  const double min = step.min;
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto value = static_cast<double>(Load<Stored>(src + i * sizeof(Stored)));
+    Store(dst + i * 4, static_cast<float>(value * scale + min));
+  }
+}
+
+template <class Stored>
+void AffineFromFloat32(const AffineEncode& step, const std::byte* __restrict src,
+                       std::byte* __restrict dst, std::size_t n) {
+  constexpr double kLevels = std::numeric_limits<Stored>::max();
+  const double scale = step.scale;
+  const double min = step.min;
+  const double max = step.max;
+  for (std::size_t i = 0; i < n; ++i) {
+    auto value = static_cast<double>(Load<float>(src + i * 4));
+    value = value < min ? min : value;
+    value = value > max ? max : value;
+    double level = (value - min) / scale;
+    level = level > 0 ? level : 0;  // NaN becomes 0
+    level = level < kLevels ? level : kLevels;
+    // At 2^52 the last bit of a float64 is worth 1, so the addition rounds, ties to even.
+    const auto rounded = BitCast<std::uint64_t>(level + 0x1p52);
+    Store(dst + i * sizeof(Stored), static_cast<Stored>(rounded));
+  }
+}
+
+inline void InstallAffine(KernelTable& table) {
+  table.affine_to_float32[0] = AffineToFloat32<std::uint8_t>;
+  table.affine_to_float32[1] = AffineToFloat32<std::uint16_t>;
+  table.affine_encode[0] = AffineFromFloat32<std::uint8_t>;
+  table.affine_encode[1] = AffineFromFloat32<std::uint16_t>;
+}
+
+// --- smallest and largest ------------------------------------------------------------------------
+
+// Float32 bits to integers in the same order (-0 before +0); the mapping is its own inverse. Every
+// NaN lands beyond an infinity.
+inline std::int32_t OrderedKey(std::int32_t bits) noexcept {
+  return bits ^ static_cast<std::int32_t>(static_cast<std::uint32_t>(bits >> 31) >> 1);
+}
+
+inline MinMax MinMaxByKeys(const std::byte* src, std::size_t n) {
+  std::int32_t low = std::numeric_limits<std::int32_t>::max();
+  std::int32_t high = std::numeric_limits<std::int32_t>::min();
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::int32_t key = OrderedKey(Load<std::int32_t>(src + i * 4));
+    low = key < low ? key : low;
+    high = key > high ? key : high;
+  }
+  constexpr auto kInfinity = static_cast<std::int32_t>(kFloat32Infinity);
+  if (low < ~kInfinity || high > kInfinity) {
+    constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+    return {kNan, kNan};
+  }
+  return {BitCast<float>(OrderedKey(low)), BitCast<float>(OrderedKey(high))};
+}
+
+}  // namespace
+}  // namespace weightlift::kernels
+
+#endif  // WEIGHTLIFT_KERNELS_LOOPS_H_
