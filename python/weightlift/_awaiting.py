@@ -1,0 +1,34 @@
+"""Handlers may be synchronous or not; here the synchronous functions wait for the others."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable
+from typing import TypeVar, cast
+
+from weightlift.errors import WeightliftError
+
+__all__ = ["settle"]
+
+T = TypeVar("T")
+
+
+def settle(result: T | Awaitable[T]) -> T:
+    """What a handler returned; if that is awaitable, it is run to its end in an event loop of its own.
+
+    WeightliftError inside a running event loop, where waiting would block everything else.
+    """
+    if not inspect.isawaitable(result):
+        return cast(T, result)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_wait(cast("Awaitable[T]", result)))
+    if inspect.iscoroutine(result):
+        result.close()
+    raise WeightliftError("the handler is asynchronous and an event loop is running: use the same function of wl.aio")
+
+
+async def _wait(awaitable: Awaitable[T]) -> T:
+    return await awaitable

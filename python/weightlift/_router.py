@@ -1,0 +1,144 @@
+"""Which handler stores or fetches the model at a URL.
+
+As in TensorFlow.js, a router is a function that looks at a URL and gives a handler, or None when the URL is not
+its business; exactly one must answer. Installed packages add their own through entry points of the group
+``weightlift.handlers``: the entry point's name is the URL scheme, its value a function ``register(router)``,
+which is imported only when a URL of that scheme finds no handler.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from weightlift._urls import Url, as_text, scheme_of
+from weightlift.errors import RoutingError
+from weightlift.protocols import SupportsLoad, SupportsSave
+
+__all__ = ["ENTRY_POINTS", "ROUTER", "LoadRouter", "Router", "SaveRouter"]
+
+SaveRouter = Callable[[str], SupportsSave | None]
+"""Gives the handler that saves to a URL, or None."""
+
+LoadRouter = Callable[[str, Mapping[str, Any]], SupportsLoad | None]
+"""Gives the handler that loads from a URL with these options, or None."""
+
+ENTRY_POINTS = "weightlift.handlers"
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class _Registry(Generic[_F]):
+    """Routers in order of registration, with the schemes that each is known for."""
+
+    def __init__(self) -> None:
+        self.routers: list[tuple[_F, tuple[str, ...]]] = []
+
+    def add(self, router: _F, schemes: Iterable[str]) -> _F:
+        if all(router is not known for known, _ in self.routers):
+            self.routers.append((router, tuple(schemes)))
+        return router
+
+    def remove(self, router: _F) -> None:
+        kept = [r for r in self.routers if r[0] is not router]
+        if len(kept) == len(self.routers):
+            raise RoutingError("this router is not registered")
+        self.routers = kept
+
+    def schemes(self) -> list[str]:
+        return sorted({s for _, schemes in self.routers for s in schemes})
+
+
+class Router:
+    """Save and load routers; :data:`ROUTER` is the one that the public functions use.
+
+    Example:
+        >>> router = Router(entry_points=None)
+        >>> _ = router.register_load(lambda url, options: None, schemes=["mem"])
+        >>> router.load_handler("mme://model")
+        Traceback (most recent call last):
+        ...
+        weightlift.errors.RoutingError: no load handler for the URL; schemes known: mem; did you mean mem://? ...
+    """
+
+    def __init__(self, *, entry_points: str | None = ENTRY_POINTS) -> None:
+        """``entry_points``: the group that installed packages register in; None: nobody but the caller does."""
+        self._save: _Registry[SaveRouter] = _Registry()
+        self._load: _Registry[LoadRouter] = _Registry()
+        self._group = entry_points
+        self._discovered: set[str] = set()
+
+    def register_save(self, router: SaveRouter, *, schemes: Iterable[str] = ()) -> SaveRouter:
+        """Add a save router (once; again changes nothing) and return it; ``schemes`` are named in errors."""
+        return self._save.add(router, schemes)
+
+    def register_load(self, router: LoadRouter, *, schemes: Iterable[str] = ()) -> LoadRouter:
+        """Add a load router (once; again changes nothing) and return it; ``schemes`` are named in errors."""
+        return self._load.add(router, schemes)
+
+    def unregister_save(self, router: SaveRouter) -> None:
+        """Forget a save router; RoutingError if it is not there."""
+        self._save.remove(router)
+
+    def unregister_load(self, router: LoadRouter) -> None:
+        """Forget a load router; RoutingError if it is not there."""
+        self._load.remove(router)
+
+    def get_save_handlers(self, url: Url) -> list[SupportsSave]:
+        """Every handler that the save routers give for ``url``."""
+        text = as_text(url)
+        return self._find(text, lambda: [h for f, _ in self._save.routers if (h := f(text)) is not None])
+
+    def get_load_handlers(self, url: Url, options: Mapping[str, Any] | None = None) -> list[SupportsLoad]:
+        """Every handler that the load routers give for ``url`` with ``options``."""
+        text, chosen = as_text(url), dict(options or {})
+        return self._find(text, lambda: [h for f, _ in self._load.routers if (h := f(text, chosen)) is not None])
+
+    def save_handler(self, url: Url) -> SupportsSave:
+        """The one handler that saves to ``url``; RoutingError when there is none, or more than one."""
+        return _only(self.get_save_handlers(url), "save", as_text(url), self._save.schemes())
+
+    def load_handler(self, url: Url, options: Mapping[str, Any] | None = None) -> SupportsLoad:
+        """The one handler that loads from ``url``; RoutingError when there is none, or more than one."""
+        return _only(self.get_load_handlers(url, options), "load", as_text(url), self._load.schemes())
+
+    def _find(self, url: str, ask: Callable[[], list[_H]]) -> list[_H]:
+        return ask() or (ask() if self._discover(scheme_of(url)) else [])
+
+    def _discover(self, scheme: str | None) -> bool:
+        """Let installed packages that serve ``scheme`` register; whether there was any that had not yet."""
+        if self._group is None or scheme is None or scheme in self._discovered:
+            return False
+        self._discovered.add(scheme)
+        found = entry_points(group=self._group, name=scheme)
+        for point in found:
+            try:
+                point.load()(self)
+            except Exception as error:
+                raise RoutingError(f"the handler of {scheme}:// in {point.value!r} cannot be used: {error}") from error
+        return bool(found)
+
+
+_H = TypeVar("_H")
+
+
+def _only(handlers: Sequence[_H], verb: str, url: str, schemes: Sequence[str]) -> _H:
+    if len(handlers) > 1:
+        kinds = ", ".join(type(h).__name__ for h in handlers)
+        raise RoutingError(f"more than one ({len(handlers)}) {verb} handlers for the URL: {kinds}", url=url)
+    if not handlers:
+        scheme = scheme_of(url)
+        near = difflib.get_close_matches(scheme, schemes, 1) if scheme else []
+        hint = f"; did you mean {near[0]}://?" if near else ""
+        raise RoutingError(
+            f"no {verb} handler for the URL; schemes known: {', '.join(schemes) or 'none'}{hint}", url=url
+        )
+    if not callable(getattr(handlers[0], verb, None)):
+        raise RoutingError(f"the handler for the URL, a {type(handlers[0]).__name__}, cannot {verb}", url=url)
+    return handlers[0]
+
+
+ROUTER = Router()
+"""The router of the process."""

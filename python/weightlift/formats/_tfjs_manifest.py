@@ -1,0 +1,317 @@
+"""The JSON of TensorFlow.js: what ``model.json`` says, checked and understood, and how it is written.
+
+Nothing here reads a weight file. See docs/formats/tfjs.md for the rules.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite, prod
+from typing import Any
+
+from weightlift._core import crc32c
+from weightlift._dtypes import DTYPES, STRING, DType
+from weightlift._layout import AffineDecode, Cast, Step
+from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
+
+__all__ = ["RECORD", "WIDENED", "Document", "Record", "Weight", "dump", "parse", "parse_weight", "shard_path"]
+
+RECORD = "weightlift"
+"""Our own key in the document; TensorFlow.js ignores keys that it does not know."""
+
+VERSION = 1
+MAX_RANK = 64
+"""NumPy's own limit."""
+
+PLAIN = ("float32", "int32", "bool", "complex64", "uint8", "uint16")
+"""Stored as they are. The Python converter writes uint8 and uint16 too, which TensorFlow.js itself cannot read."""
+
+QUANTIZED = {"uint8": ("float32", "int32"), "uint16": ("float32", "int32"), "float16": ("float32",)}
+"""Stored types of quantised weights, and the dtypes each may stand for."""
+
+WIDENED = {
+    "bfloat16": "float32",
+    "float8_e4m3fn": "float32",
+    "float8_e4m3fnuz": "float32",
+    "float8_e5m2": "float32",
+    "float8_e5m2fnuz": "float32",
+    "float8_e8m0fnu": "float32",
+    "int8": "int32",
+    "int16": "int32",
+    "uint8": "int32",
+    "uint16": "int32",
+}
+"""dtypes that TensorFlow.js lacks and the ones that hold their values exactly."""
+
+MODEL_KEYS = (
+    "modelTopology",
+    "weightsManifest",
+    "format",
+    "generatedBy",
+    "convertedBy",
+    "trainingConfig",
+    "signature",
+    "userDefinedMetadata",
+    "modelInitializer",
+    "initializerSignature",
+)
+"""Keys of a document in the order in which tfjs-node writes them (it forgets the last two)."""
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
+_HEX = re.compile(r"[0-9a-f]{8}\Z")
+_INTEGRAL = re.compile(r"\.0(?=[,\]}])")
+
+
+# --- reading --------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One manifest entry, understood.
+
+    Attributes:
+        name: Its name.
+        shape: In elements.
+        dtype: Element type once decoded.
+        item: Bytes a stored element takes; 0 for strings, whose sizes are known only to the data.
+        steps: From stored elements to decoded ones.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: DType
+    item: int
+    steps: tuple[Step, ...]
+
+    @property
+    def count(self) -> int:
+        """Elements, exact."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Our own key: what TensorFlow.js has no room for.
+
+    Attributes:
+        crc32c: CRC-32C of each tensor's stored bytes, by name.
+        dtypes: The type a tensor had before it was widened, by name.
+        structure: What was saved, see ``_tree``.
+        damaged: Why the document does not match its digest, if it does not.
+    """
+
+    crc32c: Mapping[str, int] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    structure: Any = None
+    damaged: str | None = None
+
+
+@dataclass(frozen=True)
+class Document:
+    """A ``model.json`` or a bare manifest.
+
+    Attributes:
+        groups: (paths as written, raw entries) of each group.
+        extra: Every other key, ours aside.
+        record: Ours.
+    """
+
+    groups: Sequence[tuple[list[Any], list[Any]]]
+    extra: Mapping[str, Any]
+    record: Record
+
+
+def parse(value: Any) -> Document:
+    """The document that a JSON value is; FormatError says which rule it breaks."""
+    if isinstance(value, list):
+        return Document(tuple(_groups(value)), {}, Record())
+    if not isinstance(value, dict):
+        raise FormatError(f"the JSON is {_kind(value)}, not a model.json object or a weights manifest")
+    if "modelTopology" not in value and "weightsManifest" not in value:
+        keys = ", ".join(map(repr, list(value)[:5])) or "nothing"
+        raise FormatError(f"the JSON contains neither model topology nor weights manifest; it has {keys}")
+    if not isinstance(value.get("modelTopology"), (dict, type(None))):
+        raise FormatError(f"modelTopology is {_kind(value['modelTopology'])}, not a JSON object")
+    manifest = value.get("weightsManifest")
+    if not isinstance(manifest, (list, type(None))):
+        raise FormatError(f"weightsManifest is {_kind(manifest)}, not a list of groups")
+    extra = {k: v for k, v in value.items() if k not in ("weightsManifest", RECORD)}
+    return Document(tuple(_groups(manifest or [])), extra, _record(value))
+
+
+def _groups(manifest: list[Any]) -> Iterator[tuple[list[Any], list[Any]]]:
+    for i, group in enumerate(manifest, 1):
+        if not isinstance(group, dict):
+            raise FormatError(f"group {i} of the weights manifest is {_kind(group)}, not an object")
+        paths, entries = group.get("paths"), group.get("weights")
+        if entries is None and paths is not None:
+            # TensorFlow.js writes this for a model that it saved without weight specs: nothing is described.
+            continue
+        for key, items in (("paths", paths), ("weights", entries)):
+            if not isinstance(items, list):
+                raise FormatError(f"group {i} of the weights manifest: {key!r} is {_kind(items)}, not a list")
+        yield paths, entries
+
+
+def shard_path(path: Any, group: int) -> str:
+    """The relative name that a manifest's path stands for; UnsafeContentError for one that leads elsewhere.
+
+    Percent signs are literal, as for tfjs-node; ``./`` is dropped.
+    """
+    if not isinstance(path, str) or not path:
+        raise FormatError(f"group {group} names a weight file {path!r}: not a file name")
+    parts = [p for p in path.split("/") if p not in ("", ".")]
+    reason = None
+    if path.startswith("/"):
+        reason = "it is absolute"
+    elif "\\" in path or "\0" in path:
+        reason = "it holds a backslash or a NUL"
+    elif ".." in parts:
+        reason = "it leads out of the directory"
+    elif _SCHEME.match(path):
+        reason = "it is a URL or has a drive letter"
+    if reason:
+        raise UnsafeContentError(f"group {group} names the weight file {path!r}, which is refused: {reason}")
+    if not parts or path.endswith("/"):
+        raise FormatError(f"group {group} names a weight file {path!r}: not a file name")
+    return "/".join(parts)
+
+
+def parse_weight(raw: Any, group: int, index: int, originals: Mapping[str, str]) -> Weight:
+    """One entry of a group's ``weights``, by the decode rules of TensorFlow.js.
+
+    Args:
+        raw: The JSON value.
+        group: Number of its group, from 1, for messages.
+        index: Its position there, from 1.
+        originals: The dtypes that our own record gives, by name.
+
+    Raises:
+        FormatError: Malformed.
+        UnsupportedFeatureError: A dtype or quantisation that TensorFlow.js does not have.
+    """
+    if not isinstance(raw, dict):
+        raise FormatError(f"weight {index} of group {group} is {_kind(raw)}, not an object")
+    name = raw.get("name")
+    if not isinstance(name, str) or not name:
+        raise FormatError(f"weight {index} of group {group} has no name: {name!r}")
+    shape, original = _shape(raw.get("shape"), name), originals.get(name)
+    dtype = raw.get("dtype")
+    quantization = raw.get("quantization")
+    if quantization is not None:
+        stored, decoded, steps = _quantized(quantization, dtype, name, original)
+    elif dtype == "string":
+        return Weight(name, shape, STRING, 0, ())
+    elif dtype in PLAIN:
+        stored, decoded, steps = dtype, dtype, ()
+    else:
+        raise UnsupportedFeatureError(
+            f"unsupported dtype {dtype!r}; TensorFlow.js has float32, int32, bool, string and complex64", tensor=name
+        )
+    if original is not None and original != decoded:
+        if quantization is not None or WIDENED.get(original) != decoded:
+            raise FormatError(f"the recorded dtype {original!r} does not go with {decoded!r} as stored", tensor=name)
+        decoded, steps = original, (Cast(stored, original),)
+    return Weight(name, shape, DTYPES[decoded], DTYPES[stored].bits // 8, steps)
+
+
+def _shape(raw: Any, name: str) -> tuple[int, ...]:
+    if not isinstance(raw, list) or not all(type(d) is int and 0 <= d < 1 << 63 for d in raw):
+        raise FormatError(f"the shape is {str(raw)[:80]}, not a list of non-negative integers", tensor=name)
+    if len(raw) > MAX_RANK:
+        raise UnsupportedFeatureError(f"{len(raw)} dimensions; at most {MAX_RANK} are handled", tensor=name)
+    return tuple(raw)
+
+
+def _quantized(raw: Any, dtype: Any, name: str, original: str | None) -> tuple[str, str, tuple[Step, ...]]:
+    """(stored type, decoded type, steps) of a quantised weight."""
+    stored = raw.get("dtype") if isinstance(raw, dict) else None
+    if not isinstance(stored, str) or stored not in QUANTIZED:
+        raise UnsupportedFeatureError(
+            f"unknown quantization {str(stored or raw)[:80]!r}; supported are {', '.join(QUANTIZED)}", tensor=name
+        )
+    if dtype not in QUANTIZED[stored]:
+        raise UnsupportedFeatureError(
+            f"quantized with {stored}, which goes with {' and '.join(QUANTIZED[stored])}, not with {dtype!r}",
+            tensor=name,
+        )
+    if stored == "float16":
+        if original == "float16":
+            return "float16", "float16", ()
+        return "float16", "float32", (Cast("float16", "float32"),)
+    scale, minimum = raw.get("scale"), raw.get("min")
+    for key, number in (("scale", scale), ("min", minimum)):
+        if type(number) not in (int, float) or not _finite(number):
+            raise FormatError(f"quantized with {stored}: {key!r} is {number!r}, not a finite number", tensor=name)
+    return stored, dtype, (AffineDecode(stored, dtype, float(scale), float(minimum)),)
+
+
+def _finite(number: float) -> bool:
+    try:
+        return isfinite(number)
+    except OverflowError:  # an integer beyond float64
+        return False
+
+
+def _kind(value: Any) -> str:
+    names = {type(None): "missing or null", dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    return names.get(type(value), "a number")
+
+
+# --- our own key ----------------------------------------------------------------------------------
+def _record(document: Mapping[str, Any]) -> Record:
+    raw = document.get(RECORD)
+    if RECORD not in document:
+        return Record()
+    if not isinstance(raw, dict) or type(raw.get("version")) is not int:
+        raise FormatError(f"{RECORD!r} is not an object with a version")
+    if raw["version"] != VERSION:
+        raise UnsupportedFeatureError(
+            f"{RECORD!r} is of version {raw['version']}, this library knows version {VERSION}; use a newer one"
+        )
+    digest = raw.get("digest")
+    if digest is None:
+        damaged = "the JSON has lost its digest: it was edited or damaged"
+    elif digest != _digest(document):
+        damaged = "the JSON does not match its digest: it was edited or damaged"
+    else:
+        damaged = None
+    checks, dtypes = raw.get("crc32c", {}), raw.get("dtypes", {})
+    if not isinstance(checks, dict) or not all(isinstance(v, str) and _HEX.match(v) for v in checks.values()):
+        raise FormatError(f"{RECORD!r}: 'crc32c' is not a table of 8 hexadecimal digits each")
+    if not isinstance(dtypes, dict) or not all(isinstance(v, str) for v in dtypes.values()):
+        raise FormatError(f"{RECORD!r}: 'dtypes' is not a table of dtype names")
+    return Record({k: int(v, 16) for k, v in checks.items()}, dtypes, raw.get("structure"), damaged)
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    """CRC-32C of the document's canonical text, our digest itself left out.
+
+    Canonical: keys sorted, no spaces, and 1.0 as 1, so that a tool that re-indents the JSON or passes it through
+    JavaScript does not look like damage.
+    """
+    record = {k: v for k, v in document[RECORD].items() if k != "digest"}
+    text = json.dumps({**document, RECORD: record}, sort_keys=True, separators=(",", ":"))
+    return f"{crc32c(_INTEGRAL.sub('', text).encode()):08x}"
+
+
+# --- writing --------------------------------------------------------------------------------------
+def dump(document: Mapping[str, Any], record: Mapping[str, Any] | None) -> bytes:
+    """The text of a document, compact, keys as tfjs-node orders them; ``record`` goes last, with the digest."""
+    ordered = {k: document[k] for k in MODEL_KEYS if k in document}
+    ordered |= {k: v for k, v in document.items() if k not in ordered}
+    if record is not None:
+        ordered[RECORD] = {"version": VERSION, **record}
+        ordered[RECORD]["digest"] = _digest(ordered)
+    return compact(ordered, "model.json").encode("utf-8")
+
+
+def compact(value: Any, what: str) -> str:
+    """JSON as JavaScript's ``JSON.stringify`` has it; UnsupportedFeatureError for what JSON cannot hold."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text.encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UnsupportedFeatureError(f"{what} cannot be written as JSON: {error}") from None
+    return text

@@ -1,0 +1,139 @@
+"""The bytes of one weights group: its shards one after another, and where in them each weight lies."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from struct import Struct
+
+from weightlift._json import impostor
+from weightlift._layout import Chain, Extent
+from weightlift.errors import FormatError, NotFoundError
+from weightlift.formats._tfjs_manifest import Weight
+from weightlift.protocols import Files, Reader
+
+__all__ = ["Shards"]
+
+_LENGTH = Struct("<I")
+_WINDOW = 1 << 16
+"""Bytes read at once while string lengths are looked for."""
+
+_PROBE = 1 << 12
+_REPLACEMENT = b"\xef\xbf\xbd"
+
+
+class Shards:
+    """The shards of group number ``group``, as one run of bytes.
+
+    Args:
+        files: Where they are opened, which reads nothing but their sizes.
+        names: Their relative names, in order.
+        group: From 1, for messages.
+        first: Source number of the first one.
+    """
+
+    def __init__(self, files: Files, names: Sequence[str], group: int, first: int) -> None:
+        """See the class; NotFoundError names a missing shard."""
+        self.names = names
+        self._group = group
+        self._first = first
+        self._readers = [self._open(files, i) for i in range(len(names))]
+        self._begins = [0, *accumulate(r.size for r in self._readers)]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all shards."""
+        return self._begins[-1]
+
+    def _open(self, files: Files, i: int) -> Reader:
+        try:
+            return files.open(self.names[i])
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"weight file {self.names[i]!r} ({i + 1} of {len(self.names)} in group {self._group}) is missing",
+                errno=error.errno,
+                path=error.path,
+                url=error.url,
+            ) from None
+
+    def measure(self, weights: Sequence[Weight]) -> list[int]:
+        """Stored bytes of each weight; FormatError unless they fill the group exactly.
+
+        Sizes follow from the shapes, except those of strings, whose length prefixes are read.
+        """
+        sizes: list[int] = []
+        at = 0
+        for weight in weights:
+            size = weight.count * weight.item if weight.item else self._strings(weight, at, weights)
+            sizes.append(size)
+            at += size
+        if at != self.nbytes:
+            raise self._mismatch(at, weights)
+        return sizes
+
+    def _strings(self, weight: Weight, begin: int, weights: Sequence[Weight]) -> int:
+        """Bytes that the strings of ``weight`` take from byte ``begin`` on."""
+        count = weight.count
+        if begin + 4 * count > self.nbytes:
+            raise self._mismatch(begin + 4 * count, weights, at_least=True)
+        at, window, window_at = begin, b"", begin
+        for i in range(count):
+            if at + 4 > window_at + len(window):
+                if at + 4 > self.nbytes:
+                    raise self._mismatch(at + 4 * (count - i), weights, at_least=True)
+                window_at, window = at, self._read(at, min(_WINDOW, self.nbytes - at))
+            at += 4 + _LENGTH.unpack_from(window, at - window_at)[0]
+        if at > self.nbytes:
+            raise self._mismatch(at, weights, at_least=True)
+        return at - begin
+
+    def _read(self, begin: int, nbytes: int) -> bytes:
+        extents = self._extents(begin, nbytes)
+        return b"".join(self._readers[e.source - self._first].read_at(e.offset, e.nbytes) for e in extents)
+
+    def locate(self, begin: int, nbytes: int) -> Extent | Chain:
+        """Where ``nbytes`` bytes (more than 0) from byte ``begin`` of the group on lie."""
+        extents = self._extents(begin, nbytes)
+        return extents[0] if len(extents) == 1 else Chain(tuple(extents))
+
+    def _extents(self, begin: int, nbytes: int) -> list[Extent]:
+        extents, end = [], begin + nbytes
+        i = bisect_right(self._begins, begin) - 1
+        while begin < end:
+            stop = min(end, self._begins[i + 1])
+            if stop > begin:
+                extents.append(Extent(self._first + i, begin - self._begins[i], stop - begin))
+            begin, i = stop, i + 1
+        return extents
+
+    def _mismatch(self, wanted: int, weights: Sequence[Weight], *, at_least: bool = False) -> FormatError:
+        """The error for shards that do not hold what the manifest says, with what they look like."""
+        sizes = ", ".join(f"{n!r} {r.size}" for n, r in list(zip(self.names, self._readers, strict=True))[:10])
+        more = ", ..." if len(self.names) > 10 else ""
+        least = "at least " if at_least else ""
+        message = (
+            f"group {self._group}: its {len(weights)} weights take {least}{wanted} bytes, but its {len(self.names)} "
+            f"weight files hold {self.nbytes} ({sizes}{more})"
+        )
+        path = None
+        for name, reader in zip(self.names, self._readers, strict=True):
+            looks = _looks(reader)
+            if looks:
+                message += f"; {name!r} is {looks}"
+                path = reader.name
+                break
+        if path is None and len(self._readers) == 1:
+            path = self._readers[0].name
+        return FormatError(message, path=path)
+
+
+def _looks(reader: Reader) -> str | None:
+    """What stands in place of a weight file, if it is something well known."""
+    head = reader.read_at(0, min(_PROBE, reader.size))
+    found = impostor(head)
+    if found is None and head.startswith(b"\x1f\x8b"):
+        found = "gzip-compressed; decompress it first"
+    if found is None and head.count(_REPLACEMENT) >= max(3, len(head) // 64):
+        found = "text-mangled: it is full of UTF-8 replacement characters (EF BF BD), as when binary is read as text"
+    return found
