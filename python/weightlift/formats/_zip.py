@@ -181,7 +181,7 @@ def _parse_directory(data: bytes, end: _End) -> list[Member]:
     at = 0
     for _ in range(end.count):
         try:
-            member, at = _parse_entry(data, at, end.begin)
+            member, following = _parse_entry(data, at, end.begin)
             if member.name in names:
                 raise FormatError(f"two zip members are called {member.name!r}")
         except FormatError as error:
@@ -189,6 +189,7 @@ def _parse_directory(data: bytes, end: _End) -> list[Member]:
             raise
         names.add(member.name)
         members.append(member)
+        at = following
     if at != len(data):
         raise FormatError(
             f"{len(data) - at} bytes after the last of {end.count} zip entries",
