@@ -214,10 +214,7 @@ def _struct_type(fields: list[Any]) -> np.dtype[Any]:
         if at > _MAX_ITEM:
             raise FormatError(f"npy element of more than {_MAX_ITEM} bytes")
     try:
-        # NumPy's stubs know the titles key only as an optional part of this dict.
-        return np.dtype(
-            {"names": names, "formats": formats, "titles": titles, "offsets": offsets, "itemsize": at}  # type: ignore[arg-type]
-        )
+        return np.dtype({"names": names, "formats": formats, "titles": titles, "offsets": offsets, "itemsize": at})
     except (TypeError, ValueError) as error:
         raise FormatError(f"malformed fields in npy descr: {error}") from None
 

@@ -12,9 +12,8 @@ import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +23,9 @@ from weightlift.errors import FormatError
 from weightlift.formats._npy_header import build_header
 from weightlift.formats._zip import DEFLATED, FLAG_DESCRIPTOR
 from weightlift.formats._zip_write import NewMember, encode_name, end_records
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = ["NewArchive", "archive_bound", "write_archive"]
 
@@ -95,6 +97,8 @@ def write_archive(
 
     At most four chunks a thread are held in memory.
     """
+    from concurrent.futures import ThreadPoolExecutor  # costs milliseconds that only this function needs
+
     threads = threads or _usable_cpus()
     count = len(archive.names)
     checksums = Checksums(np.zeros(count, np.uint32), np.zeros(count, np.uint32))
@@ -180,8 +184,10 @@ def _deflated_in_order(
 
 
 def _deflate(chunk: _Chunk) -> _Deflated:
-    options: list[Any] = [_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_DEFAULT_STRATEGY]
-    coder = zlib.compressobj(*options, chunk.before) if chunk.before else zlib.compressobj(*options)
+    if chunk.before:
+        coder = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=chunk.before)
+    else:
+        coder = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
     stream = coder.compress(chunk.data) + coder.flush(zlib.Z_FINISH if chunk.last else zlib.Z_SYNC_FLUSH)
     data = memoryview(chunk.data)[chunk.header_size :]
     return _Deflated(stream, len(data), crc32c(data), crc32(data), chunk.last)
@@ -234,5 +240,5 @@ class _Source:
             self._row, buffer = item
             # NumPy's own view, because not every element type has a buffer format.
             array = buffer if isinstance(buffer, np.ndarray) else np.frombuffer(buffer, np.uint8)
-            self._left = memoryview(array.reshape(-1).view(np.uint8))
+            self._left = array.reshape(-1).view(np.uint8).data
         return True

@@ -104,14 +104,15 @@ def _read_tensor(entry: TensorEntry, readers: list[Reader], verify: bool) -> Arr
     if verify and checksum is not None and crc != checksum.value:
         raise ChecksumError(f"{checksum.kind} is {crc:08x}, expected {checksum.value:08x}")
     if any(isinstance(value, list) for value in decoded):
-        strings = np.empty(entry.shape, object)
+        strings: Array = np.empty(entry.shape, object)
         strings.reshape(-1)[:] = [string for value in decoded for string in value]
         return strings
     data = b"".join(decoded)
     if len(data) != byte_size(entry.dtype, entry.shape):
         raise FormatError(f"{len(data)} bytes decoded for {entry.dtype} of shape {entry.shape}")
     shape = array_shape(entry.dtype, entry.shape)
-    return np.ndarray(shape, entry.dtype.numpy, bytearray(data), strides=entry.strides)
+    array: Array = np.ndarray(shape, entry.dtype.numpy, bytearray(data), strides=entry.strides)
+    return array
 
 
 def _stored_bytes(piece: Piece, readers: list[Reader]) -> bytes:
