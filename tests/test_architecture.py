@@ -44,7 +44,7 @@ CORE_USERS = {
     "_layout": "checks a whole table in one call",
     "_plan": "runs read and write plans",
     "stores._local": "opens files through the core's readers and writers",
-    "formats._safetensors": "parses and checks the header in the core: a hundred thousand tensors in milliseconds",
+    "formats._safetensors_file": "parses and checks the header in the core: a hundred thousand tensors in milliseconds",
 }
 """The only modules that import the compiled core, and why."""
 
@@ -65,7 +65,7 @@ INCLUDES: dict[str, tuple[str, ...]] = {
     "base": ("base",),
     "kernels": ("base", "kernels"),
     "io": ("base", "io"),
-    "layout": ("base", "layout"),
+    "layout": ("base", "kernels", "layout"),
     "plan": ("base", "kernels", "io", "plan"),
     "bindings": ("base", "kernels", "io", "layout", "plan", "bindings"),
     "tests": ("base", "kernels", "io", "layout", "plan", "tests"),
