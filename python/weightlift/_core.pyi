@@ -143,19 +143,21 @@ def execute_read(
     names: Sequence[str] | None = None,
     threads: int = 0,
     progress: Callable[[int, int], object] | None = None,
+    task_bytes: int = 0,
 ) -> npt.NDArray[np.uint32]:
     """Run a read plan; columns as ``ReadOp`` in plan.h (0xFFFFFFFF is none).
 
     ``buffers``: Buffer, writable arrays (their memory must be one contiguous block), or anything with a
     writable buffer. ``check_*``: one row a tensor, ``check_kind`` 0 none, 1 CRC-32C, 2 CRC-32.
     ``names`` names tensors in errors. Releases the GIL; ``progress(done, total)`` and signal handlers run
-    about every 50 ms and may raise to cancel. Returns the computed checksums.
+    about every 50 ms and may raise to cancel. ``task_bytes``: how finely work is cut, 0 for the default.
+    Returns the computed checksums.
     """
 
 def coalesce(
     offset: npt.NDArray[np.uint64], nbytes: npt.NDArray[np.uint64], task_bytes: int, max_gap: int
 ) -> list[tuple[int, int, int, int]]:
-    """(first op, last op, begin, end) of each task, for ops of one source sorted by offset."""
+    """(first op, last op, begin, end) of each task, ends exclusive, for ops of one source sorted by offset."""
 
 def execute_write(
     writers: Sequence[Writer],
@@ -165,7 +167,7 @@ def execute_write(
     source: npt.NDArray[np.uint32],
     offset: npt.NDArray[np.uint64],
     nbytes: npt.NDArray[np.uint64],
-    element: npt.NDArray[np.uint64],
+    start: npt.NDArray[np.uint64],
     pipeline: npt.NDArray[np.uint32],
     tensor: npt.NDArray[np.uint32],
     pipelines: Sequence[Sequence[Step]],
@@ -179,10 +181,14 @@ def execute_write(
     names: Sequence[str] | None = None,
     threads: int = 0,
     progress: Callable[[int, int], object] | None = None,
+    task_bytes: int = 0,
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    """Run a write plan; columns as ``WriteOp`` in plan.h.
+    """Run a write plan; columns as ``WriteOp`` in plan.h (0xFFFFFFFF is none).
 
-    ``sources``: an array of any strides, ``bytes``, or ``(reader index, offset, nbytes, check index or -1)``.
+    An op writes bytes [``start``, ``start + nbytes``) of what its source becomes: elements in C order, through
+    the pipeline. ``sources``: an array of any strides, anything with a contiguous buffer, or
+    ``(reader index, offset, nbytes, check index or -1)``; ``source_*``: one row a check index, which covers
+    all extents that name it. Signals, ``progress``, ``names`` and ``task_bytes`` as for ``execute_read``.
     Returns (CRC-32C, CRC-32) of each tensor's stored bytes, zeros for those not asked for.
     """
 
@@ -231,6 +237,3 @@ def parse_safetensors(
     offsets (relative to the data section), ``__metadata__`` and the CRC-32C digest of the table (see
     docs/formats/safetensors.md). Tensors come in data order. FormatError for anything else.
     """
-
-def safetensors_types() -> list[tuple[str, str]]:
-    """(spelling in a safetensors header, name in the dtype table) of every type both know."""

@@ -14,15 +14,17 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <variant>
 #include <vector>
 
+#include "weightlift/checksum.h"
 #include "weightlift/convert.h"
 #include "weightlift/reader.h"
 #include "weightlift/writer.h"
 
 namespace weightlift {
 
-inline constexpr std::uint32_t kNone = 0xFFFFFFFF;
+inline constexpr std::uint32_t kNoIndex = 0xFFFFFFFF;
 
 // Called on the thread that called the executor, at least every 50 ms and once at the end; may throw
 // to cancel (the executor stops its workers, joins them and rethrows).
@@ -33,13 +35,15 @@ class Monitor {
 };
 
 struct ExecuteOptions {
-  int threads = 0;  // 0: the pool's size (CPUs this process may use, at least 2, at most 16)
+  int threads = 0;  // 0: as many as pay, by the pool's size and whether they will wait for a disk
   Monitor* monitor = nullptr;
+  // How finely work is cut, for tests and tuning; 0: what was measured best (up to 8 MiB).
+  std::uint64_t task_bytes = 0;
 };
 
 enum class ChecksumKind : std::uint8_t { kNone, kCrc32c, kCrc32 };
 
-// One tensor's checksum over its stored bytes, pieces concatenated in op order.
+// One tensor's checksum over its stored bytes, its ops concatenated in plan order.
 struct ChecksumSpec {
   ChecksumKind kind = ChecksumKind::kNone;
   bool verify = false;         // compare with `expected`, else only compute
@@ -49,34 +53,44 @@ struct ChecksumSpec {
 
 struct ReadOp {
   std::uint32_t source;    // index into the readers
-  std::uint32_t tensor;    // index into the checksum specs; also names it in errors
+  std::uint32_t tensor;    // index into the checksum specs, names it in errors; kNoIndex: of no tensor
   std::uint64_t offset;    // first stored byte in the source
-  std::uint64_t nbytes;    // stored bytes
-  std::uint32_t buffer;    // index into the destination buffers; kNone: discard
-  std::uint32_t pipeline;  // index into the pipelines; kNone: bytes as they are
+  std::uint64_t nbytes;    // stored bytes; with a pipeline, whole elements
+  std::uint32_t buffer;    // index into the destination buffers; kNoIndex: discard
+  std::uint32_t pipeline;  // index into the pipelines; kNoIndex: bytes as they are
   std::uint64_t dest;      // first byte in the destination buffer
+
+  std::uint64_t end() const noexcept { return offset + nbytes; }
 };
 
+// Ops may come in any order and may read the same bytes; their destinations must not overlap.
 struct ReadPlan {
   std::vector<ReadOp> ops;
   std::vector<Pipeline> pipelines;
   std::vector<ChecksumSpec> checksums;  // one a tensor, or empty
 };
 
-// A run of ops that are read by one call: consecutive in the file, with small gaps at most.
+// One task: a run of ops that are consecutive in the file, with small gaps at most. The first and the
+// last op may be in it only in part, when they are large.
 struct ReadTask {
-  std::size_t first, last;  // op range, end exclusive, in the order of the sorted plan
-  std::uint64_t begin, end; // byte range; a part of one op when a large op is split
+  std::size_t first, last;   // op range, end exclusive, in the order of the sorted plan
+  std::uint64_t begin, end;  // byte range
+  bool operator==(const ReadTask&) const = default;
 };
 struct CoalesceOptions {
-  std::uint64_t task_bytes = 8u << 20;  // split and merge to about this
+  std::uint64_t task_bytes = 8u << 20;  // split and merge to this: half of it to twice, in a long run
   std::uint64_t max_gap = 0;            // bytes worth reading and throwing away
 };
-// Pure: how sorted ops become tasks.
+// Pure: how ops, sorted by (source, offset) and without overflow, become tasks. Cuts are at multiples
+// of task_bytes in the file. Ops that overlap are in different tasks; those of no bytes in none, or
+// in between.
 std::vector<ReadTask> Coalesce(std::span<const ReadOp> sorted_ops, const CoalesceOptions& options);
 
 // Returns each tensor's computed checksum (0 where kind is kNone).
-// Throws Error(kChecksum) with tensor, path and byte range; kTruncated; kStorage; what Monitor throws.
+// Throws Error: kInvalidArgument for an impossible plan and kTruncated for one beyond the end of a
+// source, before anything is read; kChanged when a source was modified meanwhile, whatever else went
+// wrong; else the first error in plan order: kChecksum with tensor, path and byte range, kStorage,
+// kTruncated ...; before all of them, what Monitor throws.
 std::vector<std::uint32_t> ExecuteRead(const ReadPlan& plan,
                                        std::span<const std::shared_ptr<const Reader>> readers,
                                        std::span<const std::span<std::byte>> buffers,
@@ -94,22 +108,28 @@ struct ExtentSource {  // bytes of another file: convert streams without holding
   std::uint32_t reader = 0;
   std::uint64_t offset = 0;
   std::uint64_t nbytes = 0;
-  std::uint32_t check = kNone;  // index into WritePlan::source_checksums, verified on the way
+  // Index into WritePlan::source_checksums, verified on the way. A checksum covers all extents that
+  // name it, in the order of the sources; the plan must write all of their bytes, once.
+  std::uint32_t check = kNoIndex;
 };
 using WriteSource = std::variant<MemorySource, ExtentSource>;
 
+// Writes bytes [start, start + nbytes) of what the source becomes: its elements in C order, through
+// the pipeline. Shards may cut a tensor anywhere, in the middle of an element too.
 struct WriteOp {
   std::uint32_t file;      // index into the writers
-  std::uint32_t source;    // index into the sources; kNone: zeros
+  std::uint32_t source;    // index into the sources; kNoIndex: zeros
   std::uint64_t offset;    // first byte in the file
   std::uint64_t nbytes;    // stored bytes written
-  std::uint64_t element;   // first element of the source (C order) that this op takes
-  std::uint32_t pipeline;  // kNone: bytes as they are
-  std::uint32_t tensor;    // checksum slot; kNone: not hashed
+  std::uint64_t start;     // first stored byte of the source that this op takes
+  std::uint32_t pipeline;  // kNoIndex: bytes as they are
+  std::uint32_t tensor;    // checksum slot; kNoIndex: not hashed
+
+  std::uint64_t end() const noexcept { return offset + nbytes; }
 };
 
 struct WritePlan {
-  std::vector<WriteOp> ops;  // sorted by (file, offset), not overlapping; gaps are zeros
+  std::vector<WriteOp> ops;  // sorted by (file, offset), not overlapping; gaps between are zeros
   std::vector<WriteSource> sources;
   std::vector<Pipeline> pipelines;
   std::size_t tensors = 0;
@@ -119,13 +139,14 @@ struct WritePlan {
 };
 
 struct WriteReport {
-  std::vector<std::uint32_t> crc32c;  // one a tensor
+  std::vector<std::uint32_t> crc32c;  // one a tensor, over its ops in plan order; 0: not asked for
   std::vector<std::uint32_t> crc32;
 };
 
-// Fills the files; does not Sync, Commit or Abort them. Work is cut at block boundaries (8 MiB,
-// aligned in the file), gathered into aligned bounce buffers with the checksum riding along, and
-// written by the pool.
+// Fills the files; does not Sync, Commit or Abort them. Work is cut at block boundaries (up to 8 MiB,
+// aligned in the file). A block is gathered into an aligned bounce buffer, the checksum riding along,
+// and written by the pool; contiguous memory that a buffered writer takes as it is goes straight.
+// Errors as for ExecuteRead; a damaged source is kChecksum with the place of its extent.
 WriteReport ExecuteWrite(const WritePlan& plan, std::span<const std::shared_ptr<Writer>> writers,
                          std::span<const std::shared_ptr<const Reader>> readers,
                          const ExecuteOptions& options = {});
