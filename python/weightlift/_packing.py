@@ -138,6 +138,7 @@ class Packing:
         crc32: The format needs CRC-32 (zip) of each tensor too.
         compressed: The data file is written by the format's ``compress`` instead of by placements.
         state: The format's own, handed back to ``seal`` and ``manifest``.
+        structure: The structure in the names the format gave the tensors, where it renamed rows of the specs.
     """
 
     files: Sequence[PackedFile]
@@ -147,6 +148,7 @@ class Packing:
     crc32: bool = False
     compressed: bool = False
     state: Any = None
+    structure: Any = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,51 @@
+// Finding a name that is there twice, in linear time whatever the names are.
+#ifndef WEIGHTLIFT_LAYOUT_DUPLICATES_H_
+#define WEIGHTLIFT_LAYOUT_DUPLICATES_H_
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "weightlift/error.h"
+
+namespace weightlift {
+
+// A 64-bit hash under a key drawn at random once a process, so that nobody can prepare a file whose
+// names collide.
+std::uint64_t HashName(std::string_view name) noexcept;
+
+// An entry of FindDuplicate's open hash table.
+struct NameSlot {
+  static constexpr std::uint32_t kFree = 0xFFFFFFFF;
+  std::uint32_t index = kFree;
+  std::uint32_t tag = 0;  // upper half of the hash
+};
+
+// The first index whose name an earlier index has, of `name_of(0)` to `name_of(count - 1)`.
+template <typename NameOf>
+std::optional<std::size_t> FindDuplicate(std::size_t count, const NameOf& name_of) {
+  if (count < 2) return std::nullopt;
+  if (count > (std::uint32_t{1} << 31))
+    throw Error(ErrorCode::kUnsupported, "more than 2^31 names");
+  std::vector<NameSlot> slots(std::bit_ceil(count * 2));
+  const std::size_t mask = slots.size() - 1;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::string_view name = name_of(i);
+    const std::uint64_t hash = HashName(name);
+    const auto tag = static_cast<std::uint32_t>(hash >> 32);
+    std::size_t at = static_cast<std::size_t>(hash) & mask;
+    while (slots[at].index != NameSlot::kFree) {
+      if (slots[at].tag == tag && name_of(slots[at].index) == name) return i;
+      at = (at + 1) & mask;
+    }
+    slots[at] = {static_cast<std::uint32_t>(i), tag};
+  }
+  return std::nullopt;
+}
+
+}  // namespace weightlift
+
+#endif  // WEIGHTLIFT_LAYOUT_DUPLICATES_H_

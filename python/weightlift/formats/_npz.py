@@ -1,0 +1,356 @@
+"""NumPy's ``.npz``: a zip archive of npy files.
+
+Reading: the directory, the local headers and the npy headers give the table; a stored member is one extent, a
+deflated one an extent to inflate, both under the archive's CRC-32. A member called ``NAME.npy`` is the tensor
+``NAME``; what else the archive holds is listed in ``extra["other_members"]``. MXNet 2's archives are npz.
+
+Writing: members stored, their data aligned to 64 bytes (large arrays to pages) by an extra field in the local
+header, CRC-32 patched in when the payload has been hashed. ``compression="deflate"`` goes through ``compress``.
+A list becomes ``arr_0``, ``arr_1`` ... and a single array ``arr_0``, as ``np.savez`` calls them.
+
+Specification: numpy.savez; PKWARE APPNOTE; docs/formats/npz.md.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from weightlift._checksum import crc32, crc32_combine
+from weightlift._dtypes import DType
+from weightlift._layout import Deflate, Extent, Layout, Piece, TensorTable
+from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Placements, TensorSpecs
+from weightlift._tree import SINGLE
+from weightlift.errors import FormatError, UnsafeContentError
+from weightlift.formats._npy import check_encodable, check_options
+from weightlift.formats._npy_header import HEAD_BYTES, Header, header_length, parse_header
+from weightlift.formats._npz_deflate import NewArchive, archive_bound, write_archive
+from weightlift.formats._window import Window
+from weightlift.formats._zip import DEFLATED, END_MAGIC, LOCAL, LOCAL_MAGIC, STORED, Member, locate, read_directory
+from weightlift.formats._zip_write import ENTRY_CRC_AT, LOCAL_CRC_AT, NewMember, aligned_extra, end_records
+from weightlift.protocols import Files
+
+__all__ = ["NPZ"]
+
+_SUFFIX = ".npy"
+_HEADER_READ = 128  # the length of nearly every npy header
+_INFLATE_READ = 1024
+_ALIGNMENT = 64
+_PAGE = 4096
+_PAGE_FROM = 1 << 20  # arrays from this size on begin on a page, for direct reads and writes
+_SPARSE_FORMATS = (b"row_sparse", b"csr")
+
+
+@dataclass
+class _Rows:
+    """The table in the making: one row a tensor, in directory order."""
+
+    names: list[str] = field(default_factory=list)
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    dtype_index: list[int] = field(default_factory=list)
+    offset: list[int] = field(default_factory=list)
+    nbytes: list[int] = field(default_factory=list)
+    crc: list[tuple[int, int, int]] = field(default_factory=list)
+    dtypes: dict[DType, int] = field(default_factory=dict)
+    pieces: dict[int, tuple[Piece, ...]] = field(default_factory=dict)
+    strides: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def add(self, name: str, header: Header, header_crc: int, member: Member) -> None:
+        """The row of an array in ``member``."""
+        row = len(self.names)
+        self.names.append(name)
+        self.shapes.append(header.shape)
+        self.dtype_index.append(self.dtypes.setdefault(header.dtype, len(self.dtypes)))
+        if header.strides is not None:
+            self.strides[row] = header.strides
+        piece = header.piece(Extent(0, member.data + header.nbytes, header.data_nbytes))
+        if member.method == DEFLATED:
+            inflate = Deflate(member.size, header.nbytes, member.crc32)
+            piece = Piece(Extent(0, member.data, member.stored_size), (inflate, *piece.steps))
+            self.crc.append((0, 0, 0))
+        else:
+            self.crc.append((2, member.crc32, header_crc))
+        if piece.steps:
+            self.pieces[row] = (piece,)
+            self.offset.append(0)
+            self.nbytes.append(0)
+        else:
+            self.offset.append(member.data + header.nbytes)
+            self.nbytes.append(header.data_nbytes)
+
+    def table(self) -> TensorTable:
+        """The columns."""
+        table = TensorTable(
+            self.names,
+            tuple(self.dtypes),
+            np.array(self.dtype_index, np.uint32),
+            self.shapes,
+            np.zeros(len(self.names), np.uint32),
+            np.array(self.offset, np.uint64),
+            np.array(self.nbytes, np.uint64),
+            pieces=self.pieces,
+            strides=self.strides,
+        )
+        checks = np.array(self.crc, np.uint32).reshape(-1, 3)
+        table.check_kind = checks[:, 0].astype(np.uint8)
+        table.check_value = checks[:, 1].copy()
+        table.check_initial = checks[:, 2].copy()
+        return table
+
+
+class Npz:
+    """The npz format; see the module."""
+
+    name = "npz"
+    suffixes: Sequence[str] = (".npz",)
+
+    def sniff(self, head: bytes, size: int) -> bool:
+        """A zip archive whose first member is an npy file, or an empty one."""
+        if head.startswith(END_MAGIC):
+            return size == 22
+        if not head.startswith(LOCAL_MAGIC) or len(head) < LOCAL.size:
+            return False
+        name_size = LOCAL.unpack_from(head)[-2]
+        return head[LOCAL.size : LOCAL.size + name_size].endswith(_SUFFIX.encode())
+
+    def read(self, files: Files, name: str) -> Layout:
+        """One tensor for each npy member.
+
+        A member of Python objects becomes an UnsafeContentError in ``objects``, which is raised when that name is
+        asked for: the other arrays of such an archive can be loaded by name.
+        """
+        reader = files.open(name)
+        try:
+            directory = read_directory(reader)
+            members = sorted(directory.members, key=lambda member: member.header)
+            window = Window(reader, [member.header for member in members], directory.begin)
+            headers: dict[str, bytes] = {}
+            for member in locate(window, members):
+                if member.name.endswith(_SUFFIX):
+                    headers[member.name] = _npy_header(window, member)
+            layout = _layout(name, directory.members, headers, window)
+        except FormatError as error:
+            error.locate(path=reader.name)
+            raise
+        return layout.validate([reader.size])
+
+    def encode(self, specs: TensorSpecs, quantize: Mapping[str, str] | str | None) -> dict[int, str]:
+        """Arrays are stored as they are."""
+        check_encodable("npz", specs, quantize)
+        return {}
+
+    def pack(self, specs: TensorSpecs, name: str, options: PackOptions) -> Packing:
+        """Members in the order of ``specs``, whose names become those that ``np.savez`` gives a list."""
+        check_options("npz", options, compressions=("deflate",))
+        structure = _rename(specs, options.structure)
+        archive = NewArchive.of(specs)
+        packing = _pack_stored(specs, archive, name) if options.compression is None else _pack_deflated(archive, name)
+        packing.structure = structure
+        return packing
+
+    def seal(self, packing: Packing, checksums: Checksums) -> Mapping[int, Sequence[tuple[int, bytes]]]:
+        """CRC-32 into every local header, and the directory again with all of them."""
+        if packing.compressed:
+            return {}
+        state: _Sealing = packing.state
+        directory = bytearray(state.directory)
+        patches: list[tuple[int, bytes]] = []
+        for header, nbytes, local_at, entry_at, data_crc in zip(
+            state.archive.headers, state.archive.nbytes, state.local_at, state.entry_at, checksums.crc32, strict=True
+        ):
+            crc = crc32_combine(crc32(header), int(data_crc), nbytes).to_bytes(4, "little")
+            patches.append((local_at, crc))
+            directory[entry_at : entry_at + 4] = crc
+        patches.append((state.directory_at, bytes(directory)))
+        return {0: patches}
+
+    def compress(
+        self,
+        packing: Packing,
+        payload: Iterable[tuple[int, Any]],
+        sink: Callable[[bytes], object],
+        *,
+        threads: int = 0,
+    ) -> Checksums:
+        """Write the whole archive of a ``compressed`` packing, deflated; see ``write_archive``."""
+        return write_archive(packing.state, payload, sink, threads=threads)
+
+    def manifest(self, packing: Packing, checksums: Checksums, names: Mapping[str, str]) -> bytes:
+        """There is none."""
+        raise FormatError("npz has no manifest")
+
+
+# --- reading --------------------------------------------------------------------------------------
+def _npy_header(window: Window, member: Member) -> bytes:
+    """The npy header at the start of a member."""
+    try:
+        take = _StoredHead(window, member) if member.method == STORED else _DeflatedHead(window, member)
+        length = header_length(take(HEAD_BYTES))
+        if length > member.size:
+            raise FormatError(f"npy header of {length} bytes in a zip member of {member.size}")
+        header = take(length)
+        if len(header) < length:
+            raise FormatError(f"npy header cut off after {len(header)} of {length} bytes")
+    except FormatError as error:
+        error.locate(tensor=_key(member), offset=member.data, end=member.data + member.stored_size)
+        raise
+    return header
+
+
+class _StoredHead:
+    """The first bytes of a stored member."""
+
+    def __init__(self, window: Window, member: Member) -> None:
+        self.window = window
+        self.member = member
+
+    def __call__(self, nbytes: int) -> bytes:
+        """The first ``nbytes`` bytes, or all there are."""
+        return self.window.read(self.member.data, min(nbytes, self.member.size))
+
+
+class _DeflatedHead:
+    """The first bytes of a deflated member; inflates no more than it is asked for."""
+
+    def __init__(self, window: Window, member: Member) -> None:
+        self.window = window
+        self.at = member.data
+        self.end = member.data + member.stored_size
+        self.decoder = zlib.decompressobj(-zlib.MAX_WBITS)
+        self.made = b""
+
+    def __call__(self, nbytes: int) -> bytes:
+        """The first ``nbytes`` bytes, or all there are."""
+        # Deflate expands what it cannot compress by far less than this; only empty blocks could need more.
+        limit = self.at + 2 * nbytes + _INFLATE_READ
+        while len(self.made) < nbytes and not self.decoder.eof:
+            waiting = self.decoder.unconsumed_tail
+            if not waiting:
+                size = min(_INFLATE_READ, self.end - self.at)
+                if size == 0 or self.at > limit:
+                    break
+                waiting = self.window.read(self.at, size)
+                self.at += size
+            try:
+                self.made += self.decoder.decompress(waiting, nbytes - len(self.made))
+            except zlib.error as error:
+                raise FormatError(f"malformed deflate stream: {error}") from None
+        return self.made
+
+
+def _layout(name: str, members: Sequence[Member], headers: Mapping[str, bytes], window: Window) -> Layout:
+    """The layout, with tensors in directory order."""
+    rows = _Rows()
+    objects: dict[str, object] = {}
+    others: list[str] = []
+    for member in members:
+        header = headers.get(member.name)
+        if header is None:
+            others.append(member.name)
+            continue
+        key = _key(member)
+        try:
+            parsed = parse_header(header)
+            if parsed.nbytes + parsed.data_nbytes != member.size:
+                raise FormatError(
+                    f"zip member of {member.size} bytes holds a header of {parsed.nbytes} and an array of "
+                    f"{parsed.data_nbytes}: {parsed.dtype} of shape {parsed.shape}"
+                )
+        except FormatError as error:
+            error.locate(tensor=key, offset=member.data, end=member.data + member.stored_size)
+            sparse = _sparse_format(window, member, len(header))
+            if sparse is not None:
+                objects[key] = sparse
+            elif isinstance(error, UnsafeContentError):
+                objects[key] = error.locate(path=window.reader.name)
+            else:
+                raise
+            continue
+        rows.add(key, parsed, crc32(header), member)
+    extra = {"other_members": others} if others else {}
+    return Layout("npz", rows.table(), (name,), objects=objects, extra=extra)
+
+
+def _sparse_format(window: Window, member: Member, header_size: int) -> str | None:
+    """What MXNet 2 writes beside the parts of a sparse array: a word after a malformed npy header."""
+    if not member.name.endswith("/format.npy") or member.method != STORED or member.size - header_size > 16:
+        return None
+    word = window.read(member.data + header_size, member.size - header_size)
+    return word.decode() if word in _SPARSE_FORMATS else None
+
+
+def _key(member: Member) -> str:
+    return member.name[: -len(_SUFFIX)]
+
+
+# --- writing --------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Sealing:
+    """What ``seal`` needs: where the CRC-32 fields are, in the file and in the directory."""
+
+    archive: NewArchive
+    local_at: list[int]
+    entry_at: list[int]
+    directory_at: int
+    directory: bytes
+
+
+def _rename(specs: TensorSpecs, structure: Any) -> Any:
+    """Call the rows of a single tensor or of a flat list as ``np.savez`` does; returns the structure in new names."""
+    if structure == SINGLE:
+        kind, old = "", [SINGLE]
+    elif isinstance(structure, dict) and structure.keys() <= {"list", "tuple"}:
+        ((kind, old),) = structure.items()
+    else:
+        return structure
+    if not all(isinstance(name, str) for name in old):
+        return structure
+    new = {name: f"arr_{i}" for i, name in enumerate(old)}
+    specs.names = [new[name] for name in specs.names]
+    return {kind: list(new.values())} if kind else specs.names[0]
+
+
+def _pack_stored(specs: TensorSpecs, archive: NewArchive, name: str) -> Packing:
+    """Local header, npy header and data of each member, then the directory."""
+    literals: list[tuple[int, bytes]] = []
+    offsets: list[int] = []
+    directory = bytearray()
+    entry_at: list[int] = []
+    local_at: list[int] = []
+    at = 0
+    for (raw_name, flags), header, nbytes in zip(archive.names, archive.headers, archive.nbytes, strict=True):
+        size = len(header) + nbytes
+        member = NewMember(raw_name, flags, STORED, 0, size, size, at)
+        before, alignment = (len(header), _PAGE) if nbytes >= _PAGE_FROM else (0, _ALIGNMENT)
+        head = member.local_header(aligned_extra(member, before, alignment)) + header
+        literals.append((at, head))
+        local_at.append(at + LOCAL_CRC_AT)
+        entry_at.append(len(directory) + ENTRY_CRC_AT)
+        directory += member.entry()
+        offsets.append(at + len(head))
+        at += len(head) + nbytes
+    tail = bytes(directory) + end_records(len(specs), at, len(directory))
+    literals.append((at, tail))
+    rows = np.arange(len(specs), dtype=np.uint32)
+    placements = Placements.whole(
+        rows, np.zeros(len(specs), np.uint32), np.array(offsets, np.uint64), specs.nbytes.copy()
+    )
+    state = _Sealing(archive, local_at, entry_at, at, bytes(directory))
+    file = PackedFile(name, at + len(tail), tuple(literals))
+    return Packing([file], placements, sidecar=True, crc32=True, state=state)
+
+
+def _pack_deflated(archive: NewArchive, name: str) -> Packing:
+    """The size is an upper bound: it is known only when all is compressed."""
+    none32, none64 = np.zeros(0, np.uint32), np.zeros(0, np.uint64)
+    placements = Placements.whole(none32, none32, none64, none64)
+    file = PackedFile(name, archive_bound(archive))
+    return Packing([file], placements, sidecar=True, crc32=True, compressed=True, state=archive)
+
+
+NPZ = Npz()
+"""The format, as it stands in ``FORMATS``."""

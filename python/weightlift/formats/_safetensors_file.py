@@ -1,0 +1,206 @@
+"""One safetensors file: its header read into a table, and a table written into a header.
+
+The protocol is in ``_safetensors``; the rules are in docs/formats/safetensors.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from json.encoder import encode_basestring
+
+import numpy as np
+import numpy.typing as npt
+
+from weightlift import _core, _json
+from weightlift._dtypes import DTYPES, DType
+from weightlift._layout import KINDS, U32, U64, TensorTable
+from weightlift._packing import TensorSpecs
+from weightlift.errors import FormatError, TruncatedError, UnsupportedFeatureError
+from weightlift.protocols import Reader
+
+__all__ = [
+    "CHECKSUM_KEY",
+    "CHECKSUM_OFFSET",
+    "MAX_HEADER",
+    "SPELLING",
+    "File",
+    "PlannedFile",
+    "Rows",
+    "plan_file",
+    "read_file",
+    "read_head",
+    "stored_dtypes",
+]
+
+CHECKSUM_KEY = "weightlift.crc32c"
+CHECKSUM_OFFSET = 8 + len(f'{{"__metadata__":{{"{CHECKSUM_KEY}":"')
+"""Where its value begins in a file whose header begins with it, as ours do."""
+
+MAX_HEADER = 100_000_000  # the reference library accepts no more
+
+_FIRST_READ = 64 << 10  # holds most headers whole, so that a remote file needs one request
+_DIRECT_PAYLOAD = 1 << 20  # from here on the data begins on a page, for direct I/O
+_PAGE = 4096
+
+_TO_CORE = {spelling: DTYPES[name] for spelling, name in _core.safetensors_types()}
+SPELLING = {dtype.name: spelling for spelling, dtype in _TO_CORE.items()}
+"""How a header spells each dtype that the format can hold."""
+
+Rows = npt.NDArray[np.intp]
+
+
+# --- reading --------------------------------------------------------------------------------------
+@dataclass
+class File:
+    """One parsed file: its table (all in source 0), and what its metadata said."""
+
+    table: TensorTable
+    metadata: dict[str, str]
+    checksum: str | None
+    damaged: str | None
+
+
+def _read_header(reader: Reader, head: bytes) -> tuple[bytes, int]:
+    """The header's JSON and the position of the data; ``head`` is the beginning of the file."""
+    found = _json.impostor(head)
+    if found is not None:
+        raise FormatError(f"not a safetensors file: it is {found}", offset=0)
+    if len(head) < 8:
+        raise FormatError(f"not a safetensors file: it has {len(head)} bytes, fewer than a header's length takes")
+    length = int.from_bytes(head[:8], "little")
+    if length > MAX_HEADER:
+        raise FormatError(
+            f"not a safetensors file: a header of {length} bytes is announced, the format allows {MAX_HEADER}",
+            offset=0,
+            end=8,
+        )
+    end = 8 + length
+    if end > reader.size:
+        if head[8:].lstrip(b" \t\r\n")[:1] not in (b"{", b""):
+            raise FormatError("not a safetensors file: no JSON object follows the first 8 bytes", offset=8)
+        raise TruncatedError(f"the header ends at byte {end}, the file at {reader.size}", offset=8, end=end)
+    text = head[8:end]
+    if end > len(head):
+        text += reader.read_at(len(head), end - len(head))
+    return text, end
+
+
+def read_head(reader: Reader) -> bytes:
+    """The beginning of a file, long enough to hold most headers."""
+    return reader.read_at(0, min(reader.size, _FIRST_READ))
+
+
+def read_file(reader: Reader, head: bytes) -> File:
+    """Parse one file, of which ``head`` is the beginning.
+
+    Raises:
+        FormatError: The header breaks a rule of the format.
+        TruncatedError: The file ends before its header or its tensors do.
+    """
+    text, data = _read_header(reader, head)
+    names, types, type_index, shapes, begin, end, metadata, digest = _core.parse_safetensors(
+        text, reader.size - data, reader.name
+    )
+    table = TensorTable(
+        names,
+        [_TO_CORE[t] for t in types],
+        type_index,
+        shapes,
+        np.zeros(len(names), np.uint32),
+        begin + np.uint64(data),
+        end - begin,
+    )
+    checksum = metadata.pop(CHECKSUM_KEY, None)
+    damaged = None if checksum is None else _fill_checksums(table, checksum, digest)
+    return File(table, metadata, checksum, damaged)
+
+
+def _fill_checksums(table: TensorTable, text: str, digest: int) -> str | None:
+    """Put the stored checksums into the table; the reason, where they cannot be trusted."""
+    if len(text) != 8 * (len(table) + 1):
+        return f"the checksums have {len(text)} digits, {len(table)} tensors need {8 * (len(table) + 1)}"
+    try:
+        values = np.frombuffer(bytes.fromhex(text), ">u4")
+    except ValueError:
+        values = np.zeros(0, ">u4")
+    if len(values) != len(table) + 1:  # fromhex passes over white space
+        return "the checksums are not hexadecimal digits"
+    if int(values[0]) != digest:
+        return f"the header was changed: its checksum is {digest:08x}, {int(values[0]):08x} was stored"
+    table.check_kind[:] = KINDS.index("crc32c")
+    table.check_value[:] = values[1:]
+    return None
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file to be written: its header, and its tensors in data order."""
+
+    header: bytes
+    rows: Rows
+    begin: U64
+    nbytes: int
+    digest: int
+
+    def checksum(self, crc32c: U32) -> str:
+        """The value of CHECKSUM_KEY."""
+        return f"{self.digest:08x}" + crc32c[self.rows].astype(">u4").tobytes().hex()
+
+
+def stored_dtypes(specs: TensorSpecs) -> list[DType]:
+    """Element type of each row as the file holds it."""
+    dtypes = list(specs.dtypes)
+    for row, encoding in specs.encodings.items():
+        dtypes[row] = encoding.stored
+    return dtypes
+
+
+def plan_file(specs: TensorSpecs, rows: Rows, metadata: Mapping[str, str]) -> PlannedFile:
+    """Where each tensor of one file goes, and the header that says so.
+
+    Raises:
+        UnsupportedFeatureError: The header is too large, or holds text that is not Unicode.
+    """
+    dtypes = stored_dtypes(specs)
+    names, shapes = specs.names, specs.shapes
+    by_name = np.array(sorted(rows.tolist(), key=names.__getitem__), np.intp)
+    # Descending item size keeps every tensor aligned to its items. Empty ones come first: that is where data
+    # order (begin, end, name) puts what begins at 0 and ends there.
+    bits = np.fromiter((dtypes[i].bits for i in by_name), np.int64, len(by_name))
+    rank = np.where(specs.nbytes[by_name] == 0, -(1 << 40), -bits)
+    rows = by_name[np.argsort(rank, kind="stable")]
+    sizes = specs.nbytes[rows]
+    end = np.cumsum(sizes, dtype=np.uint64)
+    begin = end - sizes
+    payload = int(end[-1]) if len(end) else 0
+
+    shape_texts: dict[tuple[int, ...], str] = {}
+    items = []
+    if metadata:
+        items.append('"__metadata__":' + json.dumps(metadata, separators=(",", ":"), ensure_ascii=False))
+    for row, first, last in zip(rows.tolist(), begin.tolist(), end.tolist(), strict=True):
+        shape = shapes[row]
+        shape_text = shape_texts.get(shape)
+        if shape_text is None:
+            shape_text = shape_texts[shape] = ",".join(map(str, shape))
+        items.append(
+            f'{encode_basestring(names[row])}:{{"dtype":"{SPELLING[dtypes[row].name]}",'
+            f'"shape":[{shape_text}],"data_offsets":[{first},{last}]}}'
+        )
+    try:
+        text = ("{" + ",".join(items) + "}").encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UnsupportedFeatureError(
+            f"a name or metadata text holds half a surrogate pair: {error.object[error.start - 20 : error.end]!r}"
+        ) from None
+    text += b" " * (-(8 + len(text)) % (_PAGE if payload >= _DIRECT_PAYLOAD else 8))
+    if len(text) > MAX_HEADER:
+        raise UnsupportedFeatureError(
+            f"the header takes {len(text)} bytes, the format allows {MAX_HEADER}; use shard_size="
+        )
+    # Reading our own header back gives the digest, and checks sizes against shapes before anything is written.
+    digest = _core.parse_safetensors(text, payload, "the header to be written")[-1]
+    header = len(text).to_bytes(8, "little") + text
+    return PlannedFile(header, rows, begin + np.uint64(len(header)), len(header) + payload, digest)

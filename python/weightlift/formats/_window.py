@@ -1,0 +1,58 @@
+"""Small reads at rising offsets, in few large ones.
+
+Archives scatter their headers among the data. A window reads ahead as far as headers lie close together (small
+members), and only a little where they do not (large ones): a file of a hundred thousand small arrays
+takes some reads of a mebibyte, one of ten large arrays ten reads of four kibibytes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from weightlift.errors import FormatError
+from weightlift.protocols import Reader
+
+__all__ = ["Window"]
+
+_LEAST = 4096  # what a read costs no less than
+_CLOSE = 1 << 16  # bytes that are cheaper to read than to skip
+_MOST = 1 << 20
+
+
+class Window:
+    """A view of ``reader`` up to ``end`` (exclusive) that will be asked for bytes near each of ``starts``.
+
+    ``starts`` is sorted. Not thread-safe.
+    """
+
+    def __init__(self, reader: Reader, starts: Sequence[int], end: int) -> None:
+        self.reader = reader
+        self.end = end
+        self._starts = starts
+        self._at = 0
+        self._data = b""
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Exactly ``nbytes`` bytes; FormatError where they reach beyond ``end``."""
+        if offset + nbytes > self.end:
+            raise FormatError(f"{nbytes} bytes of headers at {offset} reach beyond {self.end}", offset=offset)
+        begin = offset - self._at
+        if begin < 0 or begin + nbytes > len(self._data):
+            self._at, begin = offset, 0
+            self._data = self.reader.read_at(offset, max(nbytes, self._ahead(offset)))
+        return self._data[begin : begin + nbytes]
+
+    def peek(self, offset: int, nbytes: int) -> bytes:
+        """As ``read``, but fewer bytes at the end."""
+        return self.read(offset, max(0, min(nbytes, self.end - offset)))
+
+    def _ahead(self, offset: int) -> int:
+        """How many bytes from ``offset`` on are worth reading."""
+        last = offset
+        for i in range(bisect_right(self._starts, offset), len(self._starts)):
+            start = self._starts[i]
+            if start - last > _CLOSE or start - offset > _MOST - _LEAST:
+                break
+            last = start
+        return min(last + _LEAST, self.end) - offset

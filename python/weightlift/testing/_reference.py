@@ -1,0 +1,223 @@
+"""What layouts and packings mean, in the plainest NumPy: the measure for the engine and for formats.
+
+No threads, no ranges, everything in memory, one tensor after another. Slow and short on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weightlift._checksum import crc32, crc32c
+from weightlift._dtypes import array_shape, byte_size, from_name, from_numpy
+from weightlift._inflate import inflate
+from weightlift._layout import (
+    AffineDecode,
+    Byteswap,
+    Cast,
+    Deflate,
+    Extent,
+    Inline,
+    Layout,
+    Piece,
+    Step,
+    Strings,
+    TensorEntry,
+)
+from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
+from weightlift.errors import ChecksumError, FormatError, NotFoundError, TruncatedError
+from weightlift.protocols import Files, Format, Reader
+
+__all__ = ["MemoryFiles", "MemoryReader", "read_tensors", "write_tensors"]
+
+Array = npt.NDArray[Any]
+
+
+class MemoryReader:
+    """A Reader of bytes; counts what was read."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        """Read ``data``, called ``name`` in messages."""
+        self._data = data
+        self._name = name
+        self.bytes_read = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes there are."""
+        return len(self._data)
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self._name
+
+    def read_at(self, offset: int, nbytes: int) -> bytes:
+        """Exactly ``nbytes`` bytes, or TruncatedError."""
+        if offset < 0 or nbytes < 0 or offset + nbytes > len(self._data):
+            raise TruncatedError("read beyond the end", path=self._name, offset=offset, end=offset + nbytes)
+        self.bytes_read += nbytes
+        return self._data[offset : offset + nbytes]
+
+
+class MemoryFiles:
+    """Files in a dict of bytes, by relative name."""
+
+    def __init__(self, contents: Mapping[str, bytes]) -> None:
+        """Hold ``contents``; readers are made once and kept in ``readers``."""
+        self.contents = contents
+        self.readers: dict[str, MemoryReader] = {}
+
+    def open(self, relative: str) -> MemoryReader:
+        """The reader of ``relative``; NotFoundError."""
+        if relative not in self.contents:
+            raise NotFoundError("no such file", path=relative)
+        return self.readers.setdefault(relative, MemoryReader(self.contents[relative], relative))
+
+
+# --- reading --------------------------------------------------------------------------------------
+def read_tensors(layout: Layout, files: Files, *, verify: bool = True) -> dict[str, Array]:
+    """Every tensor of ``layout``; ChecksumError where one does not match its checksum."""
+    readers = [files.open(name) for name in layout.sources]
+    tensors = {}
+    for name, entry in layout.tensors.items():
+        try:
+            tensors[name] = _read_tensor(entry, readers, verify)
+        except FormatError as error:
+            error.locate(tensor=name)
+            raise
+    return tensors
+
+
+def _read_tensor(entry: TensorEntry, readers: list[Reader], verify: bool) -> Array:
+    checksum = entry.checksum
+    crc = 0 if checksum is None else checksum.initial
+    decoded = []
+    for piece in entry.pieces:
+        stored = _stored_bytes(piece, readers)
+        if checksum is not None:
+            crc = (crc32c if checksum.kind == "crc32c" else crc32)(stored, crc)
+        decoded.append(_decode(piece, stored, readers, verify))
+    if verify and checksum is not None and crc != checksum.value:
+        raise ChecksumError(f"{checksum.kind} is {crc:08x}, expected {checksum.value:08x}")
+    if any(isinstance(value, list) for value in decoded):
+        strings: Array = np.empty(entry.shape, object)
+        strings.reshape(-1)[:] = [string for value in decoded for string in value]
+        return strings
+    data = b"".join(decoded)
+    if len(data) != byte_size(entry.dtype, entry.shape):
+        raise FormatError(f"{len(data)} bytes decoded for {entry.dtype} of shape {entry.shape}")
+    shape = array_shape(entry.dtype, entry.shape)
+    array: Array = np.ndarray(shape, entry.dtype.numpy, bytearray(data), strides=entry.strides)
+    return array
+
+
+def _stored_bytes(piece: Piece, readers: list[Reader]) -> bytes:
+    where = piece.where
+    if isinstance(where, Extent):
+        return readers[where.source].read_at(where.offset, where.nbytes)
+    return where.data if isinstance(where, Inline) else bytes([where.value]) * where.nbytes
+
+
+def _decode(piece: Piece, stored: bytes, readers: list[Reader], verify: bool) -> Any:
+    """The bytes of the tensor's part, or a list of strings."""
+    data: Any = stored
+    for step in piece.steps:
+        if isinstance(step, Deflate):
+            out = bytearray(step.nbytes - step.skip)
+            if not isinstance(piece.where, Extent):
+                raise FormatError("only extents are deflated")
+            inflate(readers[piece.where.source], piece.where, step, out, verify=verify)
+            data = bytes(out)
+        elif isinstance(step, Strings):
+            data = _split_strings(data, step.count)
+        else:
+            data = _convert(step, data)
+    return data
+
+
+def _split_strings(data: bytes, count: int) -> list[bytes]:
+    strings, at = [], 0
+    for _ in range(count):
+        length = int.from_bytes(data[at : at + 4], "little")
+        strings.append(data[at + 4 : at + 4 + length])
+        at += 4 + length
+    if at != len(data):
+        raise FormatError(f"{count} strings take {at} of {len(data)} bytes")
+    return strings
+
+
+def _convert(step: Step, data: bytes) -> bytes:
+    """A step of fixed size."""
+    if isinstance(step, Byteswap):
+        return np.frombuffer(data, np.uint8).reshape(-1, step.word)[:, ::-1].tobytes()
+    if isinstance(step, Cast):
+        values = np.frombuffer(data, from_name(step.source).numpy)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return values.astype(from_name(step.target).numpy).tobytes()
+    if isinstance(step, AffineDecode):
+        values = np.frombuffer(data, from_name(step.stored).numpy).astype(np.float64) * step.scale + step.min
+        return values.astype(step.target).tobytes()
+    raise FormatError(f"the reference has no {type(step).__name__}")
+
+
+# --- writing --------------------------------------------------------------------------------------
+def write_tensors(
+    format: Format, tensors: Mapping[str, Array], name: str, options: PackOptions | None = None
+) -> dict[str, bytes]:
+    """The files that saving ``tensors`` as ``name`` makes, by relative name (without a sidecar).
+
+    Arrays of objects are arrays of bytes (strings). No quantisation.
+    """
+    strings = frozenset(i for i, array in enumerate(tensors.values()) if array.dtype.hasobject)
+    stored = [_serialise(array) for array in tensors.values()]
+    specs = TensorSpecs(
+        list(tensors),
+        [from_name("uint8") if a.dtype.hasobject else from_numpy(a.dtype) for a in tensors.values()],
+        [array.shape for array in tensors.values()],
+        np.array([len(data) for data in stored], np.uint64),
+        strings=strings,
+    )
+    format.encode(specs, None)
+    for row, encoding in specs.encodings.items():
+        for step in encoding.steps:
+            stored[row] = _convert(step, stored[row])
+    packing = format.pack(specs, name, options or PackOptions())
+    checksums = Checksums(
+        np.array([crc32c(data) for data in stored], np.uint32), np.array([crc32(data) for data in stored], np.uint32)
+    )
+    if packing.compressed:
+        parts: list[bytes] = []
+        format.compress(packing, enumerate(stored), parts.append)  # type: ignore[attr-defined]
+        return {name: b"".join(parts)}
+    return _assemble(format, packing, stored, checksums)
+
+
+def _serialise(array: Array) -> bytes:
+    if array.dtype.hasobject:
+        return b"".join(len(string).to_bytes(4, "little") + string for string in array.reshape(-1))
+    dtype = from_numpy(array.dtype).numpy
+    return array.astype(dtype, copy=False).tobytes()
+
+
+def _assemble(format: Format, packing: Packing, stored: list[bytes], checksums: Checksums) -> dict[str, bytes]:
+    """Literals, payload and patches, and the manifest."""
+    contents = [bytearray(file.nbytes) for file in packing.files]
+    for content, file in zip(contents, packing.files, strict=True):
+        for offset, literal in file.literals:
+            content[offset : offset + len(literal)] = literal
+    where = packing.placements
+    columns = (where.tensor, where.file, where.offset, where.nbytes, where.start)
+    for tensor, number, offset, nbytes, start in zip(*(column.tolist() for column in columns), strict=True):
+        contents[number][offset : offset + nbytes] = stored[tensor][start : start + nbytes]
+    for number, patches in format.seal(packing, checksums).items():
+        for offset, patch in patches:
+            contents[number][offset : offset + len(patch)] = patch
+    result = {file.name: bytes(content) for file, content in zip(packing.files, contents, strict=True)}
+    if packing.manifest is not None:
+        names = {file.name: file.name for file in packing.files}
+        result[packing.manifest.name] = format.manifest(packing, checksums, names)
+    return result
