@@ -237,3 +237,6 @@ def parse_safetensors(
     offsets (relative to the data section), ``__metadata__`` and the CRC-32C digest of the table (see
     docs/formats/safetensors.md). Tensors come in data order. FormatError for anything else.
     """
+
+def safetensors_types() -> list[tuple[str, str]]:
+    """(spelling in a safetensors header, name in the dtype table) of every type both know."""
