@@ -36,8 +36,8 @@ struct AlignedDelete {
 std::span<std::byte> BounceBuffer() {
   thread_local std::unique_ptr<std::byte, AlignedDelete> buffer;
   if (!buffer) {
-    buffer.reset(static_cast<std::byte*>(
-        operator new(kBounceBytes, std::align_val_t{kBounceAlignment})));
+    buffer.reset(
+        static_cast<std::byte*>(operator new(kBounceBytes, std::align_val_t{kBounceAlignment})));
   }
   return {buffer.get(), kBounceBytes};
 }
@@ -108,7 +108,8 @@ std::unique_ptr<DirectFile> DirectFile::Reopen(int fd, int access) {
 
 // Whether the whole blocks of the range would land on addresses that the device can write to.
 bool DirectFile::InStep(std::uint64_t offset, std::span<const std::byte> out) const noexcept {
-  const std::uint64_t to_block = (offset_alignment_ - offset % offset_alignment_) % offset_alignment_;
+  const std::uint64_t to_block =
+      (offset_alignment_ - offset % offset_alignment_) % offset_alignment_;
   const auto address = reinterpret_cast<std::uintptr_t>(out.data());
   return (address + to_block) % memory_alignment_ == 0 &&
          out.size() >= to_block + offset_alignment_;
@@ -132,10 +133,10 @@ std::size_t DirectFile::ReadInPlace(std::uint64_t offset, std::span<std::byte> o
   while (done < out.size() && usable()) {
     const std::uint64_t at = offset + done;
     const std::span<std::byte> left = out.subspan(done);
-    const auto before = static_cast<std::size_t>(at % align);  // bytes of the first block not wanted
+    const auto before =
+        static_cast<std::size_t>(at % align);  // bytes of the first block not wanted
     const std::size_t head = before == 0 ? 0 : std::min(align - before, left.size());
-    const std::size_t body =
-        std::min(AlignDown(left.size() - head, align), kMaxTransfer);
+    const std::size_t body = std::min(AlignDown(left.size() - head, align), kMaxTransfer);
     const std::size_t rest = left.size() - head - body;
     const std::size_t tail = rest < align ? rest : 0;
 
@@ -147,16 +148,14 @@ std::size_t DirectFile::ReadInPlace(std::uint64_t offset, std::span<std::byte> o
     add(bounce.data(), head != 0 ? align : 0);
     add(left.data() + head, body);
     add(tail_block, tail != 0 ? align : 0);
-    const ssize_t result =
-        preadv(fd_.get(), parts.data(), count, static_cast<off_t>(at - before));
+    const ssize_t result = preadv(fd_.get(), parts.data(), count, static_cast<off_t>(at - before));
     if (result < 0) {
       if (errno == EINTR) continue;
       if (errno == EINVAL) {
         usable_.store(false);
         break;
       }
-      throw SystemError(errno, "read",
-                        {.path = path, .begin = at, .end = offset + out.size()});
+      throw SystemError(errno, "read", {.path = path, .begin = at, .end = offset + out.size()});
     }
     const auto got = static_cast<std::size_t>(result);
     const std::size_t useful = std::min(got - std::min(got, before), head + body + tail);
@@ -184,8 +183,7 @@ std::size_t DirectFile::ReadBounced(std::uint64_t offset,
     const auto before = static_cast<std::size_t>(at % align);
     const std::size_t wanted = std::min(total - done, bounce.size() - before);
     const std::size_t length = AlignDown(before + wanted + align - 1, align);
-    const ssize_t result =
-        pread(fd_.get(), bounce.data(), length, static_cast<off_t>(at - before));
+    const ssize_t result = pread(fd_.get(), bounce.data(), length, static_cast<off_t>(at - before));
     if (result < 0) {
       if (errno == EINTR) continue;
       if (errno == EINVAL) {
@@ -207,9 +205,9 @@ std::size_t DirectFile::Write(std::uint64_t offset, std::span<const std::byte> d
                               const std::string& path) {
   std::size_t done = 0;
   while (done < data.size() && usable()) {
-    const ssize_t put = pwrite(fd_.get(), data.data() + done,
-                               std::min(data.size() - done, kMaxTransfer),
-                               static_cast<off_t>(offset + done));
+    const ssize_t put =
+        pwrite(fd_.get(), data.data() + done, std::min(data.size() - done, kMaxTransfer),
+               static_cast<off_t>(offset + done));
     if (put < 0 && errno == EINTR) continue;
     if (put < 0 && errno == EINVAL) {
       usable_.store(false);

@@ -1,8 +1,8 @@
 // O_DIRECT: transfers between the device and our memory, past the page cache.
 //
-// The kernel wants the file offset and length to be multiples of one alignment and the memory address
-// of another. What does not fit goes through a per-thread bounce buffer: the blocks at the two ends
-// of a range, or all of it where the addresses are out of step.
+// The kernel wants the file offset and length to be multiples of one alignment and the memory
+// address of another. What does not fit goes through a per-thread bounce buffer: the blocks at the
+// two ends of a range, or all of it where the addresses are out of step.
 #ifndef WEIGHTLIFT_IO_DIRECT_H_
 #define WEIGHTLIFT_IO_DIRECT_H_
 
@@ -30,8 +30,8 @@ class DirectFile {
   bool usable() const noexcept { return usable_.load(std::memory_order_relaxed); }
 
   // Reads a prefix of the consecutive bytes that fill `outs` and returns its length: all of it, or
-  // less at the end of the file or when the file became unusable. The caller reads the rest by other
-  // means. Throws Error on failure.
+  // less at the end of the file or when the file became unusable. The caller reads the rest by
+  // other means. Throws Error on failure.
   std::size_t Read(std::uint64_t offset, std::span<const std::span<std::byte>> outs,
                    const std::string& path);
 

@@ -27,6 +27,14 @@ constexpr std::array<std::uint32_t, 15> kNetworkMagics = {
     0x19830326,  // BeeGFS
 };
 
+// 0, which no file system has, where the system cannot tell.
+std::uint32_t FileSystemMagic(int fd) noexcept {
+  struct statfs info = {};
+  if (fstatfs(fd, &info) != 0) return 0;
+  // The field's type, and so its sign, differs between machines.
+  return static_cast<std::uint32_t>(info.f_type);
+}
+
 }  // namespace
 
 std::string_view FileKind(mode_t mode) noexcept {
@@ -40,11 +48,13 @@ std::string_view FileKind(mode_t mode) noexcept {
 }
 
 bool OnNetwork(int fd) noexcept {
-  struct statfs info = {};
-  if (fstatfs(fd, &info) != 0) return false;
-  // The field's type, and so its sign, differs between machines.
-  const auto magic = static_cast<std::uint32_t>(info.f_type);
+  const std::uint32_t magic = FileSystemMagic(fd);
   return std::find(kNetworkMagics.begin(), kNetworkMagics.end(), magic) != kNetworkMagics.end();
+}
+
+bool InMemory(int fd) noexcept {
+  const std::uint32_t magic = FileSystemMagic(fd);
+  return magic == 0x01021994 /* tmpfs */ || magic == 0x858458F6 /* ramfs */;
 }
 
 }  // namespace weightlift

@@ -17,6 +17,9 @@ std::string_view FileKind(mode_t mode) noexcept;
 // fail to arrive, which a mapping turns into SIGBUS.
 bool OnNetwork(int fd) noexcept;
 
+// Whether the file system keeps its files in memory only.
+bool InMemory(int fd) noexcept;
+
 inline std::int64_t MtimeNs(const struct stat& info) noexcept {
   return std::int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
 }

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include "base/checked.h"
 #include "io/direct.h"
@@ -41,11 +42,70 @@ class Mapping final : public MappedFile {
   std::size_t size_;
 };
 
-// What the default mode goes by. Asking costs a system call, so small reads are not asked about; a
-// range is judged in cuts of kJudged, aligned in the file so that no cut has an end inside a block.
-constexpr std::size_t kSmallRead = std::size_t{256} << 10;
-constexpr std::size_t kJudged = std::size_t{16} << 20;
-constexpr std::size_t kFinest = std::size_t{1} << 20;
+// What the default mode goes by (bench/residency). A read of cached bytes costs a copy, a direct
+// read costs the device's time for all of them, and each hole in what is cached costs a wait of its
+// own: so a stretch is read directly unless nearly all of it is cached. Asking is a system call:
+// small reads are not asked about, and a large range is asked about in steps, then finer only where
+// it is mixed.
+constexpr std::uint64_t kSmallRead = 256 << 10;
+constexpr std::uint64_t kStep = 16 << 20;
+constexpr std::uint64_t kFineStep = 1 << 20;
+constexpr double kAllCached = 0.98;
+constexpr double kNoneCached = 0.02;
+constexpr double kWorthCopying = 0.9;  // of a fine step
+
+// A stretch of a file and how to read it.
+struct Cut {
+  std::uint64_t begin;
+  std::uint64_t end;
+  bool direct;
+};
+
+// Cuts of a file range in order; neighbours that are read the same way become one.
+class Cuts {
+ public:
+  void Add(const Cut& cut) {
+    if (!cuts_.empty() && cuts_.back().direct == cut.direct) {
+      cuts_.back().end = cut.end;
+    } else {
+      cuts_.push_back(cut);
+    }
+  }
+  auto begin() const { return cuts_.begin(); }
+  auto end() const { return cuts_.end(); }
+
+ private:
+  std::vector<Cut> cuts_;
+};
+
+// The end of the step that `offset` is in: steps are aligned, so that no cut starts inside a block.
+std::uint64_t StepEnd(std::uint64_t offset, std::uint64_t step, std::uint64_t end) {
+  return std::min(AlignDown(offset, step) + step, end);
+}
+
+// Whether a short stretch is better read directly; not where the system cannot tell.
+bool HasHoles(int fd, std::uint64_t offset, std::uint64_t nbytes) {
+  const double cached = CachedFraction(fd, offset, nbytes);
+  return cached >= 0 && cached < kWorthCopying;
+}
+
+Cuts CutByResidency(int fd, std::uint64_t offset, std::uint64_t end) {
+  Cuts cuts;
+  while (offset < end) {
+    const std::uint64_t step_end = StepEnd(offset, kStep, end);
+    const double cached = CachedFraction(fd, offset, step_end - offset);
+    if (cached < 0 || cached >= kAllCached || cached <= kNoneCached) {
+      cuts.Add({offset, step_end, cached >= 0 && cached <= kNoneCached});
+      offset = step_end;
+    }
+    while (offset < step_end) {
+      const std::uint64_t fine_end = StepEnd(offset, kFineStep, step_end);
+      cuts.Add({offset, fine_end, HasHoles(fd, offset, fine_end - offset)});
+      offset = fine_end;
+    }
+  }
+  return cuts;
+}
 
 class LocalFileReader final : public FileReader {
  public:
@@ -68,15 +128,22 @@ class LocalFileReader final : public FileReader {
 
   void ReadAt(std::uint64_t offset, std::span<std::byte> out) const override {
     CheckRange(*this, offset, out.size());
-    ForEachCut(offset, out.size(), [&](std::uint64_t begin, std::size_t nbytes, bool direct) {
-      std::span<std::byte> part = out.subspan(static_cast<std::size_t>(begin - offset), nbytes);
-      if (direct) {
-        const std::size_t done = direct_->Read(begin, {&part, 1}, path_);
-        part = part.subspan(done);
-        begin += done;
-      }
-      ReadFully(fd_.get(), begin, part, path_);
-    });
+    if (!ReadsDirect(out.size())) {
+      ReadFully(fd_.get(), offset, out, path_);
+      return;
+    }
+    const std::uint64_t end = offset + out.size();
+    Cuts cuts;
+    if (mode_ == ReadMode::kDirect) {
+      cuts.Add({offset, end, true});
+    } else {
+      cuts = CutByResidency(fd_.get(), offset, end);
+    }
+    for (Cut cut : cuts) {
+      std::span<std::byte> part = out.subspan(cut.begin - offset, cut.end - cut.begin);
+      if (cut.direct) part = part.subspan(direct_->Read(cut.begin, {&part, 1}, path_));
+      ReadFully(fd_.get(), cut.end - part.size(), part, path_);
+    }
   }
 
   void ReadScatter(std::uint64_t offset,
@@ -84,6 +151,20 @@ class LocalFileReader final : public FileReader {
     std::uint64_t nbytes = 0;
     for (const std::span<std::byte> out : outs) nbytes += out.size();
     CheckRange(*this, offset, nbytes);
+    if (ReadsDirect(nbytes) &&
+        (mode_ == ReadMode::kDirect || HasHoles(fd_.get(), offset, nbytes))) {
+      std::size_t done = direct_->Read(offset, outs, path_);
+      if (done == nbytes) return;
+      std::vector<std::span<std::byte>> rest(outs.begin(), outs.end());
+      for (std::span<std::byte>& out : rest) {
+        const std::size_t filled = std::min(done, out.size());
+        out = out.subspan(filled);
+        offset += filled;
+        done -= filled;
+      }
+      ReadFullyScattered(fd_.get(), offset, rest, path_);
+      return;
+    }
     ReadFullyScattered(fd_.get(), offset, outs, path_);
   }
 
@@ -115,49 +196,11 @@ class LocalFileReader final : public FileReader {
   }
 
  private:
-  // Calls read(begin, nbytes, direct) for consecutive cuts of the range.
-  template <typename Read>
-  void ForEachCut(std::uint64_t offset, std::size_t nbytes, const Read& read) const {
-    if (mode_ == ReadMode::kBuffered || (mode_ == ReadMode::kAuto && nbytes < kSmallRead) ||
-        !CanReadDirect()) {
-      read(offset, nbytes, false);
-      return;
-    }
-    while (nbytes != 0) {
-      const std::size_t cut = std::min(nbytes, kJudged - static_cast<std::size_t>(offset % kJudged));
-      if (mode_ == ReadMode::kDirect) {
-        read(offset, cut, true);
-      } else {
-        Judge(offset, cut, read);
-      }
-      offset += cut;
-      nbytes -= cut;
-    }
-  }
-
-  template <typename Read>
-  void Judge(std::uint64_t offset, std::size_t nbytes, const Read& read) const {
-    const double cached = CachedFraction(fd_.get(), offset, nbytes);
-    static const double hi = getenv("HI") ? atof(getenv("HI")) : 0.9;
-    static const double lo = getenv("LO") ? atof(getenv("LO")) : 0.1;
-    static const double mid = getenv("MID") ? atof(getenv("MID")) : 0.5;
-    if (cached < 0 || cached >= hi) {
-      read(offset, nbytes, false);
-    } else if (cached <= lo) {
-      read(offset, nbytes, true);
-    } else if (nbytes <= kFinest) {
-      read(offset, nbytes, cached < mid);
-    } else {
-      const std::size_t half = AlignDown(nbytes / 2 + kFinest - 1, kFinest);
-      Judge(offset, half, read);
-      Judge(offset + half, nbytes - half, read);
-    }
-  }
-
-  bool CanReadDirect() const {
-    std::call_once(direct_once_, [this] {
-      if (mode_ == ReadMode::kDirect || !on_network_) direct_ = DirectFile::Reopen(fd_.get(), O_RDONLY);
-    });
+  // Whether a read of this size may go direct; opens the descriptor for it when first needed.
+  bool ReadsDirect(std::uint64_t nbytes) const {
+    if (mode_ == ReadMode::kBuffered) return false;
+    if (mode_ == ReadMode::kAuto && (on_network_ || nbytes < kSmallRead)) return false;
+    std::call_once(direct_once_, [this] { direct_ = DirectFile::Reopen(fd_.get(), O_RDONLY); });
     return direct_ && direct_->usable();
   }
 

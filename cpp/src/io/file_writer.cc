@@ -1,13 +1,27 @@
+// The protocol is in weightlift/writer.h; what the file is before it has its name is in
+// io/temporary_file.h.
+//
+// Direct and buffered writes of one file are kept apart by whole pages: only whole, aligned pages
+// go direct, and the rest of a range, less than a page at each end, goes through the page cache. So
+// no page is ever written both ways, whatever ranges the callers choose.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
-#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "base/checked.h"
+#include "io/direct.h"
+#include "io/file_info.h"
 #include "io/positional.h"
+#include "io/target_path.h"
+#include "io/temporary_file.h"
 #include "io/unique_fd.h"
 #include "weightlift/error.h"
 #include "weightlift/writer.h"
@@ -15,48 +29,200 @@
 namespace weightlift {
 namespace {
 
+// Below this a direct write waits for the device more than it saves in copying.
+constexpr std::uint64_t kSmallFile = 1 << 20;
+// Buffered bytes of a durable file are sent to the device once this many have been written, so that
+// the device works while the rest is still being made.
+constexpr std::size_t kWritebackBytes = 1 << 20;
+
+constexpr mode_t kPermissionBits = 07777;
+
+// Adds the path to an Error that was made where it was not known.
+template <typename Function>
+auto WithPath(const std::string& path, const Function& function) {
+  try {
+    return function();
+  } catch (Error& error) {
+    error.place().path = path;
+    throw;
+  }
+}
+
+UniqueFd OpenDirectory(const std::string& directory, const std::string& path) {
+  UniqueFd fd(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd) throw SystemError(errno, "open the directory " + directory, {.path = path});
+  return fd;
+}
+
+// What the target is now; nullopt: nothing. Throws where it cannot be replaced.
+std::optional<struct stat> StatTarget(int directory, const std::string& name,
+                                      const std::string& path) {
+  struct stat info = {};
+  if (fstatat(directory, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (errno == ENOENT) return std::nullopt;
+    throw SystemError(errno, "stat", {.path = path});
+  }
+  if (!S_ISREG(info.st_mode)) {
+    throw Error(ErrorCode::kStorage,
+                "cannot write: the target is " + std::string(FileKind(info.st_mode)),
+                {.path = path}, S_ISDIR(info.st_mode) ? EISDIR : 0);
+  }
+  // Renaming over a write-protected file would work; that it is protected is still to be respected.
+  if (faccessat(directory, name.c_str(), W_OK, AT_EACCESS) != 0) {
+    throw SystemError(errno, "replace", {.path = path});
+  }
+  return info;
+}
+
+// Gives `fd` the permission bits of `old` and, as far as we may, its owner. Where the group cannot
+// be kept, the new group gets no more than everybody has.
+void TakeOver(int fd, const struct stat& old) {
+  mode_t mode = old.st_mode & kPermissionBits;
+  if (fchown(fd, old.st_uid, old.st_gid) != 0) {
+    mode &= 0777;
+    if (fchown(fd, static_cast<uid_t>(-1), old.st_gid) != 0) {
+      mode &= static_cast<mode_t>(~070) | ((mode & 07) << 3);
+    }
+  }
+  if (fchmod(fd, mode) != 0) throw SystemError(errno, "set the permissions");
+}
+
+// Makes room for `size` bytes, or at least sets the size where the file system cannot promise room.
+void Preallocate(int fd, std::uint64_t size) {
+  if (size == 0) return;
+  const auto length = static_cast<off_t>(size);
+  if (length < 0) throw SystemError(EFBIG, "allocate " + std::to_string(size) + " bytes");
+  while (fallocate(fd, 0, 0, length) != 0) {
+    if (errno == EINTR) continue;
+    if (errno != EOPNOTSUPP && errno != ENOSYS) {
+      throw SystemError(errno, "allocate " + std::to_string(size) + " bytes");
+    }
+    if (ftruncate(fd, length) != 0) throw SystemError(errno, "set the size");
+    return;
+  }
+}
+
 class LocalFileWriter final : public FileWriter {
  public:
-  LocalFileWriter(std::string path, std::uint64_t size, const FileWriterOptions& options)
-      : path_(std::move(path)), temporary_(path_ + ".wltmp"), size_(size), options_(options) {
-    fd_ = UniqueFd(open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
-    if (!fd_) throw SystemError(errno, "create", {.path = path_});
+  LocalFileWriter(const std::string& path, std::uint64_t size, const FileWriterOptions& options)
+      : path_(path), size_(size), durable_(options.durable) {
+    const TargetPath target = ResolveTarget(path);
+    directory_ = OpenDirectory(target.directory, path);
+    const std::optional<struct stat> old = StatTarget(directory_.get(), target.name, path);
+    CollectLitter(directory_.get(), target.name);
+    WithPath(path_, [&] {
+      file_ = std::make_unique<TemporaryFile>(directory_.get(), target.name,
+                                              static_cast<mode_t>(old ? 0600 : 0666));
+      Preallocate(file_->fd(), size);
+      OpenDirect(options.mode);
+      if (old) TakeOver(file_->fd(), *old);
+    });
   }
-  ~LocalFileWriter() override { Abort(); }
 
   const std::string& name() const noexcept override { return path_; }
-  std::size_t direct_alignment() const noexcept override { return 0; }
+  std::size_t direct_alignment() const noexcept override {
+    return direct_ && direct_->usable() ? direct_alignment_ : 0;
+  }
 
   void WriteAt(std::uint64_t offset, std::span<const std::byte> data) override {
     if (!FitsInside(offset, data.size(), size_)) {
-      throw Error(ErrorCode::kInvalidArgument, "write beyond the declared size", {.path = path_});
+      throw Error(ErrorCode::kInvalidArgument,
+                  "cannot write " + std::to_string(data.size()) + " bytes at " +
+                      std::to_string(offset) + " of a file of " + std::to_string(size_),
+                  {.path = path_});
     }
-    WriteFully(fd_.get(), offset, data, path_);
+    if (!file_) throw Error(ErrorCode::kInvalidArgument, "the file is closed", {.path = path_});
+    try {
+      WriteBoth(offset, data);
+    } catch (...) {
+      failed_.store(true);
+      throw;
+    }
   }
+
   void Sync() override {
-    if (fdatasync(fd_.get()) != 0) throw SystemError(errno, "sync", {.path = path_});
+    if (!file_) throw Error(ErrorCode::kInvalidArgument, "the file is closed", {.path = path_});
+    SyncDescriptor(file_->fd());
   }
+
   void Commit() override {
-    if (ftruncate(fd_.get(), static_cast<off_t>(size_)) != 0) {
-      throw SystemError(errno, "resize", {.path = path_});
+    if (!file_) throw Error(ErrorCode::kInvalidArgument, "the file is closed", {.path = path_});
+    // Whatever happens from here on, this writer is done.
+    const std::unique_ptr<TemporaryFile> file = std::move(file_);
+    direct_.reset();
+    if (failed_.load()) {
+      throw Error(ErrorCode::kInvalidArgument, "cannot commit: a write has failed",
+                  {.path = path_});
     }
-    if (options_.durable) Sync();
-    if (rename(temporary_.c_str(), path_.c_str()) != 0) {
-      throw SystemError(errno, "rename", {.path = path_});
+    if (durable_) SyncDescriptor(file->fd());
+    WithPath(path_, [&] { file->Publish(); });
+    // EINVAL: a file system whose directories need no sync.
+    if (durable_ && fsync(directory_.get()) != 0 && errno != EINVAL) {
+      throw SystemError(errno, "sync the directory", {.path = path_});
     }
-    fd_.reset();
   }
+
   void Abort() noexcept override {
-    if (fd_) unlink(temporary_.c_str());
-    fd_.reset();
+    direct_.reset();
+    file_.reset();
   }
 
  private:
+  void OpenDirect(WriteMode mode) {
+    if (mode == WriteMode::kBuffered) return;
+    const int fd = file_->fd();
+    if (mode == WriteMode::kAuto &&
+        (!durable_ || size_ < kSmallFile || OnNetwork(fd) || InMemory(fd))) {
+      return;
+    }
+    direct_ = DirectFile::Reopen(fd, O_RDWR);
+    if (!direct_) return;
+    direct_alignment_ = std::max({direct_->memory_alignment(), direct_->offset_alignment(),
+                                  static_cast<std::size_t>(sysconf(_SC_PAGESIZE))});
+  }
+
+  void WriteBoth(std::uint64_t offset, std::span<const std::byte> data) {
+    const std::size_t align = direct_alignment();
+    if (align == 0) {
+      WriteBuffered(offset, data);
+      return;
+    }
+    const auto head =
+        std::min(static_cast<std::size_t>((align - offset % align) % align), data.size());
+    const std::size_t body = AlignDown(data.size() - head, align);
+    const auto address = reinterpret_cast<std::uintptr_t>(data.data() + head);
+    if (body == 0 || address % direct_->memory_alignment() != 0) {
+      WriteBuffered(offset, data);
+      return;
+    }
+    WriteBuffered(offset, data.first(head));
+    const std::size_t done = direct_->Write(offset + head, data.subspan(head, body), path_);
+    WriteBuffered(offset + head + done, data.subspan(head + done));
+  }
+
+  void WriteBuffered(std::uint64_t offset, std::span<const std::byte> data) {
+    WriteFully(file_->fd(), offset, data, path_);
+    if (durable_ && data.size() >= kWritebackBytes) {
+      // Only starts the transfer; what fails is told by fdatasync.
+      sync_file_range(file_->fd(), static_cast<off_t>(offset), static_cast<off_t>(data.size()),
+                      SYNC_FILE_RANGE_WRITE);
+    }
+  }
+
+  void SyncDescriptor(int fd) {
+    while (fdatasync(fd) != 0) {
+      if (errno != EINTR) throw SystemError(errno, "sync", {.path = path_});
+    }
+  }
+
   const std::string path_;
-  const std::string temporary_;
   const std::uint64_t size_;
-  const FileWriterOptions options_;
-  UniqueFd fd_;
+  const bool durable_;
+  UniqueFd directory_;
+  std::unique_ptr<TemporaryFile> file_;  // nullptr: committed or aborted
+  std::unique_ptr<DirectFile> direct_;
+  std::size_t direct_alignment_ = 0;
+  std::atomic<bool> failed_{false};
 };
 
 }  // namespace

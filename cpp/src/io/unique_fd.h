@@ -24,6 +24,7 @@ class UniqueFd {
 
   int get() const noexcept { return fd_; }
   explicit operator bool() const noexcept { return fd_ >= 0; }
+  int release() noexcept { return std::exchange(fd_, -1); }
   void reset() noexcept {
     // Not retried on EINTR: Linux has released the number by then.
     if (fd_ >= 0) close(std::exchange(fd_, -1));
