@@ -33,7 +33,9 @@ std::string NamePrefix(int directory, const std::string& target) {
   const long limit = fpathconf(directory, _PC_NAME_MAX);
   const std::size_t longest = limit > 0 ? static_cast<std::size_t>(limit) : 255;
   const std::size_t extra = 2 + kRandomLetters + kSuffix.size();
-  if (target.size() + extra <= longest) return "." + target + ".";
+  // Piece by piece: GCC 12 sees an overlap in `"." + string` that is not there (PR 105651).
+  std::string prefix(1, '.');
+  if (target.size() + extra <= longest) return prefix.append(target).append(1, '.');
 
   std::uint64_t hash = 14695981039346656037U;
   for (const char c : target) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211U;
@@ -42,7 +44,7 @@ std::string NamePrefix(int directory, const std::string& target) {
   std::size_t cut = longest - std::min(longest, extra + digits.size() - 1);
   // Not in the middle of a UTF-8 character: some file systems refuse what is not text.
   while (cut > 0 && (static_cast<unsigned char>(target[cut]) & 0xC0) == 0x80) --cut;
-  return "." + target.substr(0, cut) + digits.data() + ".";
+  return prefix.append(target, 0, cut).append(digits.data()).append(1, '.');
 }
 
 std::string RandomName(const std::string& prefix) {
