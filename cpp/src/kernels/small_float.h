@@ -18,6 +18,7 @@ constexpr To BitCast(From from) noexcept {
 }
 
 inline constexpr std::uint32_t kFloat32Infinity = 0x7F800000;
+inline constexpr std::uint32_t kQuietNan = 0x7FC00000;
 inline constexpr int kFloat32Mantissa = 23;
 inline constexpr int kFloat32Bias = 127;
 
@@ -101,11 +102,16 @@ struct SmallFloat {
         BitCast<float>(shifted + kSmallestNormal) - BitCast<float>(kSmallestNormal));
     std::uint32_t bits = magnitude < (1U << kMantissaBits) ? subnormal : shifted + kRebias;
     if constexpr (kSpecials == Specials::kIeee) {
-      bits = magnitude >= kInfinity ? shifted | kFloat32Infinity : bits;  // a NaN keeps its payload
+      bits = magnitude >= kInfinity ? kFloat32Infinity : bits;
+      if constexpr (kBits == 16) {
+        bits |= magnitude > kInfinity ? shifted : 0;  // a NaN keeps its payload, quiet or not
+      } else {
+        bits = magnitude > kInfinity ? kQuietNan : bits;
+      }
     } else if constexpr (kSpecials == Specials::kFn) {
-      bits = magnitude == kAllOnes ? kFloat32Infinity | 0x400000 : bits;
+      bits = magnitude == kAllOnes ? kQuietNan : bits;
     } else {
-      if (code == kSignBit) return kSignBit << (32 - kBits) | kFloat32Infinity | 0x400000;
+      bits = code == kSignBit ? kQuietNan : bits;
     }
     return bits | sign;
   }
@@ -158,7 +164,7 @@ struct Float8E8M0FNU {
 
   static constexpr std::uint32_t ToFloat32(std::uint32_t code) noexcept {
     const std::uint32_t bits = code == 0 ? 0x00400000 : code << kFloat32Mantissa;
-    return code == 0xFF ? kFloat32Infinity | 0x400000 : bits;
+    return code == 0xFF ? kQuietNan : bits;
   }
 };
 
