@@ -167,8 +167,46 @@ inline void InstallSmallFloats(KernelTable& table) {
 
 template <class From, class To>
 void InstallNative(KernelTable& table, DType from, DType to) {
+  constexpr bool kSaturates = (std::is_integral_v<From> && std::is_integral_v<To>) ||
+                              (std::is_same_v<From, double> && std::is_same_v<To, float>);
   table.CastEntry(from, to, false) = Each<To, From, ConvertNative<To, From, false>>;
-  table.CastEntry(from, to, true) = Each<To, From, ConvertNative<To, From, true>>;
+  table.CastEntry(from, to, true) = Each<To, From, ConvertNative<To, From, kSaturates>>;
+}
+
+template <class From>
+void InstallIntegersFrom(KernelTable& table, DType from) {
+  InstallNative<From, Bool>(table, from, DType::kBool);
+  InstallNative<From, std::int8_t>(table, from, DType::kInt8);
+  InstallNative<From, std::int16_t>(table, from, DType::kInt16);
+  InstallNative<From, std::int32_t>(table, from, DType::kInt32);
+  InstallNative<From, std::int64_t>(table, from, DType::kInt64);
+  InstallNative<From, std::uint8_t>(table, from, DType::kUInt8);
+  InstallNative<From, std::uint16_t>(table, from, DType::kUInt16);
+  InstallNative<From, std::uint32_t>(table, from, DType::kUInt32);
+  InstallNative<From, std::uint64_t>(table, from, DType::kUInt64);
+}
+
+template <class To>
+void InstallIntegersTo(KernelTable& table, DType to) {
+  InstallNative<Bool, To>(table, DType::kBool, to);
+  InstallNative<std::int8_t, To>(table, DType::kInt8, to);
+  InstallNative<std::int16_t, To>(table, DType::kInt16, to);
+  InstallNative<std::int32_t, To>(table, DType::kInt32, to);
+  InstallNative<std::int64_t, To>(table, DType::kInt64, to);
+  InstallNative<std::uint8_t, To>(table, DType::kUInt8, to);
+  InstallNative<std::uint16_t, To>(table, DType::kUInt16, to);
+  InstallNative<std::uint32_t, To>(table, DType::kUInt32, to);
+  InstallNative<std::uint64_t, To>(table, DType::kUInt64, to);
+}
+
+// All casts between float32 or float64 and the other native types.
+inline void InstallNativeFloats(KernelTable& table) {
+  InstallIntegersFrom<float>(table, DType::kFloat32);
+  InstallIntegersFrom<double>(table, DType::kFloat64);
+  InstallIntegersTo<float>(table, DType::kFloat32);
+  InstallIntegersTo<double>(table, DType::kFloat64);
+  InstallNative<float, double>(table, DType::kFloat32, DType::kFloat64);
+  InstallNative<double, float>(table, DType::kFloat64, DType::kFloat32);
 }
 
 inline void InstallOdd(KernelTable& table) {
@@ -267,6 +305,16 @@ inline MinMax MinMaxByKeys(const std::byte* src, std::size_t n) {
     return {kNan, kNan};
   }
   return {BitCast<float>(OrderedKey(low)), BitCast<float>(OrderedKey(high))};
+}
+
+// Everything here that is worth compiling once for each instruction set.
+inline void InstallLoops(KernelTable& table) {
+  InstallNativeFloats(table);
+  InstallSmallFloats(table);
+  InstallOdd(table);
+  InstallByteswap(table);
+  InstallAffine(table);
+  table.min_max = MinMaxByKeys;
 }
 
 }  // namespace

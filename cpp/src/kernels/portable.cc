@@ -27,33 +27,16 @@ void InstallCopies(KernelTable& table) {
   }
 }
 
-template <class From>
-void InstallNativeFrom(KernelTable& table, DType from) {
-  InstallNative<From, Bool>(table, from, DType::kBool);
-  InstallNative<From, std::int8_t>(table, from, DType::kInt8);
-  InstallNative<From, std::int16_t>(table, from, DType::kInt16);
-  InstallNative<From, std::int32_t>(table, from, DType::kInt32);
-  InstallNative<From, std::int64_t>(table, from, DType::kInt64);
-  InstallNative<From, std::uint8_t>(table, from, DType::kUInt8);
-  InstallNative<From, std::uint16_t>(table, from, DType::kUInt16);
-  InstallNative<From, std::uint32_t>(table, from, DType::kUInt32);
-  InstallNative<From, std::uint64_t>(table, from, DType::kUInt64);
-  InstallNative<From, float>(table, from, DType::kFloat32);
-  InstallNative<From, double>(table, from, DType::kFloat64);
-}
-
-void InstallNatives(KernelTable& table) {
-  InstallNativeFrom<Bool>(table, DType::kBool);
-  InstallNativeFrom<std::int8_t>(table, DType::kInt8);
-  InstallNativeFrom<std::int16_t>(table, DType::kInt16);
-  InstallNativeFrom<std::int32_t>(table, DType::kInt32);
-  InstallNativeFrom<std::int64_t>(table, DType::kInt64);
-  InstallNativeFrom<std::uint8_t>(table, DType::kUInt8);
-  InstallNativeFrom<std::uint16_t>(table, DType::kUInt16);
-  InstallNativeFrom<std::uint32_t>(table, DType::kUInt32);
-  InstallNativeFrom<std::uint64_t>(table, DType::kUInt64);
-  InstallNativeFrom<float>(table, DType::kFloat32);
-  InstallNativeFrom<double>(table, DType::kFloat64);
+void InstallIntegers(KernelTable& table) {
+  InstallIntegersFrom<Bool>(table, DType::kBool);
+  InstallIntegersFrom<std::int8_t>(table, DType::kInt8);
+  InstallIntegersFrom<std::int16_t>(table, DType::kInt16);
+  InstallIntegersFrom<std::int32_t>(table, DType::kInt32);
+  InstallIntegersFrom<std::int64_t>(table, DType::kInt64);
+  InstallIntegersFrom<std::uint8_t>(table, DType::kUInt8);
+  InstallIntegersFrom<std::uint16_t>(table, DType::kUInt16);
+  InstallIntegersFrom<std::uint32_t>(table, DType::kUInt32);
+  InstallIntegersFrom<std::uint64_t>(table, DType::kUInt64);
 }
 
 // ECMAScript's Math.round (half toward plus infinity), then its ToInt32 (modulo 2^32).
@@ -79,15 +62,11 @@ void AffineToInt32(const AffineDecode& step, const std::byte* src, std::byte* ds
 }  // namespace
 
 void InstallPortable(KernelTable& table) {
-  InstallNatives(table);
-  InstallSmallFloats(table);
-  InstallOdd(table);
+  InstallIntegers(table);
+  InstallLoops(table);
   InstallCopies(table);
-  InstallByteswap(table);
-  InstallAffine(table);
   table.affine_to_int32[0] = AffineToInt32<std::uint8_t>;
   table.affine_to_int32[1] = AffineToInt32<std::uint16_t>;
-  table.min_max = MinMaxByKeys;
 }
 
 }  // namespace weightlift::kernels

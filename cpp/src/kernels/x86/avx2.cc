@@ -1,0 +1,5 @@
+#include "kernels/install.h"
+#include "kernels/loops.h"
+namespace weightlift::kernels {
+void InstallAvx2(KernelTable& table) { InstallLoops(table); }
+}  // namespace weightlift::kernels
