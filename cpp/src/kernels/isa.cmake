@@ -4,12 +4,16 @@ option(WEIGHTLIFT_PORTABLE "Leave out the kernels written for particular instruc
 
 # Every instruction set must give the same bits, so a * b + c stays two roundings. Nobody looks at
 # floating-point exceptions, which lets compilers vectorise conditional arithmetic.
-target_compile_options(weightlift_core PRIVATE -ffp-contract=off -fno-trapping-math -fno-math-errno)
+set(kernel_options -ffp-contract=off -fno-trapping-math -fno-math-errno)
+set(portable_files ${core_sources})
+list(FILTER portable_files INCLUDE REGEX /src/kernels/)
+set_source_files_properties(${portable_files} PROPERTIES COMPILE_OPTIONS "${kernel_options}")
 
 # weightlift_isa_file(FILE FLAG...): adds src/kernels/FILE, compiled with the flags.
 function(weightlift_isa_file file)
   target_sources(weightlift_core PRIVATE src/kernels/${file})
-  set_source_files_properties(src/kernels/${file} PROPERTIES COMPILE_OPTIONS "${ARGN}")
+  set_source_files_properties(src/kernels/${file}
+                              PROPERTIES COMPILE_OPTIONS "${kernel_options};${ARGN}")
 endfunction()
 
 if(WEIGHTLIFT_PORTABLE)
