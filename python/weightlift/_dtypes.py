@@ -18,7 +18,7 @@ import numpy as np
 from weightlift import _core
 from weightlift.errors import UnsupportedFeatureError
 
-__all__ = ["DTYPES", "DType", "array_shape", "byte_size", "from_name", "from_numpy"]
+__all__ = ["DTYPES", "STRING", "DType", "array_shape", "byte_size", "from_name", "from_numpy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,9 @@ DTYPES: dict[str, DType] = {
     name: DType(name, bits, word, _numpy_type(name)) for name, bits, word in _core.dtype_table()
 }
 """Every element type of the core, by name, in code order."""
+
+STRING = DType("string", 0, 1, np.dtype(object), core=False)
+"""Strings of any length: object arrays of ``bytes`` (TensorFlow.js, as TensorFlow's own ``.numpy()``)."""
 
 _BY_NUMPY: dict[np.dtype[Any], DType] = {d.numpy: d for d in DTYPES.values() if not d.packed}
 

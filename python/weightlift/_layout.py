@@ -23,6 +23,7 @@ __all__ = [
     "AffineEncode",
     "Byteswap",
     "Cast",
+    "Chain",
     "Checksum",
     "Deflate",
     "Extent",
@@ -45,6 +46,13 @@ class Extent:
     source: int
     offset: int
     nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Extents one after another, as one run of stored bytes (a tensor that straddles shards)."""
+
+    extents: tuple[Extent, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +140,16 @@ class Piece:
     ``region`` is the byte range of the decoded tensor (end exclusive, stored order); None: all of it.
     """
 
-    where: Extent | Inline | Fill
+    where: Extent | Chain | Inline | Fill
     steps: tuple[Step, ...] = ()
     region: tuple[int, int] | None = None
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """The stored extents, in order; none for inline and fill pieces."""
+        if isinstance(self.where, Extent):
+            return (self.where,)
+        return self.where.extents if isinstance(self.where, Chain) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +269,12 @@ class TensorTable(Mapping[str, TensorEntry]):
         self.check_value[i] = checksum.value
         self.check_initial[i] = checksum.initial
 
+    def set_dtype(self, i: int, dtype: DType) -> None:
+        """Let row ``i`` be of another type of the same size."""
+        if dtype not in self.dtypes:
+            self.dtypes = (*self.dtypes, dtype)
+        self.dtype_index[i] = self.dtypes.index(dtype)
+
     def index(self, name: str) -> int:
         """The row of ``name``; KeyError if there is none."""
         if self._index is None:
@@ -323,7 +344,7 @@ class Layout:
         rows: list[tuple[int, Extent]] = []
         for i, pieces in table.pieces.items():
             plain[i] = False
-            rows += [(i, p.where) for p in pieces if isinstance(p.where, Extent)]
+            rows += [(i, extent) for piece in pieces for extent in piece.extents]
             self._check_pieces(i, pieces)
         bits = np.array([d.bits for d in table.dtypes], np.uint32)
         _core.validate_extents(

@@ -1,0 +1,333 @@
+"""The public functions: arguments checked and defaulted here, work done in the modules below."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weightlift import _core
+from weightlift._arrays import as_array
+from weightlift._convert import convert_source
+from weightlift._dtypes import DTYPES, from_numpy
+from weightlift._layout import Cast
+from weightlift._load import DTypes, Memory, Rename, as_dtype, load_source
+from weightlift._plan import Progress, core_step
+from weightlift._save import SaveOptions, save_object
+from weightlift._source import Names, open_source
+from weightlift._verify import diff_sources, verify_url
+from weightlift._weights import Weights
+from weightlift.errors import UnsupportedFeatureError
+from weightlift.types import DiffReport, SaveResult, VerifyReport
+
+__all__ = ["cast", "convert", "crc32c", "dequantize", "diff", "load", "open", "quantize", "save", "verify"]
+
+Path = str | os.PathLike[str]
+Array = npt.NDArray[Any]
+
+
+def save(
+    obj: Any,
+    url: Path,
+    *,
+    format: str | None = None,
+    dtype: DTypes = None,
+    quantize: Mapping[str, Any] | str | None = None,
+    compression: str | None = None,
+    shard_size: int | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    durable: bool = True,
+    checksums: bool = True,
+    progress: Progress | None = None,
+) -> SaveResult:
+    """Save an array, a list, or a (nested) dict of arrays; the file appears whole or not at all.
+
+    Args:
+        obj: What to save. Arrays are anything with ``__array__``, the buffer protocol or DLPack.
+        url: Path or ``file://`` URL. A directory gets ``model.safetensors``.
+        format: ``"safetensors"``, ``"npy"``, ``"npz"`` or ``"tfjs"``; default: by suffix, else safetensors.
+        dtype: Convert floating-point tensors to this type, or ``{glob: dtype}`` for any tensor.
+        quantize: TensorFlow.js formats: ``"uint8"``, ``"uint16"``, ``"float16"``, or ``{type: glob or True}``.
+        compression: ``"deflate"`` for npz.
+        shard_size: Largest data file, in bytes; default one file.
+        metadata: Your own metadata (safetensors: strings only).
+        durable: Return only when the data would survive a power cut.
+        checksums: Store a CRC-32C of every tensor.
+        progress: Called with (bytes done, bytes total).
+
+    Returns:
+        What was written: files, bytes, checksums, and which names were one memory.
+
+    Raises:
+        UnsupportedFeatureError: The format cannot hold a tensor; says which, and what to do.
+        StorageError: The disk is full, read-only ...; the old file is untouched.
+
+    Example:
+        >>> import numpy as np, weightlift as wl
+        >>> wl.save({"w": np.ones((2, 2), "f4")}, "w.safetensors").tensors
+        1
+    """
+    options = SaveOptions(
+        format, dtype, quantize, compression, shard_size, dict(metadata or {}), durable, checksums, progress
+    )
+    return save_object(obj, url, options)
+
+
+def load(
+    url: Path,
+    *,
+    names: Names = None,
+    rename: Rename = None,
+    dtype: DTypes = None,
+    out: Any = None,
+    memory: Memory = "arena",
+    verify: bool = True,
+    progress: Progress | None = None,
+    format: str | None = None,
+    mode: str = "auto",
+) -> Any:
+    """Load what was saved: one array, a list, a (nested) dict.
+
+    Args:
+        url: Path or ``file://`` URL of a file, of a sharded set's index, or of a directory that holds one.
+        names: A glob, or a list of names and globs: only these are read. The result is then a flat dict.
+        rename: New names: ``{"old.": "new."}`` prefixes or whole names, a function, or (regex, replacement) pairs.
+        dtype: Convert floating-point tensors to this type, or ``{glob: dtype}`` for any tensor, in the same pass.
+        out: Arrays to fill: a dict by name, or one array for a file of one tensor.
+        memory: ``"arena"``: one block of memory for all (fastest; lives while any tensor lives); ``"tensor"``: a
+            block each; a :class:`BufferPool`; ``"map"``: read-only views of the mapped file, not verified.
+        verify: Compare checksums, where the file has them.
+        progress: Called with (bytes done, bytes total).
+        format: Where content and suffix do not tell.
+        mode: How files are read: ``"auto"`` (by what is in the page cache), ``"buffered"`` or ``"direct"``.
+
+    Returns:
+        Owned, writable, 64-byte aligned arrays (but for ``memory="map"`` and ``out``).
+
+    Raises:
+        ChecksumError: Names the file, the tensor and the byte range.
+        FormatError: The file breaks its format.
+        MismatchError: ``names`` or ``out`` do not fit the file.
+
+    Example:
+        >>> import numpy as np, weightlift as wl
+        >>> _ = wl.save([np.arange(3), np.ones(2)], "pair.safetensors")
+        >>> [a.tolist() for a in wl.load("pair.safetensors")]
+        [[0, 1, 2], [1.0, 1.0]]
+    """
+    source = open_source(url, format=format, mode=mode)
+    return load_source(
+        source, names=names, rename=rename, dtype=dtype, out=out, memory=memory, verify=verify, progress=progress
+    )
+
+
+def open(  # the field's word for it; builtins.open is not used here
+    url: Path, *, format: str | None = None, memory: Memory | None = None, verify: bool = True, mode: str = "auto"
+) -> Weights:
+    """Open weights lazily: names, types and shapes at once, bytes when touched.
+
+    Args:
+        url: As :func:`load`.
+        format: As :func:`load`.
+        memory: ``"map"``: tensors are read-only views of the mapped file, for free, and not verified; ``"arena"``:
+            each is read and verified when touched. Default: map, but on network file systems arena.
+        verify: With ``"arena"``: compare checksums of whole tensors.
+        mode: As :func:`load`.
+
+    Example:
+        >>> import numpy as np, weightlift as wl
+        >>> _ = wl.save({"w": np.eye(3)}, "eye.npz")
+        >>> wl.open("eye.npz")["w"].shape
+        (3, 3)
+    """
+    source = open_source(url, format=format, mode=mode)
+    if memory is None:
+        memory = "arena" if any(r.on_network for r in source.readers()) else "map"
+    return Weights(source, memory=memory, verify=verify)
+
+
+def convert(
+    source: Path,
+    target: Path,
+    *,
+    format: str | None = None,
+    names: Names = None,
+    rename: Rename = None,
+    dtype: DTypes = None,
+    quantize: Mapping[str, Any] | str | None = None,
+    compression: str | None = None,
+    shard_size: int | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    durable: bool = True,
+    checksums: bool = True,
+    verify: bool = True,
+    progress: Progress | None = None,
+    source_format: str | None = None,
+) -> SaveResult:
+    """Convert between formats in bounded memory, verified on the way.
+
+    Args:
+        source: As :func:`load`.
+        target: As :func:`save`.
+        format: Of the target.
+        names: Only these.
+        rename: As :func:`load`.
+        dtype: As :func:`save`.
+        quantize: As :func:`save`.
+        compression: As :func:`save`.
+        shard_size: As :func:`save`.
+        metadata: Replaces the source's metadata; default: it goes along where the target can hold it.
+        durable: As :func:`save`.
+        checksums: As :func:`save`.
+        verify: Compare the source's checksums.
+        progress: Called with (bytes done, bytes total).
+        source_format: Of the source, where content and suffix do not tell.
+
+    Example:
+        >>> import numpy as np, weightlift as wl
+        >>> _ = wl.save({"w": np.ones((4, 4), "f4")}, "a.npz")
+        >>> wl.convert("a.npz", "a.safetensors").format
+        'safetensors'
+    """
+    opened = open_source(source, format=source_format)
+    options = SaveOptions(
+        format, dtype, quantize, compression, shard_size,
+        dict(opened.layout.metadata if metadata is None else metadata), durable, checksums, progress,
+    )  # fmt: skip
+    return convert_source(opened, target, options, names=names, rename=rename, verify=verify)
+
+
+def verify(url: Path, *, format: str | None = None, progress: Progress | None = None) -> VerifyReport:
+    """Compare every tensor with its checksum, without loading; ``report.ok``, ``report.corrupt``.
+
+    A file that breaks its format is a problem in the report, not an exception; a missing one is NotFoundError.
+
+    Example:
+        >>> import numpy as np, weightlift as wl
+        >>> _ = wl.save(np.ones(3), "ones.npy")
+        >>> wl.verify("ones.npy").ok
+        True
+    """
+    return verify_url(url, format=format, progress=progress)
+
+
+def diff(a: Path, b: Path, *, rtol: float = 0.0, atol: float = 0.0, progress: Progress | None = None) -> DiffReport:
+    """Compare two files of any formats: missing, extra, dtype, shape, values.
+
+    Values within ``atol + rtol * |b|`` are equal, and NaN equals NaN.
+
+    Example:
+        >>> import numpy as np, weightlift as wl
+        >>> _ = wl.save({"w": np.zeros(2)}, "x.npz"), wl.save({"w": np.ones(2)}, "y.npz")
+        >>> [(d.kind, d.max_abs) for d in wl.diff("x.npz", "y.npz").differences]
+        [('values', 1.0)]
+    """
+    return diff_sources(open_source(a), open_source(b), rtol=rtol, atol=atol, progress=progress)
+
+
+def crc32c(data: Any, crc: int = 0) -> int:
+    """CRC-32C (RFC 3720) of an array's or buffer's bytes, in C order; ``crc`` continues an earlier one.
+
+    Example:
+        >>> import weightlift as wl
+        >>> hex(wl.crc32c(b"123456789"))
+        '0xe3069283'
+    """
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return _core.crc32c(data, crc)
+    return _core.crc32c(np.ascontiguousarray(as_array(data)), crc)
+
+
+def cast(array: Any, dtype: Any, *, saturate: bool = False) -> Array:
+    """Convert values to another element type, float8 and bfloat16 included.
+
+    Args:
+        array: Any array.
+        dtype: Name, NumPy dtype or type.
+        saturate: Out of range gives the largest finite value instead of infinity or NaN.
+
+    Returns:
+        A new C-order array of the same shape. To floating point: round to nearest, ties to even; float to
+        integer truncates toward zero, saturates, and NaN gives 0.
+
+    Raises:
+        UnsupportedFeatureError: There is no such conversion.
+
+    Example:
+        >>> import numpy as np, weightlift as wl
+        >>> wl.cast(np.array([1.0, 1.0009765625], "f4"), "bfloat16").astype("f4").tolist()
+        [1.0, 1.0]
+    """
+    source = np.ascontiguousarray(as_array(array))
+    have, want = from_numpy(source.dtype), as_dtype(dtype)
+    if not source.dtype.isnative:
+        source = source.astype(source.dtype.newbyteorder("="))
+    result = np.empty(np.shape(array), want.numpy)
+    if have == want:
+        result[...] = source.reshape(result.shape)
+    else:
+        _core.run_pipeline([core_step(Cast(have.name, want.name, saturate))], source, result)
+    return result
+
+
+def quantize(array: Any, dtype: str) -> tuple[Array, float | None, float | None]:
+    """Quantise float32 values as TensorFlow.js's converter does, bit for bit.
+
+    Args:
+        array: float32, any shape, finite.
+        dtype: ``"uint8"``, ``"uint16"`` or ``"float16"``.
+
+    Returns:
+        (quantised array of the same shape, scale, min); scale and min are None for float16. The values are
+        about ``q * scale + min``.
+
+    Raises:
+        UnsupportedFeatureError: Not float32, or not finite.
+
+    Example:
+        >>> import numpy as np, weightlift as wl
+        >>> q, scale, low = wl.quantize(np.array([0.0, 1.0, 2.55], "f4"), "uint8")
+        >>> q.tolist(), round(scale, 6), low
+        ([0, 100, 255], 0.01, 0.0)
+    """
+    source = np.ascontiguousarray(as_array(array))
+    if source.dtype != np.float32:
+        raise UnsupportedFeatureError(f"quantisation is of float32 values, not {source.dtype}; cast first")
+    if dtype == "float16":
+        return cast(source, "float16"), None, None
+    if dtype not in ("uint8", "uint16"):
+        raise UnsupportedFeatureError(f"unknown quantisation {dtype!r}; known are uint8, uint16 and float16")
+    low, high = _core.min_max(source) if source.size else (0.0, 0.0)
+    if not np.isfinite([low, high]).all():
+        raise UnsupportedFeatureError(f"the values run from {low} to {high}: NaN and infinities cannot be quantised")
+    scale, minimum, maximum = _core.choose_affine(low, high, (1 << DTYPES[dtype].bits) - 1)
+    result = np.empty(np.shape(array), DTYPES[dtype].numpy)
+    _core.run_pipeline([("affine_encode", dtype, scale, minimum, maximum)], source, result)
+    return result, scale, minimum
+
+
+def dequantize(array: Any, scale: float | None = None, min: float | None = None, *, dtype: str = "float32") -> Array:
+    """Undo :func:`quantize`, as TensorFlow.js decodes: ``q * scale + min`` in float64, rounded to ``dtype``.
+
+    Args:
+        array: uint8 or uint16 with ``scale`` and ``min``, or float16 without.
+        scale: As quantised.
+        min: As quantised.
+        dtype: ``"float32"`` or ``"int32"`` (then rounded half up, as JavaScript's Math.round).
+
+    Example:
+        >>> import numpy as np, weightlift as wl
+        >>> wl.dequantize(np.array([0, 255], "u1"), 0.01, -1.0).tolist()
+        [-1.0, 1.5499999523162842]
+    """
+    source = np.ascontiguousarray(as_array(array))
+    if source.dtype == np.float16 and scale is None and min is None:
+        return cast(source, dtype)
+    if source.dtype not in (np.uint8, np.uint16) or scale is None or min is None:
+        raise UnsupportedFeatureError("give a uint8 or uint16 array with scale and min, or a float16 array without")
+    result = np.empty(np.shape(array), DTYPES[dtype].numpy)
+    _core.run_pipeline([("affine_decode", source.dtype.name, dtype, float(scale), float(min))], source, result)
+    return result

@@ -1,0 +1,71 @@
+"""Anything array-like to NumPy, without a copy where there is a way.
+
+Accepted: NumPy arrays, objects with ``__array__``, the buffer protocol or DLPack, and plain numbers. Types that
+NumPy cannot take by itself (bfloat16 and float8 of other frameworks) are passed as raw integers and viewed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weightlift._dtypes import DTYPES
+from weightlift.errors import UnsupportedFeatureError
+
+__all__ = ["as_array"]
+
+Array = npt.NDArray[Any]
+
+
+def as_array(value: Any, name: str = "") -> Array:
+    """``value`` as an array that shares its memory where possible; UnsupportedFeatureError names the tensor."""
+    if type(value) is np.ndarray:
+        return value
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise UnsupportedFeatureError("a masked array cannot be saved: fill it first", tensor=name)
+    if type(value).__module__.partition(".")[0] == "torch":
+        return _from_torch(value, name)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, BufferError):
+        array = _from_dlpack(value, name)
+    if array.dtype == object and not _is_strings(array):
+        raise UnsupportedFeatureError(
+            f"a {type(value).__name__} is not an array (saving it would need pickle); save arrays, numbers, or containers of them",
+            tensor=name,
+        )
+    return array
+
+
+def _is_strings(array: Array) -> bool:
+    return array.size > 0 and all(isinstance(x, (bytes, str)) for x in array.flat)
+
+
+def _from_dlpack(value: Any, name: str) -> Array:
+    try:
+        return np.from_dlpack(value)
+    except Exception as error:
+        raise UnsupportedFeatureError(
+            f"a {type(value).__name__} is not an array, and does not become one: {error}", tensor=name
+        ) from error
+
+
+def _from_torch(value: Any, name: str) -> Array:
+    """A torch tensor; dtypes that NumPy lacks travel as integers of the same size."""
+    tensor = value.detach().cpu()
+    if getattr(tensor, "is_conj", bool)() or getattr(tensor, "is_neg", bool)():
+        tensor = tensor.resolve_conj().resolve_neg()
+    known = DTYPES.get(str(tensor.dtype).removeprefix("torch."))
+    if known is not None and known.numpy.isbuiltin != 1:
+        import torch
+
+        raw = {1: torch.uint8, 2: torch.int16}[known.bits // 8]
+        array: Array = tensor.view(raw).numpy().view(known.numpy)
+        return array
+    try:
+        array = tensor.numpy()
+    except (TypeError, RuntimeError) as error:
+        raise UnsupportedFeatureError(f"torch tensor of {tensor.dtype}: {error}", tensor=name) from error
+    return array

@@ -1,0 +1,71 @@
+"""A tensor's elements a few megabytes at a time: for work that needs every value and little memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weightlift import _core
+from weightlift._dtypes import DType
+from weightlift._layout import VARIABLE_STEPS, Cast, Step
+from weightlift._load import read_arrays
+from weightlift._plan import Pipelines, item_sizes
+from weightlift._source import Source
+
+__all__ = ["CHUNK", "iter_chunks", "value_bounds"]
+
+CHUNK = 16 << 20
+"""Bytes of decoded values a chunk."""
+
+
+def iter_chunks(source: Source, row: int, dtype: DType | None = None) -> Iterator[npt.NDArray[Any]]:
+    """Flat arrays of the elements in C order, converted to ``dtype`` if given; each is valid until the next.
+
+    Tensors that are one extent of C order are streamed; others (straddling shards, deflated, Fortran order)
+    are read whole.
+    """
+    table = source.table
+    have = table.dtype(row)
+    want = dtype or have
+    cast: tuple[Step, ...] = (Cast(have.name, want.name),) if want != have else ()
+    entry = table.entry(row)
+    steps = (*(entry.pieces[0].steps if entry.pieces else ()), *cast)
+    streamed = len(entry.pieces) == 1 and len(entry.pieces[0].extents) == 1 and entry.strides is None
+    if not streamed or have.packed or any(isinstance(s, VARIABLE_STEPS) for s in steps):
+        dtypes = {row: want} if cast else {}
+        yield read_arrays(source, np.array([row], np.uint32), dtypes, verify=False)[0].reshape(-1)
+        return
+    (extent,) = entry.pieces[0].extents
+    item = item_sizes(steps[0])[0] if steps else have.bits // 8
+    count = extent.nbytes // item
+    per = max(1, CHUNK // want.numpy.itemsize)
+    memory = np.empty(min(per, count), want.numpy)
+    readers, pipelines = source.readers(), Pipelines()
+    number = pipelines.add(steps)
+    for begin in range(0, count, per):
+        n = min(per, count - begin)
+        _core.execute_read(
+            readers, [memory.view(np.uint8)],
+            np.array([extent.source], np.uint32), np.array([row], np.uint32),
+            np.array([extent.offset + begin * item], np.uint64), np.array([n * item], np.uint64),
+            np.zeros(1, np.uint32), np.zeros(1, np.uint64), np.array([number], np.uint32),
+            pipelines.columns, names=table.names,
+        )  # fmt: skip
+        yield memory[:n]
+
+
+def value_bounds(source: Source, row: int, dtype: DType) -> tuple[float, float] | None:
+    """Smallest and largest value as ``dtype`` (float32); (nan, nan) if any is NaN; None for an empty tensor."""
+    bounds: tuple[float, float] | None = None
+    for chunk in iter_chunks(source, row, dtype):
+        if chunk.size:
+            low, high = _core.min_max(np.ascontiguousarray(chunk))
+            bounds = (low, high) if bounds is None else (min(low, bounds[0]), max(high, bounds[1]))
+            if low != low:
+                return low, high
+    return bounds
+
+

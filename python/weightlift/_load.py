@@ -1,0 +1,275 @@
+"""Loading whole tensors: choose rows, choose memory, read in one pass.
+
+Memory is a policy, not code in formats: one arena for the whole load (the default: fewest page faults), one
+buffer a tensor (so that keeping one tensor does not keep all), a pool's arena, a mapping, or the caller's own
+arrays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weightlift import _core
+from weightlift._dtypes import STRING, DType, array_shape, from_name, from_numpy
+from weightlift._layout import U32, U64
+from weightlift._plan import NONE, BufferPool, Progress, arrays_over, decoded_sizes, place, plain_rows, read_rows
+from weightlift._source import Names, Source, choose_rows
+from weightlift._tree import unflatten
+from weightlift.errors import ChecksumError, FormatError, MismatchError
+
+__all__ = ["Rename", "load_source", "read_arrays", "target_dtypes"]
+
+Array = npt.NDArray[Any]
+Rename = Mapping[str, str] | Callable[[str], str] | Sequence[tuple[str, str]] | None
+Memory = str | BufferPool
+DTypes = Any
+"""None, a dtype (for floating-point tensors), or ``{glob: dtype}`` (for any)."""
+
+
+def load_source(
+    source: Source,
+    *,
+    names: Names = None,
+    rename: Rename = None,
+    dtype: DTypes = None,
+    out: Any = None,
+    memory: Memory = "arena",
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> Any:
+    """What was saved, or a dict of the chosen tensors."""
+    layout = source.layout
+    if verify and layout.damaged:
+        raise ChecksumError(f"the tensor table does not match its checksum: {layout.damaged}", path=source.paths()[0])
+    rows = choose_rows(source.table, names)
+    if layout.objects and names is None:
+        first = next(iter(layout.objects))
+        raise FormatError(f"{first!r} is not a tensor; choose tensors with names=", path=source.paths()[0])
+    dtypes = target_dtypes(source, rows, dtype)
+    if out is not None:
+        arrays = _into_caller(source, rows, dtypes, out, rename, verify, progress)
+    else:
+        arrays = read_arrays(source, rows, dtypes, memory=memory, verify=verify, progress=progress)
+    tensors = {source.table.names[r]: a for r, a in zip(rows.tolist(), arrays, strict=True)}
+    if names is None and rename is None:
+        return unflatten(layout.structure, tensors)
+    return rename_keys(tensors, rename)
+
+
+def rename_keys(tensors: Mapping[str, Any], rename: Rename) -> dict[str, Any]:
+    """New names: a dict of prefixes or whole names, a function, or (regex, replacement) pairs."""
+    if rename is None:
+        return dict(tensors)
+    result: dict[str, Any] = {}
+    for name, value in tensors.items():
+        new = _renamed(name, rename)
+        if new in result:
+            raise MismatchError(f"rename gives two tensors the name {new!r}", tensor=name)
+        result[new] = value
+    return result
+
+
+def _renamed(name: str, rename: Any) -> str:
+    if callable(rename):
+        return str(rename(name))
+    if isinstance(rename, Mapping):
+        if name in rename:
+            return str(rename[name])
+        for old, new in sorted(rename.items(), key=lambda item: -len(item[0])):
+            if old.endswith((".", "/")) and name.startswith(old):
+                return str(new) + name[len(old) :]
+        return name
+    for pattern, replacement in rename:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def target_dtypes(source: Source, rows: U32, dtype: DTypes) -> dict[int, DType]:
+    """The rows that are to be converted, and to what."""
+    if dtype is None:
+        return {}
+    table = source.table
+    result: dict[int, DType] = {}
+    choose = dtype_chooser(dtype)
+    for row in rows.tolist():
+        have = table.dtype(row)
+        want = choose(table.names[row], have)
+        if want is not None and want != have:
+            result[row] = want
+    return result
+
+
+def dtype_chooser(dtype: DTypes) -> Callable[[str, DType], DType | None]:
+    """(name, dtype it has) -> dtype wanted or None, from a ``dtype=`` argument."""
+    from fnmatch import fnmatchcase
+
+    if isinstance(dtype, Mapping):
+        patterns = [(pattern, as_dtype(d)) for pattern, d in dtype.items()]
+        return lambda name, _have: next((d for p, d in patterns if fnmatchcase(name, p)), None)
+    want = as_dtype(dtype)
+    return lambda _name, have: want if is_float(have) else None
+
+
+def as_dtype(dtype: Any) -> DType:
+    """A DType from a name, a NumPy dtype or type, or another framework's dtype by its last word."""
+    if isinstance(dtype, DType):
+        return dtype
+    if isinstance(dtype, str):
+        return from_name(dtype)
+    text = str(dtype)
+    return from_name(text.rpartition(".")[2]) if text.startswith(("torch.", "jax.")) else from_numpy(np.dtype(dtype))
+
+
+def is_float(dtype: DType) -> bool:
+    """Whether a dtype holds real floating-point numbers."""
+    return dtype.core and dtype.name.startswith(("float", "bfloat"))
+
+
+def read_arrays(
+    source: Source,
+    rows: U32,
+    dtypes: Mapping[int, DType],
+    *,
+    memory: Memory = "arena",
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> list[Array]:
+    """One array a row, in the order of ``rows``."""
+    table = source.table
+    plain = plain_rows(table, rows, dtypes)
+    if memory == "map":
+        return _mapped(source, rows, dtypes, plain, verify, progress)
+    sizes = decoded_sizes(table, rows, dtypes)
+    readers = source.readers()
+    if memory == "tensor":
+        buffers: list[Any] = [_core.Buffer(int(n)) for n in sizes]
+        index, dest = np.arange(len(rows), dtype=np.uint32), np.zeros(len(rows), np.uint64)
+    elif memory == "arena" or isinstance(memory, BufferPool):
+        placed = place(table, rows, sizes, plain)
+        buffers = [_core.Buffer(placed.nbytes, memory if isinstance(memory, BufferPool) else None)]
+        index, dest = np.zeros(len(rows), np.uint32), placed.offset
+    else:
+        raise ValueError(f'memory must be "arena", "tensor", "map" or a BufferPool, not {memory!r}')
+    strings = read_rows(
+        source.layout, readers, rows, buffers, index, dest, dtypes, verify=verify, progress=progress
+    )
+    return _wrap(source, rows, dtypes, buffers, index, dest, strings)
+
+
+def _wrap(
+    source: Source, rows: U32, dtypes: Mapping[int, DType], buffers: list[Any], index: U32, dest: U64, strings: Mapping[int, Array]
+) -> list[Array]:
+    """Arrays over the filled buffers; strings have no place in them."""
+    table = source.table
+    texts = [k for k, r in enumerate(rows.tolist()) if table.dtype(r) == STRING] if STRING in table.dtypes else []
+    fixed = np.delete(np.arange(len(rows)), texts) if texts else np.arange(len(rows))
+    if len(buffers) == 1 and len(rows) != 1 or (len(buffers) == 1 and not texts):
+        made = arrays_over(buffers[0], table, rows[fixed], dest[fixed], dtypes, writeable=True)
+    else:
+        made = [
+            arrays_over(buffers[index[k]], table, rows[k : k + 1], dest[k : k + 1], dtypes, writeable=True)[0] for k in fixed.tolist()
+        ]
+    if not texts:
+        return made
+    result: list[Any] = [None] * len(rows)
+    for k, array in zip(fixed.tolist(), made, strict=True):
+        result[k] = array
+    for k in texts:
+        result[k] = strings[int(rows[k])]
+    return result
+
+
+def _mapped(
+    source: Source, rows: U32, dtypes: Mapping[int, DType], plain: npt.NDArray[np.bool_], verify: bool, progress: Progress | None
+) -> list[Array]:
+    """Read-only views of the mapped files; what is not plain is read into memory."""
+    table, readers = source.table, source.readers()
+    result: list[Any] = [None] * len(rows)
+    for number in np.unique(table.source[rows[plain]]).tolist():
+        chosen = np.flatnonzero(plain & (table.source[rows] == number))
+        mapping = readers[number].map()
+        views = arrays_over(mapping, table, rows[chosen], table.offset[rows[chosen]], {}, writeable=False)
+        for k, view in zip(chosen.tolist(), views, strict=True):
+            result[k] = view
+    rest = np.flatnonzero(~plain)
+    if len(rest):
+        for k, array in zip(rest.tolist(), read_arrays(source, rows[rest], dtypes, verify=verify, progress=progress), strict=True):
+            result[k] = array
+    return result
+
+
+def _into_caller(
+    source: Source, rows: U32, dtypes: dict[int, DType], out: Any, rename: Rename, verify: bool, progress: Progress | None
+) -> list[Array]:
+    """Fill the caller's arrays; what does not fit is reported all at once, before anything is read."""
+    table = source.table
+    names = [_renamed(table.names[r], rename) if rename is not None else table.names[r] for r in rows.tolist()]
+    targets = _targets(out, names)
+    missing = [n for n in names if n not in targets]
+    unexpected = [n for n in targets if n not in set(names)]
+    wrong = []
+    for name, row in zip(names, rows.tolist(), strict=True):
+        wanted = array_shape(table.dtype(row), table.shapes[row])
+        if name in targets and tuple(targets[name].shape) != wanted:
+            wrong.append((name, tuple(targets[name].shape), wanted))
+    if missing or unexpected or wrong:
+        raise MismatchError(
+            f"out= does not fit: {len(missing)} tensors have no array {missing[:5]}, {len(unexpected)} arrays have no tensor "
+            f"{unexpected[:5]}, {len(wrong)} shapes differ {wrong[:5]}",
+            missing=missing,
+            unexpected=unexpected,
+            wrong_shape=wrong,
+        )
+    buffers: list[Any] = []
+    later: list[tuple[Array, Array]] = []
+    for name, row in zip(names, rows.tolist(), strict=True):
+        array = targets[name]
+        if not array.flags.writeable:
+            raise MismatchError("the array in out= is read-only", tensor=name)
+        have = table.dtype(row)
+        want = have if have.packed or not have.core and array.dtype == have.numpy else from_numpy(array.dtype)
+        if want != have:
+            dtypes[row] = want
+        fortran = row in table.strides
+        direct = array.flags.f_contiguous if fortran else array.flags.c_contiguous
+        if not direct or not array.dtype.isnative:
+            memory = np.empty(array.shape, want.numpy, order="F" if fortran else "C")
+            later.append((array, memory))
+            array = memory
+        buffers.append(array.reshape(-1, order="F" if fortran else "C"))
+    index = np.arange(len(rows), dtype=np.uint32)
+    read_rows(
+        source.layout, source.readers(), rows, buffers, index, np.zeros(len(rows), np.uint64), dtypes,
+        verify=verify, progress=progress,
+    )  # fmt: skip
+    for array, memory in later:
+        array[...] = memory
+    return [targets[n] for n in names]
+
+
+def _targets(out: Any, names: list[str]) -> dict[str, Array]:
+    """``out=`` as arrays by name: a dict, or one array for a file of one tensor."""
+    if isinstance(out, Mapping):
+        return {str(k): np.asarray(v) for k, v in out.items()}
+    if isinstance(out, np.ndarray):
+        if len(names) != 1:
+            raise MismatchError(f"out= is one array, and {len(names)} tensors are to be loaded; give a dict", missing=names)
+        return {names[0]: out}
+    if isinstance(out, Iterable):
+        return {str(i): np.asarray(v) for i, v in enumerate(out)}
+    raise TypeError(f"out= must be an array or a dict of arrays, not {type(out).__name__}")
+
+
+def check_only(source: Source, rows: U32, progress: Progress | None = None) -> None:
+    """Read rows and compare their checksums, keeping nothing."""
+    none = np.full(len(rows), NONE, np.uint32)
+    read_rows(
+        source.layout, source.readers(), rows, [], none, np.zeros(len(rows), np.uint64), {}, verify=True, progress=progress
+    )
+
+

@@ -1,0 +1,343 @@
+"""Saving: arrays to specs, specs to a packing, a packing to files that appear whole or not at all.
+
+Protocol. Every data file is written beside its target without a name, hashed on the way, patched with what the
+hashes decide, and made durable. Then it is published:
+
+- one file: by one rename;
+- one file with a sidecar: sidecar with old and new record, file, sidecar with the new record (``_sidecar``);
+- data files and a manifest: a data file whose name is taken gets a new name; then the manifest is replaced by one
+  rename (that instant the new model replaces the old); then files under new names get their planned names by
+  hard links, and the manifest says so, again by one rename. Killed anywhere, the manifest names complete files.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weightlift import _core, _sidecar
+from weightlift._arrays import as_array
+from weightlift._dtypes import DTYPES, STRING, DType, byte_size, from_numpy
+from weightlift._layout import AffineEncode, Byteswap, Cast, Step
+from weightlift._load import DTypes, dtype_chooser
+from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
+from weightlift._plan import Pipelines, Progress, WriteOps, core_step, item_sizes
+from weightlift._strings import encode_strings
+from weightlift._tree import flatten
+from weightlift._urls import local_path
+from weightlift.errors import FormatError, UnsupportedFeatureError, WeightliftError
+from weightlift.formats import by_name, by_suffix
+from weightlift.formats._safetensors import SAFETENSORS
+from weightlift.protocols import Format
+from weightlift.stores._local import LocalStore
+from weightlift.types import SaveResult
+
+__all__ = ["Job", "SaveOptions", "resolve_target", "save_arrays", "save_object"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class SaveOptions:
+    """What the caller asked for."""
+
+    format: str | None = None
+    dtype: DTypes = None
+    quantize: Mapping[str, Any] | str | None = None
+    compression: str | None = None
+    shard_size: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    durable: bool = True
+    checksums: bool = True
+    progress: Progress | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Job:
+    """A packing together with where its bytes come from.
+
+    Attributes:
+        sources: As ``_core.execute_write`` takes them, one a tensor.
+        segments: Rows that are stored runs of other files instead: (reader, offset, nbytes, check or -1) in order.
+        prefix: Steps from a source's elements to the spec's dtype, by row.
+        readers: What extent sources read from.
+        checks: ``source_*`` arguments of ``_core.execute_write``.
+    """
+
+    specs: TensorSpecs
+    sources: list[Any]
+    segments: dict[int, list[tuple[int, int, int, int]]] = field(default_factory=dict)
+    prefix: dict[int, tuple[Step, ...]] = field(default_factory=dict)
+    readers: Sequence[Any] = ()
+    checks: Mapping[str, Any] = field(default_factory=dict)
+
+
+def resolve_target(url: str | os.PathLike[str], format: str | None) -> tuple[Path, Format]:
+    """The file to write and its format: as asked, by suffix, else safetensors."""
+    path = local_path(url)
+    fmt = by_name(format) if format is not None else None
+    if path.is_dir() or str(url).endswith("/"):
+        fmt = fmt or SAFETENSORS
+        path = path / f"model{fmt.suffixes[-1]}"
+    fmt = fmt or by_suffix(path.name) or SAFETENSORS
+    if fmt.name == "tfjs" and not path.suffix:
+        path = path / "model.json"
+    return path, fmt
+
+
+def save_object(obj: Any, url: str | os.PathLike[str], options: SaveOptions) -> SaveResult:
+    """Save an array, a list, a tuple or a (nested) dict."""
+    names, leaves, structure = flatten(obj)
+    return save_arrays(names, leaves, structure, url, options)
+
+
+def save_arrays(
+    names: list[str], leaves: Sequence[Any], structure: Any, url: str | os.PathLike[str], options: SaveOptions
+) -> SaveResult:
+    """Save named arrays."""
+    path, fmt = resolve_target(url, options.format)
+    arrays = [leaf if type(leaf) is np.ndarray else as_array(leaf, name) for name, leaf in zip(names, leaves, strict=True)]
+    job = _job(names, arrays, options.dtype)
+    _encode(job, fmt, options)
+    return publish(job, fmt, path, structure, options, shared=_shared(names, arrays), url=str(url))
+
+
+# --- specs ----------------------------------------------------------------------------------------
+def _job(names: list[str], arrays: list[Array], dtype: DTypes) -> Job:
+    for name, array in zip(names, arrays, strict=True):
+        if array.dtype == object:
+            as_array(array.view(np.ndarray) if type(array) is np.ndarray else array, name)
+    strings = [i for i, a in enumerate(arrays) if a.dtype == object]
+    dtypes = [STRING if a.dtype == object else from_numpy(a.dtype) for a in arrays]
+    sizes = np.fromiter((a.nbytes for a in arrays), np.uint64, len(arrays))
+    specs = TensorSpecs(names, dtypes, [a.shape for a in arrays], sizes, strings=frozenset(strings))
+    job = Job(specs, list(arrays))
+    for i in strings:
+        job.sources[i] = encode_strings(arrays[i])
+        sizes[i] = len(job.sources[i])
+    swapped = {d for d in {a.dtype for a in arrays} if not d.isnative}
+    for i, array in enumerate(arrays) if swapped else ():
+        if array.dtype in swapped and dtypes[i].core:
+            job.prefix[i] = (Byteswap(dtypes[i].word, array.dtype.itemsize),)
+    if dtype is not None:
+        convert(job, dtype)
+    return job
+
+
+def convert(job: Job, dtype: DTypes) -> None:
+    """Let rows be stored as another type, as ``dtype=`` asks."""
+    choose, specs = dtype_chooser(dtype), job.specs
+    for i, have in enumerate(specs.dtypes):
+        want = choose(specs.names[i], have)
+        if want is not None and want != have:
+            if not _core.can_cast(have.name, want.name):
+                raise UnsupportedFeatureError(f"there is no conversion from {have} to {want}", tensor=specs.names[i])
+            job.prefix[i] = (*job.prefix.get(i, ()), Cast(have.name, want.name))
+            specs.dtypes[i] = want
+            specs.nbytes[i] = byte_size(want, specs.shapes[i])
+
+
+def _encode(job: Job, fmt: Format, options: SaveOptions) -> None:
+    """The format settles how rows are stored; ranges of quantised rows are found here."""
+    specs = job.specs
+    for i, stored in fmt.encode(specs, options.quantize).items():
+        array = np.ascontiguousarray(job.sources[i])
+        if i in job.prefix:
+            flat = np.empty(array.shape, np.float32)
+            _core.run_pipeline([core_step(s) for s in job.prefix[i]], array, flat)
+            array = flat
+        set_affine(specs, i, DTYPES[stored], _core.min_max(array) if array.size else None)
+
+
+def set_affine(specs: TensorSpecs, i: int, stored: DType, bounds: tuple[float, float] | None) -> None:
+    """Quantise row ``i`` over the range of its values; an empty row stays as it is."""
+    if bounds is None:
+        return
+    if not np.isfinite(bounds).all():
+        raise UnsupportedFeatureError(
+            f"the values run from {bounds[0]} to {bounds[1]}: NaN and infinities cannot be quantised to {stored}", tensor=specs.names[i]
+        )
+    scale, low, high = _core.choose_affine(*bounds, (1 << stored.bits) - 1)
+    step = AffineEncode(stored.name, scale, low, high)
+    specs.encodings[i] = Encoding(stored, (step,), stored.name, scale, low)
+    specs.nbytes[i] = byte_size(stored, specs.shapes[i])
+
+
+def _shared(names: Sequence[str], arrays: Sequence[Array]) -> tuple[tuple[str, ...], ...]:
+    """Groups of names that are one and the same memory."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for name, array in zip(names, arrays, strict=True):
+        if array.nbytes:
+            key = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.num)
+            groups.setdefault(key, []).append(name)
+    return tuple(tuple(g) for g in groups.values() if len(g) > 1)
+
+
+# --- writing --------------------------------------------------------------------------------------
+def publish(
+    job: Job,
+    fmt: Format,
+    path: Path,
+    structure: Any,
+    options: SaveOptions,
+    *,
+    shared: tuple[tuple[str, ...], ...] = (),
+    url: str | None = None,
+) -> SaveResult:
+    """Pack, write and publish."""
+    packing = fmt.pack(
+        job.specs,
+        path.name,
+        PackOptions(options.shard_size, options.compression, options.metadata, structure, options.checksums, options.extra),
+    )
+    store = LocalStore(path.parent, path.name)
+    try:
+        return _Publication(job, fmt, packing, store, path.name, structure, options).run(url or str(path), shared)
+    except WeightliftError as error:
+        raise error.locate(path=str(path)) from None
+
+
+class _Publication:
+    """One save on its way to its names; see the protocol above."""
+
+    def __init__(
+        self, job: Job, fmt: Format, packing: Packing, store: LocalStore, name: str, structure: Any, options: SaveOptions
+    ) -> None:
+        self.job, self.fmt, self.packing, self.store = job, fmt, packing, store
+        self.name, self.structure, self.options = name, structure, options
+        self.actual: dict[str, str] = {f.name: self._free_name(f.name) for f in packing.files}
+
+    def _free_name(self, planned: str) -> str:
+        """The planned name, or a new one when a manifest names files and this one is taken."""
+        if self.packing.manifest is None or not self.store.exists(planned):
+            return planned
+        stem, dot, suffix = planned.partition(".")
+        return f"{stem}-{secrets.token_hex(4)}{dot}{suffix}"
+
+    def run(self, url: str, shared: tuple[tuple[str, ...], ...]) -> SaveResult:
+        writers: list[Any] = []
+        durable = self.options.durable
+        try:
+            for file in self.packing.files:
+                writers.append(self.store.create(self.actual[file.name], file.nbytes, durable=durable))
+            if self.packing.compressed:
+                checksums = self._write_compressed(writers[0])
+            else:
+                checksums = self._write(writers)
+            patched = [list(f.literals) for f in self.packing.files]
+            for number, patches in self.fmt.seal(self.packing, checksums).items():
+                for offset, data in patches:
+                    writers[number].write_at(offset, data)
+                patched[number] += patches
+            for writer in writers:
+                writer.sync()
+            total = self._publish(writers, checksums, patched)
+        except BaseException:
+            for writer in writers:
+                writer.abort()
+            raise
+        names = [self.name] if self.packing.manifest else []
+        names += [self.actual[f.name] for f in self.packing.files]
+        specs = self.job.specs
+        crc = dict(zip(specs.names, checksums.crc32c.tolist(), strict=True)) if self.options.checksums else {}
+        files = tuple(dict.fromkeys(self.store.path(n) for n in names))
+        return SaveResult(url, self.fmt.name, files, total, len(specs), crc, shared)
+
+    def _write(self, writers: list[Any]) -> Checksums:
+        """Literals and payload through the core, hashed in the same pass."""
+        job, specs = self.job, self.job.specs
+        pipelines, ops = Pipelines(), WriteOps(self.packing, job.sources)
+        for i in {*job.prefix, *specs.encodings}:
+            encoding = specs.encodings.get(i)
+            steps = (*job.prefix.get(i, ()), *(encoding.steps if encoding else ()))
+            ops.pipeline[i] = pipelines.add(steps)
+            if steps and i in job.segments:
+                ops.ratio[i] = (item_sizes(steps[0])[0], item_sizes(steps[-1])[1])
+        for i, segments in job.segments.items():
+            ops.add_segments(i, segments)
+        ops.add_literals(self.packing.files)
+        crc32c, crc32 = _core.execute_write(
+            writers,
+            job.readers,
+            ops.sources,
+            **ops.columns(),
+            pipelines=pipelines.columns,
+            tensors=len(specs),
+            crc32c=self.options.checksums,
+            crc32=self.packing.crc32,
+            names=specs.names,
+            progress=self.options.progress,
+            **job.checks,
+        )
+        return Checksums(crc32c, crc32)
+
+    def _publish(self, writers: list[Any], checksums: Checksums, patched: list[list[tuple[int, bytes]]]) -> int:
+        total = sum(f.nbytes for f in self.packing.files)
+        if self.packing.manifest is not None:
+            return total + self._publish_set(writers, checksums)
+        old = _sidecar.existing_records(self.store, self.name) if self.packing.sidecar else []
+        record = self._record(checksums, patched[0]) if self.packing.sidecar else None
+        if record is not None:
+            self._put(self.name + _sidecar.SUFFIX, _sidecar.dump([record, *old]))
+        writers[0].commit()
+        if record is not None:
+            self._put(self.name + _sidecar.SUFFIX, _sidecar.dump([record]))
+        elif self.packing.sidecar and self.store.exists(self.name + _sidecar.SUFFIX):
+            self.store.delete(self.name + _sidecar.SUFFIX)
+        return total
+
+    def _record(self, checksums: Checksums, literals: list[tuple[int, bytes]]) -> dict[str, Any] | None:
+        """The sidecar's record, or None when there is nothing to say."""
+        specs, file = self.job.specs, self.packing.files[0]
+        dtypes = {n: d.name for n, d in zip(specs.names, specs.dtypes, strict=True) if d.core and d.numpy.isbuiltin != 1}
+        structure = self.packing.state.structure if hasattr(self.packing.state, "structure") else self.structure
+        if not (self.options.checksums or dtypes or structure or self.options.metadata):
+            return None
+        names = getattr(self.packing.state, "names", None) or specs.names
+        return _sidecar.record(
+            file.nbytes,
+            _sidecar.rest_digest(file.nbytes, self.packing.placements, literals),
+            [int(c) for c in checksums.crc32c] if self.options.checksums and not self.packing.compressed else None,
+            {names[i]: dtypes[n] for i, n in enumerate(specs.names) if n in dtypes},
+            structure,
+            self.options.metadata,
+        )
+
+    def _publish_set(self, writers: list[Any], checksums: Checksums) -> int:
+        for writer in writers:
+            writer.commit()
+        manifest = self.fmt.manifest(self.packing, checksums, self.actual)
+        self._put(self.name, manifest)
+        moved = {planned: actual for planned, actual in self.actual.items() if planned != actual}
+        if moved and all(self.store.alias(actual, planned) for planned, actual in moved.items()):
+            if self.options.durable:
+                self.store.sync()
+            self.actual = {f.name: f.name for f in self.packing.files}
+            manifest = self.fmt.manifest(self.packing, checksums, self.actual)
+            self._put(self.name, manifest)
+            for actual in moved.values():
+                self.store.delete(actual)
+        return len(manifest)
+
+    def _put(self, name: str, data: bytes) -> None:
+        """One small file, whole."""
+        writer = self.store.create(name, len(data), durable=self.options.durable)
+        try:
+            writer.write_at(0, data)
+            writer.commit()
+        except BaseException:
+            writer.abort()
+            raise
+
+    def _write_compressed(self, writer: Any) -> Checksums:
+        raise FormatError(f"{self.fmt.name} cannot compress")
+
+

@@ -1,0 +1,163 @@
+"""Checksums beside the file, for formats that have no room for them: ``NAME.crc32c``.
+
+A sidecar is JSON: ``{"weightlift": 1, "records": [...]}``. A record speaks of one version of the file:
+``nbytes`` (its size), ``digest`` (CRC-32C of all its bytes that are not payload: headers, padding, directory),
+``crc32c`` (of each tensor's stored bytes, in table order), ``dtypes`` (of tensors whose type the format forgets), ``structure``
+and ``metadata``.
+
+Protocol. File and sidecar cannot change in one step, so a save first publishes a sidecar with the new record
+and the old ones, then the file, then a sidecar with the new record alone: whatever instant the save is killed
+at, one record fits the file that is there. A file that no record fits was changed by something else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from weightlift import _core
+from weightlift._dtypes import DTYPES
+from weightlift._json import loads
+from weightlift._layout import KINDS, Layout, TensorTable
+from weightlift._packing import Placements
+from weightlift.errors import FormatError, NotFoundError
+from weightlift.stores._local import LocalStore
+
+__all__ = ["SUFFIX", "attach", "dump", "existing_records", "record", "rest_digest"]
+
+SUFFIX = ".crc32c"
+MAX_BYTES = 256 << 20
+KEPT = 4
+"""Records kept of interrupted saves."""
+
+
+def rest_digest(nbytes: int, placements: Placements, literals: Sequence[tuple[int, bytes]]) -> int:
+    """CRC-32C of every byte of a file that is not payload, in order; gaps are zeros. For a file being written."""
+    taken = np.concatenate([placements.offset[:, None], (placements.offset + placements.nbytes)[:, None]], axis=1)
+    crc = 0
+    for begin, end in _gaps(nbytes, taken):
+        image = bytearray(end - begin)
+        for offset, data in literals:
+            low, high = max(offset, begin), min(offset + len(data), end)
+            if low < high:
+                image[low - begin : high - begin] = data[low - offset : high - offset]
+        crc = _core.crc32c(image, crc)
+    return crc
+
+
+def file_digest(reader: Any, table: TensorTable) -> int:
+    """The same of a file as it is: all bytes that no extent of the table covers."""
+    extents = [(e.offset, e.offset + e.nbytes) for ps in table.pieces.values() for p in ps for e in p.extents]
+    plain = np.ones(len(table), bool)
+    plain[list(table.pieces)] = False
+    taken = np.stack([table.offset[plain], (table.offset + table.nbytes)[plain]], axis=1)
+    if extents:
+        taken = np.concatenate([taken, np.array(extents, np.uint64)])
+    crc = 0
+    for begin, end in _gaps(reader.size, taken):
+        crc = _core.crc32c(reader.read_at(begin, end - begin), crc)
+    return crc
+
+
+def _gaps(nbytes: int, taken: Any) -> Iterator[tuple[int, int]]:
+    """Ranges of a file that ``taken`` (rows of begin and end) leaves over."""
+    at = 0
+    for begin, end in taken[np.lexsort((taken[:, 1], taken[:, 0]))].tolist():
+        if begin > at:
+            yield at, begin
+        at = max(at, end)
+    if at < nbytes:
+        yield at, nbytes
+
+
+def record(
+    nbytes: int,
+    digest: int,
+    crc32c: Sequence[int] | None,
+    dtypes: Mapping[str, str],
+    structure: Any,
+    metadata: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The record of a file: see the module for its keys."""
+    result: dict[str, Any] = {"nbytes": nbytes, "digest": f"{digest:08x}"}
+    if crc32c is not None:
+        result["crc32c"] = "".join(f"{c:08x}" for c in crc32c)
+    result.update({k: v for k, v in (("dtypes", dtypes), ("structure", structure), ("metadata", metadata)) if v})
+    return result
+
+
+def dump(records: Sequence[Mapping[str, Any]]) -> bytes:
+    """The sidecar's bytes."""
+    return json.dumps({"weightlift": 1, "records": list(records[:KEPT])}, separators=(",", ":")).encode() + b"\n"
+
+
+def existing_records(store: LocalStore, name: str) -> list[dict[str, Any]]:
+    """Records of an existing sidecar; none when there is no sidecar, or one that cannot be read."""
+    try:
+        return _read(store, name) or []
+    except FormatError:
+        return []
+
+
+def _read(store: LocalStore, name: str) -> list[dict[str, Any]] | None:
+    try:
+        reader = store.open(name + SUFFIX)
+    except NotFoundError:
+        return None
+    if reader.size > MAX_BYTES:
+        raise FormatError(f"sidecar of {reader.size} bytes is refused (limit {MAX_BYTES})", path=reader.name)
+    value = loads(reader.read_at(0, reader.size), what="checksum sidecar", max_bytes=MAX_BYTES)
+    records = value.get("records") if isinstance(value, dict) and value.get("weightlift") == 1 else None
+    if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
+        raise FormatError("not a checksum sidecar of version 1", path=reader.name)
+    return records
+
+
+def attach(layout: Layout, store: LocalStore, name: str) -> None:
+    """Fill a layout's checksums, true dtypes, structure and metadata from the sidecar, if there is one."""
+    if layout.format not in ("npy", "npz"):
+        return
+    try:
+        records = _read(store, name)
+    except FormatError as error:
+        layout.damaged = f"its sidecar cannot be read: {error.message}"
+        return
+    if records is None:
+        return
+    path = store.path(name + SUFFIX)
+    reader = store.open(name)
+    digest = f"{file_digest(reader, layout.tensors):08x}"
+    for candidate in records:
+        if candidate.get("digest") == digest and candidate.get("nbytes") == reader.size:
+            _apply(layout, candidate, path)
+            return
+    layout.damaged = (
+        f"no record of {path} fits it: it was damaged, or written by another program since; "
+        "delete the sidecar or pass verify=False if that was meant"
+    )
+
+
+def _apply(layout: Layout, candidate: Mapping[str, Any], path: str) -> None:
+    table = layout.tensors
+    text = candidate.get("crc32c")
+    if text is not None:
+        try:
+            values = np.frombuffer(bytes.fromhex(text), ">u4").astype(np.uint32)
+        except (TypeError, ValueError):
+            values = np.zeros(0, np.uint32)
+        if len(values) != len(table):
+            layout.damaged = f"{path} does not hold one checksum a tensor"
+            return
+        table.check_value[:] = values
+        table.check_kind[:] = KINDS.index("crc32c")
+        table.check_initial[:] = 0
+    dtypes = candidate.get("dtypes")
+    for tensor, dtype in dtypes.items() if isinstance(dtypes, dict) else ():
+        if tensor in table and DTYPES.get(dtype) is not None and DTYPES[dtype].bits == table[tensor].dtype.bits:
+            table.set_dtype(table.index(tensor), DTYPES[dtype])
+    layout.structure = candidate.get("structure", layout.structure)
+    metadata = candidate.get("metadata")
+    layout.metadata = metadata if isinstance(metadata, dict) else layout.metadata

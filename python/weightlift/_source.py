@@ -1,0 +1,131 @@
+"""From what the caller names to an open, validated layout: store, format, sidecar.
+
+A target is a path or ``file://`` URL of a file, of a sharded set's index, or of a directory that holds one.
+The format is the one asked for, else the content's (leading bytes), else the suffix's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weightlift import _sidecar
+from weightlift._layout import U32, Layout, TensorTable
+from weightlift._plan import OpenFiles
+from weightlift._urls import local_path
+from weightlift.errors import FormatError, MismatchError, NotFoundError, WeightliftError
+from weightlift.formats import FORMATS, by_name, by_suffix
+from weightlift.protocols import Format
+from weightlift.stores._local import LocalStore
+
+__all__ = ["Names", "Source", "choose_rows", "open_source"]
+
+Names = str | Iterable[str] | None
+DIRECTORY_FILES = ("model.json", "model.safetensors.index.json", "model.safetensors")
+"""What a directory stands for: the first of these that it holds."""
+
+HEAD = 4096
+
+
+@dataclass
+class Source:
+    """An open set of files and what is in them."""
+
+    url: str
+    store: LocalStore
+    name: str
+    files: OpenFiles
+    format: Format
+    layout: Layout
+
+    @property
+    def table(self) -> TensorTable:
+        """The tensors."""
+        return self.layout.tensors
+
+    def readers(self) -> list[Any]:
+        """One reader a source of the layout."""
+        return self.files.readers(self.layout.sources)
+
+    def paths(self) -> tuple[str, ...]:
+        """The files, the one that was asked for first."""
+        return tuple(dict.fromkeys(self.store.path(n) for n in (self.name, *self.layout.sources)))
+
+
+def open_source(url: str | os.PathLike[str], *, format: str | None = None, mode: str = "auto") -> Source:
+    """Open and parse; errors name the file."""
+    path = local_path(url)
+    if path.is_dir():
+        path = _in_directory(path)
+    store = LocalStore(path.parent, path.name, mode=mode)
+    files = OpenFiles(store)
+    try:
+        reader = files.open(path.name)
+        chosen = by_name(format) if format is not None else _sniff(reader, str(path))
+        layout = chosen.read(files, path.name)
+        _sidecar.attach(layout, store, path.name)
+    except WeightliftError as error:
+        raise error.locate(path=str(path)) from None
+    return Source(str(url), store, path.name, files, chosen, layout)
+
+
+def _in_directory(path: Path) -> Path:
+    for name in DIRECTORY_FILES:
+        if (path / name).is_file():
+            return path / name
+    found = sorted(p for p in path.iterdir() if p.is_file() and by_suffix(p.name))
+    if len(found) == 1:
+        return found[0]
+    hint = f"; it holds {', '.join(p.name for p in found[:5])}: name one of them" if found else ""
+    raise NotFoundError(f"the directory holds no {', '.join(DIRECTORY_FILES)}{hint}", path=str(path))
+
+
+def _sniff(reader: Any, path: str) -> Format:
+    head = reader.read_at(0, min(HEAD, reader.size))
+    for candidate in FORMATS:
+        if candidate.sniff(head, reader.size):
+            return candidate
+    suffixed = by_suffix(path)
+    if suffixed is not None:
+        return suffixed
+    raise FormatError(f"unknown format: the file begins with {head[:16]!r}; {_looks_like(head)}", path=path)
+
+
+def _looks_like(head: bytes) -> str:
+    text = head.lstrip().lower()
+    if not head:
+        return "it is empty"
+    if text.startswith((b"<!doctype", b"<html")):
+        return "it is an HTML page: a download went wrong"
+    if text.startswith(b"version https://git-lfs"):
+        return "it is a git-LFS pointer: run 'git lfs pull'"
+    return f"name it with format= (known are {', '.join(f.name for f in FORMATS)})"
+
+
+def choose_rows(table: TensorTable, names: Names) -> U32:
+    """Rows that a glob, or a list of names and globs, picks, in file order; MismatchError lists the missing."""
+    if names is None:
+        return np.arange(len(table), dtype=np.uint32)
+    wanted = [names] if isinstance(names, str) else list(names)
+    exact = {w for w in wanted if w in table}
+    globs = [w for w in wanted if w not in exact]
+    missing = [g for g in globs if not any(fnmatchcase(n, g) for n in table.names)]
+    if missing:
+        raise MismatchError(
+            f"no tensor is called or matches {', '.join(map(repr, missing[:10]))}; the file has "
+            f"{len(table)}: {', '.join(table.names[:5])}{' ...' if len(table) > 5 else ''}",
+            missing=missing,
+        )
+    rows = {table.index(w) for w in exact}
+    if globs:
+        rows |= {i for i, n in enumerate(table.names) if any(fnmatchcase(n, g) for g in globs)}
+    return np.array(sorted(rows), np.uint32)
+
+
+Rename = Mapping[str, str] | Callable[[str], str] | Sequence[tuple[str, str]] | None

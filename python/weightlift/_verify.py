@@ -1,0 +1,140 @@
+"""Checking a file without loading it, and comparing two."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weightlift._chunks import iter_chunks
+from weightlift._dtypes import STRING, DType
+from weightlift._layout import Deflate
+from weightlift._load import read_arrays
+from weightlift._plan import Progress, check_pieces, hash_rows
+from weightlift._source import Source, open_source
+from weightlift.errors import FormatError, TruncatedError
+from weightlift.types import DiffReport, TensorDiff, TensorReport, VerifyReport
+
+__all__ = ["diff_sources", "verify_url"]
+
+
+def verify_url(url: str | os.PathLike[str], *, format: str | None = None, progress: Progress | None = None) -> VerifyReport:
+    """Compare every tensor with its checksum; a file that breaks its format is a problem in the report."""
+    try:
+        source = open_source(url, format=format)
+    except (FormatError, TruncatedError) as error:
+        return VerifyReport(str(url), format or "unknown", (), (str(error),))
+    layout, table = source.layout, source.table
+    problems = [f"the tensor table does not match its checksum: {layout.damaged}"] if layout.damaged else []
+    readers = source.readers()
+    computed = hash_rows(layout, readers, progress)
+    paths = [source.store.path(s) for s in layout.sources]
+    reports = []
+    for i, name in enumerate(table.names):
+        entry = table.entry(i)
+        extents = [e for p in entry.pieces for e in p.extents]
+        status, detail = "unchecked", ""
+        if entry.checksum is not None:
+            same = int(computed[i]) == entry.checksum.value
+            status = "ok" if same else "corrupt"
+            detail = "" if same else f"{entry.checksum.kind} is {computed[i]:08x}, should be {entry.checksum.value:08x}"
+        if status != "corrupt" and any(isinstance(s, Deflate) for p in entry.pieces for s in p.steps):
+            try:
+                check_pieces(layout, readers, i)
+                status = "ok"
+            except (FormatError, TruncatedError) as error:
+                status, detail = "corrupt", error.message
+        file, offset = (paths[extents[0].source], extents[0].offset) if extents else (source.paths()[0], 0)
+        reports.append(TensorReport(name, status, sum(e.nbytes for e in extents), file, offset, detail))
+    return VerifyReport(str(url), layout.format, tuple(reports), tuple(problems), sum(r.nbytes for r in reports))
+
+
+def diff_sources(
+    a: Source, b: Source, *, rtol: float = 0.0, atol: float = 0.0, progress: Progress | None = None
+) -> DiffReport:
+    """Names, types, shapes and values; NaN equals NaN, and values within ``atol + rtol * |b|`` are equal."""
+    differences: list[TensorDiff] = []
+    common = [n for n in a.table.names if n in b.table]
+    differences += [TensorDiff(n, "missing") for n in a.table.names if n not in b.table]
+    differences += [TensorDiff(n, "extra") for n in b.table.names if n not in a.table]
+    total, done, equal = sum(a.table[n].nbytes for n in common), 0, 0
+    for name in common:
+        found = _compare(a, b, name, rtol, atol)
+        differences += found
+        equal += not found
+        done += a.table[name].nbytes
+        if progress is not None:
+            progress(done, total)
+    return DiffReport(a.url, b.url, tuple(differences), equal)
+
+
+def _compare(a: Source, b: Source, name: str, rtol: float, atol: float) -> list[TensorDiff]:
+    i, j = a.table.index(name), b.table.index(name)
+    dtypes, shapes = (a.table.dtype(i), b.table.dtype(j)), (a.table.shapes[i], b.table.shapes[j])
+    result = []
+    if dtypes[0] != dtypes[1]:
+        result.append(TensorDiff(name, "dtype", str(dtypes[0]), str(dtypes[1])))
+    if shapes[0] != shapes[1]:
+        return [*result, TensorDiff(name, "shape", str(list(shapes[0])), str(list(shapes[1])))]
+    if STRING in dtypes or not (dtypes[0].core and dtypes[1].core):
+        values = _compare_exact(a, b, i, j)
+    else:
+        values = _compare_values(a, b, i, j, rtol, atol)
+    if values is not None:
+        count, max_abs, max_rel = values
+        result.append(TensorDiff(name, "values", max_abs=max_abs, max_rel=max_rel, count=count))
+    return result
+
+
+def _compare_exact(a: Source, b: Source, i: int, j: int) -> tuple[int, float | None, float | None] | None:
+    x = read_arrays(a, np.array([i], np.uint32), {}, verify=False)[0]
+    y = read_arrays(b, np.array([j], np.uint32), {}, verify=False)[0]
+    if x.dtype != y.dtype:
+        return None
+    count = int(np.count_nonzero(x != y)) if x.dtype.kind != "V" or x.dtype.names is None else int(x.tobytes() != y.tobytes())
+    return (count, None, None) if count else None
+
+
+def _compare_values(a: Source, b: Source, i: int, j: int, rtol: float, atol: float) -> tuple[int, float, float] | None:
+    count, max_abs, max_rel = 0, 0.0, 0.0
+    for x, y in _paired(a, b, i, j):
+        if x.dtype == y.dtype and np.array_equal(x.view(np.uint8), y.view(np.uint8)):
+            continue
+        wide = _wide(a.table.dtype(i), b.table.dtype(j))
+        u, v = x.astype(wide), y.astype(wide)
+        with np.errstate(all="ignore"):
+            gap = np.abs(u - v) if wide.kind in "fc" else np.abs(u.astype(np.float64) - v.astype(np.float64))
+            unequal = (u != v) & ~((u != u) & (v != v))
+            gap = np.where(unequal, np.where(np.isfinite(gap), gap, np.inf), 0.0)
+            unequal &= ~(gap <= atol + rtol * np.abs(v))
+            if unequal.any():
+                count += int(unequal.sum())
+                max_abs = max(max_abs, float(gap[unequal].max()))
+                relative = gap[unequal] / np.maximum(np.abs(u[unequal]), np.abs(v[unequal]))
+                max_rel = max(max_rel, float(np.nan_to_num(relative, nan=np.inf, posinf=np.inf).max()))
+    return (count, max_abs, max_rel) if count else None
+
+
+def _wide(x: DType, y: DType) -> np.dtype[Any]:
+    names = {x.name, y.name}
+    if any(n.startswith("complex") for n in names):
+        return np.dtype(np.complex128)
+    if all(n.startswith(("int", "uint", "bool")) for n in names):
+        return np.dtype(np.uint64 if "uint64" in names and not any(n.startswith("int") for n in names) else np.int64)
+    return np.dtype(np.float64)
+
+
+def _paired(a: Source, b: Source, i: int, j: int) -> Any:
+    """Chunks of equal length from both."""
+    xs, ys = iter_chunks(a, i), iter_chunks(b, j)
+    x: npt.NDArray[Any] = next(xs, np.empty(0))
+    y: npt.NDArray[Any] = next(ys, np.empty(0))
+    while x.size and y.size:
+        n = min(x.size, y.size)
+        yield x[:n], y[:n]
+        x = x[n:] if x.size > n else next(xs, np.empty(0))
+        y = y[n:] if y.size > n else next(ys, np.empty(0))
+
+

@@ -1,0 +1,115 @@
+"""Directories of the local file system.
+
+Protocol. A relative name (from a manifest or an index) is a plain relative path: not absolute, no ``..``, no
+NUL, no backslash. What it names must lie, links resolved, inside the store's directory; a directory whose
+manifest is itself a link (as in the Hugging Face cache) may link beside that manifest's real place too. New
+files appear whole or not at all: see ``weightlift/writer.h``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from weightlift import _core
+from weightlift.errors import NotFoundError, StorageError, UnsafeContentError
+
+__all__ = ["LocalStore", "check_relative"]
+
+
+def check_relative(relative: str) -> str:
+    """``relative`` itself if it is a plain relative path, else UnsafeContentError."""
+    parts = relative.split("/")
+    if not relative or relative.startswith("/") or "\0" in relative or "\\" in relative or ".." in parts:
+        raise UnsafeContentError(f"file name {relative!r} is refused: it must be a plain path inside the directory")
+    return relative
+
+
+class LocalStore:
+    """Files below one directory.
+
+    Args:
+        root: The directory.
+        manifest: Name of the file that was asked for, in ``root``; its own links are trusted.
+        mode: How files are read: ``"auto"``, ``"buffered"`` or ``"direct"``.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], manifest: str | None = None, *, mode: str = "auto") -> None:
+        """See the class."""
+        self.root = Path(root)
+        self.mode = mode
+        self._manifest = manifest
+        self._allowed: tuple[str, ...] | None = None
+
+    @property
+    def url(self) -> str:
+        """The directory."""
+        return str(self.root)
+
+    def path(self, relative: str) -> str:
+        """The path of a relative name, checked; the manifest's own name is taken as it is."""
+        if relative == self._manifest:
+            return os.path.join(self.root, relative)
+        path = os.path.join(self.root, check_relative(relative))
+        if self._allowed is None:
+            roots = {os.path.realpath(self.root)}
+            if self._manifest is not None:
+                roots.add(os.path.dirname(os.path.realpath(os.path.join(self.root, self._manifest))))
+            self._allowed = tuple(root.rstrip("/") + "/" for root in roots)
+        if not os.path.realpath(path).startswith(self._allowed):
+            raise UnsafeContentError(f"{relative!r} is a link out of the directory {self.root}; refused", path=path)
+        return path
+
+    def open(self, relative: str) -> _core.FileReader:
+        """A reader; NotFoundError names the file."""
+        return _core.FileReader(self.path(relative), self.mode)
+
+    def create(self, relative: str, nbytes: int, *, durable: bool = True) -> _core.FileWriter:
+        """An atomic writer of ``nbytes`` bytes; parent directories are made."""
+        path = self.path(relative)
+        parent = os.path.dirname(path)
+        if parent and not os.path.isdir(parent):
+            try:
+                os.makedirs(parent, exist_ok=True)
+            except OSError as error:
+                raise StorageError(f"cannot make the directory: {error.strerror}", errno=error.errno, path=parent) from error
+        return _core.FileWriter(path, nbytes, "auto", durable)
+
+    def exists(self, relative: str) -> bool:
+        """Whether the file is there."""
+        return os.path.lexists(self.path(relative))
+
+    def list(self) -> Iterator[str]:
+        """Relative names of all regular files below the directory, sorted."""
+        return (str(p.relative_to(self.root)) for p in sorted(self.root.rglob("*")) if p.is_file())
+
+    def delete(self, relative: str) -> None:
+        """Remove a file; NotFoundError."""
+        path = self.path(relative)
+        try:
+            os.unlink(path)
+        except FileNotFoundError as error:
+            raise NotFoundError("no such file", path=path, errno=error.errno) from error
+
+    def alias(self, source: str, target: str) -> bool:
+        """Make ``target`` name the same file as ``source``, atomically; False where links are not offered."""
+        a, b = self.path(source), self.path(target)
+        temporary = f"{a}.link"
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            os.link(a, temporary)
+        except OSError:
+            return False
+        os.replace(temporary, b)
+        return True
+
+    def sync(self) -> None:
+        """Make renames durable: fsync of the directory."""
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
