@@ -129,7 +129,8 @@ void BindWriters(py::module_& m) {
              const py::gil_scoped_release unlocked;
              return FileWriter::Create(name, size, options);
            }),
-           py::arg("path"), py::arg("size"), py::arg("mode") = "auto", py::arg("durable") = true);
+           py::arg("path"), py::arg("size"), py::arg("mode") = "auto", py::arg("durable") = true)
+      .def("truncate", &FileWriter::Truncate, py::arg("size"), release());
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from weightlift._dtypes import DTYPES
 from weightlift.errors import UnsupportedFeatureError
 
-__all__ = ["as_array"]
+__all__ = ["as_array", "check_strings"]
 
 Array = npt.NDArray[Any]
 
@@ -31,16 +31,21 @@ def as_array(value: Any, name: str = "") -> Array:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError, BufferError):
         array = _from_dlpack(value, name)
-    if array.dtype == object and not _is_strings(array):
-        raise UnsupportedFeatureError(
-            f"a {type(value).__name__} is not an array (saving it would need pickle); save arrays, numbers, or containers of them",
-            tensor=name,
-        )
+    if array.dtype == object and hasattr(value, "__dlpack__"):
+        array = _from_dlpack(value, name)
+    if array.dtype == object:
+        check_strings(array, name, type(value).__name__)
     return array
 
 
-def _is_strings(array: Array) -> bool:
-    return array.size > 0 and all(isinstance(x, (bytes, str)) for x in array.flat)
+def check_strings(array: Array, name: str, kind: str = "array") -> None:
+    """Object arrays may hold strings and nothing else."""
+    if array.ndim == 0 or not all(isinstance(x, (bytes, str)) for x in array.flat):
+        raise UnsupportedFeatureError(
+            f"a {kind} of Python objects is not an array of numbers or strings (saving it would need pickle); save arrays, "
+            "numbers, or containers of them",
+            tensor=name,
+        )
 
 
 def _from_dlpack(value: Any, name: str) -> Array:

@@ -12,7 +12,7 @@ from weightlift import _core
 from weightlift._dtypes import DType
 from weightlift._layout import VARIABLE_STEPS, Cast, Step
 from weightlift._load import read_arrays
-from weightlift._plan import Pipelines, item_sizes
+from weightlift._plan import segment_parts
 from weightlift._source import Source
 
 __all__ = ["CHUNK", "iter_chunks", "value_bounds"]
@@ -39,22 +39,9 @@ def iter_chunks(source: Source, row: int, dtype: DType | None = None) -> Iterato
         yield read_arrays(source, np.array([row], np.uint32), dtypes, verify=False)[0].reshape(-1)
         return
     (extent,) = entry.pieces[0].extents
-    item = item_sizes(steps[0])[0] if steps else have.bits // 8
-    count = extent.nbytes // item
-    per = max(1, CHUNK // want.numpy.itemsize)
-    memory = np.empty(min(per, count), want.numpy)
-    readers, pipelines = source.readers(), Pipelines()
-    number = pipelines.add(steps)
-    for begin in range(0, count, per):
-        n = min(per, count - begin)
-        _core.execute_read(
-            readers, [memory.view(np.uint8)],
-            np.array([extent.source], np.uint32), np.array([row], np.uint32),
-            np.array([extent.offset + begin * item], np.uint64), np.array([n * item], np.uint64),
-            np.zeros(1, np.uint32), np.zeros(1, np.uint64), np.array([number], np.uint32),
-            pipelines.columns, names=table.names,
-        )  # fmt: skip
-        yield memory[:n]
+    run = (extent.source, extent.offset, extent.nbytes, -1)
+    for part in segment_parts(source.readers(), [run], steps, CHUNK):
+        yield part.view(want.numpy)
 
 
 def value_bounds(source: Source, row: int, dtype: DType) -> tuple[float, float] | None:

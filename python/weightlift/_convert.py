@@ -19,7 +19,7 @@ import numpy as np
 from weightlift._chunks import value_bounds
 from weightlift._dtypes import DTYPES, STRING, byte_size
 from weightlift._layout import KINDS, VARIABLE_STEPS, Step, TensorEntry
-from weightlift._load import Names, Rename, read_arrays, rename_keys
+from weightlift._load import Names, Rename, read_arrays, refuse_objects, rename_keys
 from weightlift._plan import item_sizes, read_rows
 from weightlift._save import Job, SaveOptions, convert, publish, resolve_target, set_affine
 from weightlift._source import Source, choose_rows
@@ -40,6 +40,8 @@ def convert_source(
         raise ChecksumError(f"the tensor table does not match its checksum: {layout.damaged}", path=source.paths()[0])
     path, fmt = resolve_target(target, options.format)
     rows = choose_rows(table, names).tolist()
+    if names is None:
+        refuse_objects(source)
     new_names = list(rename_keys({table.names[r]: r for r in rows}, rename))
     entries = [table.entry(r) for r in rows]
     specs = TensorSpecs(
@@ -52,7 +54,7 @@ def convert_source(
     readers = source.readers()
     job = Job(specs, [None] * len(rows), readers=readers)
     checks = _Checks()
-    with _Spill(path.parent) as spill:
+    with _Spill(path.absolute().parent) as spill:
         for i, (row, entry) in enumerate(zip(rows, entries, strict=True)):
             steps = _streamable(entry)
             if steps is None:
@@ -61,6 +63,7 @@ def convert_source(
                 check = checks.add(entry) if verify else -1
                 job.segments[i] = [(e.source, e.offset, e.nbytes, check) for p in entry.pieces for e in p.extents]
                 job.prefix[i] = steps
+                job.sources[i] = b""
         spill.finish(source, job, verify)
         if options.dtype is not None:
             convert(job, options.dtype)
@@ -113,7 +116,7 @@ class _Spill:
     """Decoded tensors in an unnamed file beside the target."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self._directory = next(d for d in (directory, *directory.parents) if d.is_dir())
         self._rows: list[tuple[int, int, int, int]] = []
         self._size = 0
         self._file: Any = None
@@ -133,6 +136,9 @@ class _Spill:
             job.specs.nbytes[i] = len(job.sources[i])
             return
         size = byte_size(entry.dtype, entry.shape)
+        if size == 0:
+            job.sources[i] = b""
+            return
         self._rows.append((i, row, self._size, size))
         self._size += -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 

@@ -123,6 +123,8 @@ class Writer:
 
 class FileWriter(Writer):
     def __init__(self, path: str, size: int, mode: str = "auto", durable: bool = True) -> None: ...
+    def truncate(self, size: int) -> None:
+        """Make ``size``, no more than it was created with, the final size."""
 
 # --- plans ----------------------------------------------------------------------------------------
 def execute_read(

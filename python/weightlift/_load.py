@@ -47,9 +47,8 @@ def load_source(
     if verify and layout.damaged:
         raise ChecksumError(f"the tensor table does not match its checksum: {layout.damaged}", path=source.paths()[0])
     rows = choose_rows(source.table, names)
-    if layout.objects and names is None:
-        first = next(iter(layout.objects))
-        raise FormatError(f"{first!r} is not a tensor; choose tensors with names=", path=source.paths()[0])
+    if names is None:
+        refuse_objects(source)
     dtypes = target_dtypes(source, rows, dtype)
     if out is not None:
         arrays = _into_caller(source, rows, dtypes, out, rename, verify, progress)
@@ -59,6 +58,14 @@ def load_source(
     if names is None and rename is None:
         return unflatten(layout.structure, tensors)
     return rename_keys(tensors, rename)
+
+
+def refuse_objects(source: Source) -> None:
+    """A file whose members are not all tensors is loaded whole only on purpose."""
+    for name, value in source.layout.objects.items():
+        if isinstance(value, FormatError):
+            raise value
+        raise FormatError(f"{name!r} is not a tensor but {value!r}; choose tensors with names=", path=source.paths()[0])
 
 
 def rename_keys(tensors: Mapping[str, Any], rename: Rename) -> dict[str, Any]:

@@ -6,7 +6,7 @@ lane (deflate, strings) and small constants are filled in here, in threads, stra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,7 +37,7 @@ from weightlift._layout import (
 )
 from weightlift._packing import PackedFile, Packing
 from weightlift._strings import decode_strings
-from weightlift.errors import UnsupportedFeatureError
+from weightlift.errors import FormatError, UnsupportedFeatureError
 
 
 __all__ = ["NONE", "BufferPool", "OpenFiles", "Pipelines", "Placement", "core_step", "item_sizes", "place", "read_rows"]
@@ -267,19 +267,25 @@ def read_rows(
     ops = columns.finish()
     total = int(ops[3].sum()) + sum(stored_nbytes(j.piece) for j in jobs)
     done = _Counter(progress, total)
+    decoded = {job.row for job in jobs}
+    checked = np.fromiter((r for r in rows.tolist() if r not in decoded), np.uint32) if decoded else rows
     _core.execute_read(
         readers,
         buffers,
         *ops,
         columns.pipelines.columns,
-        table.check_kind if verify else None,
-        table.check_initial if verify else None,
-        table.check_value if verify else None,
-        np.ones(len(table), np.uint8) if verify else None,
+        *(_checks(table, checked) if verify else (None,) * 4),
         table.names,
         progress=done.core if progress else None,
     )
     return _decode(table, readers, buffers, jobs, verify, done)
+
+
+def _checks(table: TensorTable, rows: U32) -> tuple[Array, Array, Array, Array]:
+    """The core's checksum columns, for these rows alone: kind, initial, expected, verify."""
+    chosen = np.zeros(len(table), np.uint8)
+    chosen[rows] = 1
+    return table.check_kind * chosen, table.check_initial, table.check_value, chosen
 
 
 def _plan_row(table: TensorTable, row: int, target: Target, columns: _Columns) -> list[DecodeJob]:
@@ -364,14 +370,15 @@ def _decode(
 
 def _decode_job(table: TensorTable, readers: Sequence[Any], job: DecodeJob, out: Array | None, verify: bool) -> Array | None:
     """Fill ``out`` (None: only check) from one piece; returns the array when it is one of strings."""
-    piece, name = job.piece, table.names[job.row]
+    piece = job.piece
     where, steps = piece.where, (*piece.steps, *job.cast)
     if isinstance(where, Fill):
         if out is not None:
             out[:] = where.value
         return None
     if steps and isinstance(steps[0], Deflate):
-        return _inflate_job(table, readers, job, out, steps)
+        _inflate_job(table, readers, job, out, steps, verify)
+        return None
     stored = np.frombuffer(where.data, np.uint8) if isinstance(where, Inline) else _stored(table, readers, job, verify)
     if steps and isinstance(steps[0], Strings):
         array = np.empty(steps[0].count, object)
@@ -383,7 +390,6 @@ def _decode_job(table: TensorTable, readers: Sequence[Any], job: DecodeJob, out:
         out[:] = stored
     else:
         _core.run_pipeline([core_step(s) for s in steps], stored, out)
-    del name
     return None
 
 
@@ -398,21 +404,24 @@ def _stored(table: TensorTable, readers: Sequence[Any], job: DecodeJob, verify: 
     check = verify and len(table.pieces[job.row]) == 1
     _core.execute_read(
         readers, [stored], *rows.finish(), [],
-        *((table.check_kind, table.check_initial, table.check_value, np.ones(len(table), np.uint8)) if check else (None,) * 4),
+        *(_checks(table, np.array([job.row], np.uint32)) if check else (None,) * 4),
         table.names,
     )  # fmt: skip
     return stored
 
 
 def _inflate_job(
-    table: TensorTable, readers: Sequence[Any], job: DecodeJob, out: Array | None, steps: tuple[Step, ...]
+    table: TensorTable, readers: Sequence[Any], job: DecodeJob, out: Array | None, steps: tuple[Step, ...], verify: bool
 ) -> None:
     deflate = steps[0]
     assert isinstance(deflate, Deflate)
     (extent,) = job.piece.extents
     size = deflate.nbytes - deflate.skip
     raw = out if out is not None and len(steps) == 1 else np.empty(size, np.uint8)
-    inflate(readers[extent.source], extent, deflate, memoryview(raw), tensor=table.names[job.row])
+    try:
+        inflate(readers[extent.source], extent, deflate, raw, verify=verify)
+    except FormatError as error:
+        raise error.locate(tensor=table.names[job.row]) from None
     if len(steps) > 1 and out is not None:
         _core.run_pipeline([core_step(s) for s in steps[1:]], raw, out)
 
@@ -454,6 +463,31 @@ def plain_rows(table: TensorTable, rows: U32, dtypes: Mapping[int, DType]) -> np
     return ~np.isin(rows, np.fromiter({*table.pieces, *dtypes}, np.uint32))
 
 
+
+
+def segment_parts(
+    readers: Sequence[Any], segments: Sequence[tuple[int, int, int, int]], steps: tuple[Step, ...], part: int = 16 << 20
+) -> Iterator[Array]:
+    """Stored runs of files, (reader, offset, nbytes, check) each, converted, about ``part`` bytes at a time.
+
+    Checksums are compared where a run has one and it is the tensor's only run; the memory is reused.
+    """
+    pipelines = Pipelines()
+    number = pipelines.add(steps)
+    read, written = (item_sizes(steps[0])[0], item_sizes(steps[-1])[1]) if steps else (1, 1)
+    per = max(1, part // read)
+    for reader, offset, nbytes, _ in segments:
+        count = nbytes // read
+        memory = np.empty(min(per, count) * written, np.uint8)
+        for begin in range(0, count, per):
+            n = min(per, count - begin)
+            _core.execute_read(
+                readers, [memory],
+                np.array([reader], np.uint32), np.array([NONE], np.uint32),
+                np.array([offset + begin * read], np.uint64), np.array([n * read], np.uint64),
+                np.zeros(1, np.uint32), np.zeros(1, np.uint64), np.array([number], np.uint32), pipelines.columns,
+            )  # fmt: skip
+            yield memory[: n * written]
 
 
 # --- checking -------------------------------------------------------------------------------------

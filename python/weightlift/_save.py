@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,16 @@ import numpy as np
 import numpy.typing as npt
 
 from weightlift import _core, _sidecar
-from weightlift._arrays import as_array
+from weightlift._arrays import as_array, check_strings
 from weightlift._dtypes import DTYPES, STRING, DType, byte_size, from_numpy
 from weightlift._layout import AffineEncode, Byteswap, Cast, Step
 from weightlift._load import DTypes, dtype_chooser
 from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
-from weightlift._plan import Pipelines, Progress, WriteOps, core_step, item_sizes
+from weightlift._plan import Pipelines, Progress, WriteOps, core_step, item_sizes, segment_parts
 from weightlift._strings import encode_strings
 from weightlift._tree import flatten
 from weightlift._urls import local_path
-from weightlift.errors import FormatError, UnsupportedFeatureError, WeightliftError
+from weightlift.errors import UnsupportedFeatureError, WeightliftError
 from weightlift.formats import by_name, by_suffix
 from weightlift.formats._safetensors import SAFETENSORS
 from weightlift.protocols import Format
@@ -114,7 +114,7 @@ def save_arrays(
 def _job(names: list[str], arrays: list[Array], dtype: DTypes) -> Job:
     for name, array in zip(names, arrays, strict=True):
         if array.dtype == object:
-            as_array(array.view(np.ndarray) if type(array) is np.ndarray else array, name)
+            check_strings(array, name)
     strings = [i for i, a in enumerate(arrays) if a.dtype == object]
     dtypes = [STRING if a.dtype == object else from_numpy(a.dtype) for a in arrays]
     sizes = np.fromiter((a.nbytes for a in arrays), np.uint64, len(arrays))
@@ -171,6 +171,22 @@ def set_affine(specs: TensorSpecs, i: int, stored: DType, bounds: tuple[float, f
     specs.nbytes[i] = byte_size(stored, specs.shapes[i])
 
 
+def stored_parts(job: Job, row: int) -> Iterator[Array]:
+    """The stored bytes of a row, in order, in contiguous arrays; each is valid until the next."""
+    encoding = job.specs.encodings.get(row)
+    steps = (*job.prefix.get(row, ()), *(encoding.steps if encoding else ()))
+    if row in job.segments:
+        yield from segment_parts(job.readers, job.segments[row], steps)
+        return
+    source = job.sources[row]
+    array = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.ascontiguousarray(source)
+    if steps:
+        result = np.empty(int(job.specs.nbytes[row]), np.uint8)
+        _core.run_pipeline([core_step(s) for s in steps], array, result)
+        array = result
+    yield array.reshape(-1).view(np.uint8)
+
+
 def _shared(names: Sequence[str], arrays: Sequence[Array]) -> tuple[tuple[str, ...], ...]:
     """Groups of names that are one and the same memory."""
     groups: dict[tuple[Any, ...], list[str]] = {}
@@ -198,7 +214,7 @@ def publish(
         path.name,
         PackOptions(options.shard_size, options.compression, options.metadata, structure, options.checksums, options.extra),
     )
-    store = LocalStore(path.parent, path.name)
+    store = LocalStore(path.parent, packing.manifest.name if packing.manifest else path.name)
     try:
         return _Publication(job, fmt, packing, store, path.name, structure, options).run(url or str(path), shared)
     except WeightliftError as error:
@@ -237,14 +253,12 @@ class _Publication:
                 for offset, data in patches:
                     writers[number].write_at(offset, data)
                 patched[number] += patches
-            for writer in writers:
-                writer.sync()
             total = self._publish(writers, checksums, patched)
         except BaseException:
             for writer in writers:
                 writer.abort()
             raise
-        names = [self.name] if self.packing.manifest else []
+        names = [self.packing.manifest.name] if self.packing.manifest else []
         names += [self.actual[f.name] for f in self.packing.files]
         specs = self.job.specs
         crc = dict(zip(specs.names, checksums.crc32c.tolist(), strict=True)) if self.options.checksums else {}
@@ -298,15 +312,14 @@ class _Publication:
         """The sidecar's record, or None when there is nothing to say."""
         specs, file = self.job.specs, self.packing.files[0]
         dtypes = {n: d.name for n, d in zip(specs.names, specs.dtypes, strict=True) if d.core and d.numpy.isbuiltin != 1}
-        structure = self.packing.state.structure if hasattr(self.packing.state, "structure") else self.structure
+        structure = self.structure if self.packing.structure is None else self.packing.structure
         if not (self.options.checksums or dtypes or structure or self.options.metadata):
             return None
-        names = getattr(self.packing.state, "names", None) or specs.names
         return _sidecar.record(
             file.nbytes,
-            _sidecar.rest_digest(file.nbytes, self.packing.placements, literals),
+            None if self.packing.compressed else _sidecar.rest_digest(file.nbytes, self.packing.placements, literals),
             [int(c) for c in checksums.crc32c] if self.options.checksums and not self.packing.compressed else None,
-            {names[i]: dtypes[n] for i, n in enumerate(specs.names) if n in dtypes},
+            dtypes,
             structure,
             self.options.metadata,
         )
@@ -314,15 +327,17 @@ class _Publication:
     def _publish_set(self, writers: list[Any], checksums: Checksums) -> int:
         for writer in writers:
             writer.commit()
+        assert self.packing.manifest is not None
+        name = self.packing.manifest.name
         manifest = self.fmt.manifest(self.packing, checksums, self.actual)
-        self._put(self.name, manifest)
+        self._put(name, manifest)
         moved = {planned: actual for planned, actual in self.actual.items() if planned != actual}
         if moved and all(self.store.alias(actual, planned) for planned, actual in moved.items()):
             if self.options.durable:
                 self.store.sync()
             self.actual = {f.name: f.name for f in self.packing.files}
             manifest = self.fmt.manifest(self.packing, checksums, self.actual)
-            self._put(self.name, manifest)
+            self._put(name, manifest)
             for actual in moved.values():
                 self.store.delete(actual)
         return len(manifest)
@@ -338,6 +353,29 @@ class _Publication:
             raise
 
     def _write_compressed(self, writer: Any) -> Checksums:
-        raise FormatError(f"{self.fmt.name} cannot compress")
+        """The format writes the file itself, in order, from the tensors' stored bytes."""
+        at = 0
+
+        def sink(data: bytes) -> None:
+            nonlocal at
+            writer.write_at(at, data)
+            at += len(data)
+
+        progress, specs = self.options.progress, self.job.specs
+        total, done = int(specs.nbytes.sum()), 0
+
+        def payload() -> Iterator[tuple[int, Array]]:
+            nonlocal done
+            for row in range(len(specs)):
+                for part in stored_parts(self.job, row):
+                    yield row, part
+                    done += part.nbytes
+                    if progress is not None:
+                        progress(done, total)
+
+        checksums: Checksums = self.fmt.compress(self.packing, payload(), sink)  # type: ignore[attr-defined]
+        writer.truncate(at)
+        self.packing.files = [replace(self.packing.files[0], nbytes=at)]
+        return checksums
 
 

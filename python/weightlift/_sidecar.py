@@ -2,7 +2,8 @@
 
 A sidecar is JSON: ``{"weightlift": 1, "records": [...]}``. A record speaks of one version of the file:
 ``nbytes`` (its size), ``digest`` (CRC-32C of all its bytes that are not payload: headers, padding, directory),
-``crc32c`` (of each tensor's stored bytes, in table order), ``dtypes`` (of tensors whose type the format forgets), ``structure``
+``crc32c`` (of each tensor's stored bytes, in table order; like the digest left out for a compressed archive, whose
+own CRC-32 is verified), ``dtypes`` (of tensors whose type the format forgets), ``structure``
 and ``metadata``.
 
 Protocol. File and sidecar cannot change in one step, so a save first publishes a sidecar with the new record
@@ -75,14 +76,16 @@ def _gaps(nbytes: int, taken: Any) -> Iterator[tuple[int, int]]:
 
 def record(
     nbytes: int,
-    digest: int,
+    digest: int | None,
     crc32c: Sequence[int] | None,
     dtypes: Mapping[str, str],
     structure: Any,
     metadata: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The record of a file: see the module for its keys."""
-    result: dict[str, Any] = {"nbytes": nbytes, "digest": f"{digest:08x}"}
+    result: dict[str, Any] = {"nbytes": nbytes}
+    if digest is not None:
+        result["digest"] = f"{digest:08x}"
     if crc32c is not None:
         result["crc32c"] = "".join(f"{c:08x}" for c in crc32c)
     result.update({k: v for k, v in (("dtypes", dtypes), ("structure", structure), ("metadata", metadata)) if v})
@@ -131,7 +134,7 @@ def attach(layout: Layout, store: LocalStore, name: str) -> None:
     reader = store.open(name)
     digest = f"{file_digest(reader, layout.tensors):08x}"
     for candidate in records:
-        if candidate.get("digest") == digest and candidate.get("nbytes") == reader.size:
+        if candidate.get("digest", digest) == digest and candidate.get("nbytes") == reader.size:
             _apply(layout, candidate, path)
             return
     layout.damaged = (

@@ -34,7 +34,9 @@ def loadable() -> list[str]:
 
 
 def same_bytes(a: np.ndarray, b: np.ndarray) -> bool:
-    """Equal shape and bytes; bfloat16 and float8 truths are kept as raw integers."""
+    """Equal shape and bytes; bfloat16 and float8 truths are kept as raw integers, long doubles as bytes."""
+    if a.dtype == np.longdouble and b.dtype == np.uint8:
+        return bool(np.array_equal(a, np.ascontiguousarray(b).view(np.longdouble).reshape(a.shape)))
     return a.shape == b.shape and np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
 
 

@@ -140,6 +140,19 @@ class LocalFileWriter final : public FileWriter {
     }
   }
 
+  void Truncate(std::uint64_t size) override {
+    if (!file_ || size > size_) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "cannot cut to " + std::to_string(size) + " bytes a file of " +
+                      std::to_string(size_),
+                  {.path = path_});
+    }
+    if (ftruncate(file_->fd(), static_cast<off_t>(size)) != 0) {
+      throw SystemError(errno, "set the size", {.path = path_});
+    }
+    size_ = size;
+  }
+
   void Sync() override {
     if (!file_) throw Error(ErrorCode::kInvalidArgument, "the file is closed", {.path = path_});
     SyncDescriptor(file_->fd());
@@ -216,7 +229,7 @@ class LocalFileWriter final : public FileWriter {
   }
 
   const std::string path_;
-  const std::uint64_t size_;
+  std::uint64_t size_;
   const bool durable_;
   UniqueFd directory_;
   std::unique_ptr<TemporaryFile> file_;  // nullptr: committed or aborted
