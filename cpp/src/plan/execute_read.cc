@@ -187,9 +187,10 @@ class ReadExecution {
       const std::uint64_t cut = end - at <= step ? end : CutAt(op, task.last, at + step);
       Collect(op, at, cut, worker);
       if (Read(reader, at, worker)) {
+        for (const Part& part : worker.parts) Finish(part, sums, task);
+      } else {
         for (const Part& part : worker.parts) {
-          if (sums != nullptr) Hash(part, sums[part.op - task.first]);
-          Convert(part);
+          if (ReadAlone(reader, part)) Finish(part, sums, task);
         }
       }
       execution_.Advance(cut - at);
@@ -233,8 +234,8 @@ class ReadExecution {
     }
   }
 
-  // False: it failed and the failure is recorded.
-  bool Read(const Reader& reader, std::uint64_t at, const Worker& worker) {
+  // False: it failed; which op is to blame is not known.
+  static bool Read(const Reader& reader, std::uint64_t at, const Worker& worker) {
     try {
       if (worker.outs.size() == 1) {
         reader.ReadAt(at, worker.outs[0]);
@@ -242,37 +243,31 @@ class ReadExecution {
         reader.ReadScatter(at, worker.outs);
       }
       return true;
-    } catch (const Error& error) {
-      Blame(reader, worker.parts, error);
+    } catch (const Error&) {
       return false;
     }
   }
 
-  // Reads the parts one by one, to find the first op in plan order that cannot be read.
-  void Blame(const Reader& reader, const std::vector<Part>& parts, const Error& whole) {
-    Error blamed = whole;
-    std::size_t least = Execution::kNoOp;
-    const auto blame = [&](const Part& part, const Error& error) {
-      const std::size_t index = sorted_.PlanIndex(part.op);
-      if (index >= least) return;
-      least = index;
-      blamed = error;
+  // False: it failed, and that is recorded.
+  bool ReadAlone(const Reader& reader, const Part& part) {
+    try {
+      reader.ReadAt(part.offset, part.stored);
+      return true;
+    } catch (Error& error) {
       const std::uint32_t tensor = ops()[part.op].tensor;
-      if (tensor != kNoIndex) blamed.place().tensor = tensor;
-    };
-    for (const Part& part : parts) {
-      try {
-        reader.ReadAt(part.offset, part.stored);
-      } catch (const Error& error) {
-        blame(part, error);
-      }
+      if (tensor != kNoIndex) error.place().tensor = tensor;
+      execution_.Fail(sorted_.PlanIndex(part.op), std::make_exception_ptr(error));
+      return false;
     }
-    if (least == Execution::kNoOp) blame(parts.front(), whole);  // it does not happen again
-    execution_.Fail(least, std::make_exception_ptr(blamed));
   }
 
-  void Hash(const Part& part, std::uint32_t& sum) const {
-    sum = Extend(KindOf(ops()[part.op]), sum, part.stored);
+  // What happens to a part that has landed.
+  void Finish(const Part& part, std::uint32_t* sums, const ReadTask& task) const {
+    if (sums != nullptr) {
+      std::uint32_t& sum = sums[part.op - task.first];
+      sum = Extend(KindOf(ops()[part.op]), sum, part.stored);
+    }
+    Convert(part);
   }
 
   void Convert(const Part& part) const {
