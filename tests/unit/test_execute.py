@@ -208,9 +208,7 @@ def test_arrays_of_any_strides(tmp_path: Path, mode: str, dtype: str) -> None:
             ops.append((i, at, array.nbytes, 0, NONE, i))
             at += array.nbytes
         path = tmp_path / "file"
-        sums, crcs = write(
-            path, at, arrays, ops, len(arrays), mode=mode, task_bytes=task_bytes, crc32=True
-        )
+        sums, crcs = write(path, at, arrays, ops, len(arrays), mode=mode, task_bytes=task_bytes, crc32=True)
         stored = [a.tobytes() for a in arrays]
         assert path.read_bytes() == b"".join(stored)
         assert sums.tolist() == [_core.crc32c(s) for s in stored]
