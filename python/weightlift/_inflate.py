@@ -19,7 +19,9 @@ __all__ = ["inflate"]
 _PIECE = 1 << 20
 
 
-def inflate(reader: Reader, extent: Extent, step: Deflate, out: Any, *, verify: bool = True) -> None:
+def inflate(
+    reader: Reader, extent: Extent, step: Deflate, out: Any, *, verify: bool = True, tensor: str | None = None
+) -> None:
     """Inflate ``extent`` of ``reader`` into ``out``.
 
     Args:
@@ -28,6 +30,7 @@ def inflate(reader: Reader, extent: Extent, step: Deflate, out: Any, *, verify: 
         step: Sizes, and the CRC-32 of everything inflated.
         out: Writable buffer of ``step.nbytes - step.skip`` bytes.
         verify: Compare the CRC-32, if the step has one.
+        tensor: Its name, for messages.
 
     Raises:
         FormatError: The stream is malformed, ends early, or is longer or shorter than ``step.nbytes``.
@@ -45,7 +48,7 @@ def inflate(reader: Reader, extent: Extent, step: Deflate, out: Any, *, verify: 
         if check and found != step.crc32:
             raise ChecksumError(f"CRC-32 is {found:08x}, expected {step.crc32:08x}")
     except FormatError as error:
-        error.locate(path=reader.name, offset=extent.offset, end=extent.offset + extent.nbytes)
+        error.locate(path=reader.name, tensor=tensor, offset=extent.offset, end=extent.offset + extent.nbytes)
         raise
 
 

@@ -17,14 +17,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from weightlift._layout import Checksum, Extent, Layout, TensorEntry, TensorTable
+from weightlift._layout import Extent, Layout, Piece, TensorEntry, TensorTable
 from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Placements, TensorSpecs
 from weightlift._tree import SINGLE
 from weightlift.errors import FormatError, UnsupportedFeatureError
 from weightlift.formats._npy_header import HEAD_BYTES, MAGIC, Header, build_header, header_length, parse_header
 from weightlift.protocols import Files, Reader
 
-__all__ = ["NPY", "array_entry", "check_encodable", "check_options"]
+__all__ = ["NPY", "check_encodable", "check_options"]
 
 _FIRST_READ = 4096  # holds nearly every header
 
@@ -57,7 +57,8 @@ class Npy:
         except FormatError as error:
             error.locate(path=reader.name, tensor=SINGLE)
             raise
-        entry = array_entry(header, Extent(0, header.nbytes, header.data_nbytes))
+        piece = Piece(Extent(0, header.nbytes, header.data_nbytes), header.steps)
+        entry = TensorEntry(header.dtype, header.shape, (piece,), header.strides)
         layout = Layout("npy", TensorTable.from_entries({SINGLE: entry}), (name,), structure=SINGLE)
         return layout.validate([reader.size])
 
@@ -87,11 +88,6 @@ class Npy:
     def manifest(self, packing: Packing, checksums: Checksums, names: Mapping[str, str]) -> bytes:
         """There is none."""
         raise UnsupportedFeatureError("npy has no manifest")
-
-
-def array_entry(header: Header, extent: Extent, checksum: Checksum | None = None) -> TensorEntry:
-    """The row of an array whose data lies at ``extent`` as it is."""
-    return TensorEntry(header.dtype, header.shape, (header.piece(extent),), header.strides, checksum)
 
 
 def check_encodable(format_name: str, specs: TensorSpecs, quantize: object) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from weightlift._checksum import crc32
 from weightlift._dtypes import DTYPES, DType, array_shape, from_numpy
-from weightlift._layout import Byteswap, Extent, Piece
+from weightlift._layout import Byteswap, Step
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
 from weightlift.formats._npy_literal import parse_literal
 
@@ -54,6 +55,7 @@ class Header:
         fortran: Stored with the first axis fastest (only where that differs from C order).
         swap: What makes the stored elements native, if they are not.
         data_nbytes: Of the array.
+        crc32: Of the header's own bytes.
     """
 
     nbytes: int
@@ -62,6 +64,7 @@ class Header:
     fortran: bool
     swap: Byteswap | None
     data_nbytes: int
+    crc32: int
 
     @property
     def strides(self) -> tuple[int, ...] | None:
@@ -71,9 +74,10 @@ class Header:
         item = self.dtype.bits // 8
         return tuple(item * prod(self.shape[:axis]) for axis in range(len(self.shape)))
 
-    def piece(self, extent: Extent) -> Piece:
-        """The array's data, stored as it is at ``extent``."""
-        return Piece(extent, (self.swap,) if self.swap else ())
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What makes stored elements native."""
+        return (self.swap,) if self.swap else ()
 
 
 def header_length(head: bytes) -> int:
@@ -106,14 +110,14 @@ def _parse(header: bytes) -> Header:
         text = header[start:].decode("utf-8" if header[6] == 3 else "latin-1")
     except UnicodeDecodeError as error:
         raise FormatError(f"npy header is not UTF-8: {error}") from None
-    return _interpret(parse_literal(text), len(header))
+    return _interpret(parse_literal(text), header)
 
 
 # The members of an archive share few headers.
 _parse_small = lru_cache(maxsize=4096)(_parse)
 
 
-def _interpret(fields: Any, nbytes: int) -> Header:
+def _interpret(fields: Any, header: bytes) -> Header:
     """The header from its three fields, everything checked."""
     if not isinstance(fields, dict) or fields.keys() != _KEYS:
         found = sorted(fields)[:8] if isinstance(fields, dict) else type(fields).__name__
@@ -134,7 +138,7 @@ def _interpret(fields: Any, nbytes: int) -> Header:
         raise FormatError(f"npy array of shape {shape} and {item} bytes an element exceeds 64 bits")
     data_nbytes = prod(shape) * item
     both_orders = data_nbytes == 0 or sum(dim != 1 for dim in shape) < 2
-    return Header(nbytes, dtype, shape, fortran and not both_orders, swap, data_nbytes)
+    return Header(len(header), dtype, shape, fortran and not both_orders, swap, data_nbytes, crc32(header))
 
 
 def _element_type(descr: Any) -> tuple[DType, Byteswap | None]:
@@ -219,6 +223,7 @@ def _struct_type(fields: list[Any]) -> np.dtype[Any]:
         raise FormatError(f"malformed fields in npy descr: {error}") from None
 
 
+@lru_cache(maxsize=4096)
 def build_header(dtype: DType, shape: tuple[int, ...]) -> bytes:
     """The header of a C-order array, byte for byte as ``np.save`` of NumPy 2 writes it.
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from weightlift._checksum import crc32, crc32_combine
 from weightlift._dtypes import DType
-from weightlift._layout import Deflate, Extent, Layout, Piece, TensorTable
+from weightlift._layout import KINDS, Deflate, Extent, Layout, Piece, TensorTable
 from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Placements, TensorSpecs
 from weightlift._tree import SINGLE
 from weightlift.errors import FormatError, UnsafeContentError
@@ -39,6 +39,7 @@ __all__ = ["NPZ"]
 _SUFFIX = ".npy"
 _HEADER_READ = 128  # the length of nearly every npy header
 _INFLATE_READ = 1024
+_CRC32 = KINDS.index("crc32")
 _ALIGNMENT = 64
 _PAGE = 4096
 _PAGE_FROM = 1 << 20  # arrays from this size on begin on a page, for direct reads and writes
@@ -59,28 +60,26 @@ class _Rows:
     pieces: dict[int, tuple[Piece, ...]] = field(default_factory=dict)
     strides: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
-    def add(self, name: str, header: Header, header_crc: int, member: Member) -> None:
-        """The row of an array in ``member``."""
+    def add(self, name: str, header: Header, member: Member) -> None:
+        """The row of the array in ``member``."""
         row = len(self.names)
         self.names.append(name)
         self.shapes.append(header.shape)
         self.dtype_index.append(self.dtypes.setdefault(header.dtype, len(self.dtypes)))
-        if header.strides is not None:
+        if header.fortran and header.strides is not None:
             self.strides[row] = header.strides
-        piece = header.piece(Extent(0, member.data + header.nbytes, header.data_nbytes))
+        data = member.data + header.nbytes
         if member.method == DEFLATED:
             inflate = Deflate(member.size, header.nbytes, member.crc32)
-            piece = Piece(Extent(0, member.data, member.stored_size), (inflate, *piece.steps))
+            self.pieces[row] = (Piece(Extent(0, member.data, member.stored_size), (inflate, *header.steps)),)
             self.crc.append((0, 0, 0))
         else:
-            self.crc.append((2, member.crc32, header_crc))
-        if piece.steps:
-            self.pieces[row] = (piece,)
-            self.offset.append(0)
-            self.nbytes.append(0)
-        else:
-            self.offset.append(member.data + header.nbytes)
-            self.nbytes.append(header.data_nbytes)
+            self.crc.append((_CRC32, member.crc32, header.crc32))
+        if header.swap and member.method == STORED:
+            self.pieces[row] = (Piece(Extent(0, data, header.data_nbytes), header.steps),)
+        plain = row not in self.pieces
+        self.offset.append(data if plain else 0)
+        self.nbytes.append(header.data_nbytes if plain else 0)
 
     def table(self) -> TensorTable:
         """The columns."""
@@ -188,58 +187,42 @@ class Npz:
 def _npy_header(window: Window, member: Member) -> bytes:
     """The npy header at the start of a member."""
     try:
-        take = _StoredHead(window, member) if member.method == STORED else _DeflatedHead(window, member)
-        length = header_length(take(HEAD_BYTES))
+        if member.method == STORED:
+            head = window.read(member.data, min(member.size, _HEADER_READ))
+        else:
+            head = _inflate_head(window, member)
+        length = header_length(head)
         if length > member.size:
             raise FormatError(f"npy header of {length} bytes in a zip member of {member.size}")
-        header = take(length)
-        if len(header) < length:
-            raise FormatError(f"npy header cut off after {len(header)} of {length} bytes")
+        if length > len(head) and member.method == STORED:
+            head = window.read(member.data, length)
+        if length > len(head):
+            raise FormatError(f"npy header cut off after {len(head)} of {length} bytes")
     except FormatError as error:
-        error.locate(tensor=_key(member), offset=member.data, end=member.data + member.stored_size)
-        raise
-    return header
+        raise _place(error, member) from None
+    return head[:length]
 
 
-class _StoredHead:
-    """The first bytes of a stored member."""
-
-    def __init__(self, window: Window, member: Member) -> None:
-        self.window = window
-        self.member = member
-
-    def __call__(self, nbytes: int) -> bytes:
-        """The first ``nbytes`` bytes, or all there are."""
-        return self.window.read(self.member.data, min(nbytes, self.member.size))
-
-
-class _DeflatedHead:
-    """The first bytes of a deflated member; inflates no more than it is asked for."""
-
-    def __init__(self, window: Window, member: Member) -> None:
-        self.window = window
-        self.at = member.data
-        self.end = member.data + member.stored_size
-        self.decoder = zlib.decompressobj(-zlib.MAX_WBITS)
-        self.made = b""
-
-    def __call__(self, nbytes: int) -> bytes:
-        """The first ``nbytes`` bytes, or all there are."""
-        # Deflate expands what it cannot compress by far less than this; only empty blocks could need more.
-        limit = self.at + 2 * nbytes + _INFLATE_READ
-        while len(self.made) < nbytes and not self.decoder.eof:
-            waiting = self.decoder.unconsumed_tail
-            if not waiting:
-                size = min(_INFLATE_READ, self.end - self.at)
-                if size == 0 or self.at > limit:
-                    break
-                waiting = self.window.read(self.at, size)
-                self.at += size
-            try:
-                self.made += self.decoder.decompress(waiting, nbytes - len(self.made))
-            except zlib.error as error:
-                raise FormatError(f"malformed deflate stream: {error}") from None
-        return self.made
+def _inflate_head(window: Window, member: Member) -> bytes:
+    """The npy header of a deflated member; inflates no more than that."""
+    at, end = member.data, member.data + member.stored_size
+    decoder = zlib.decompressobj(-zlib.MAX_WBITS)
+    made, wanted = b"", HEAD_BYTES
+    while len(made) < wanted and not decoder.eof:
+        waiting = decoder.unconsumed_tail
+        if not waiting:
+            # Deflate expands what it cannot compress by far less than twice; only empty blocks could need more.
+            if at >= min(end, member.data + 2 * wanted + _INFLATE_READ):
+                break
+            waiting = window.read(at, min(_INFLATE_READ, end - at))
+            at += len(waiting)
+        try:
+            made += decoder.decompress(waiting, wanted - len(made))
+        except zlib.error as error:
+            raise FormatError(f"malformed deflate stream: {error}") from None
+        if len(made) == HEAD_BYTES == wanted:
+            wanted = header_length(made)
+    return made
 
 
 def _layout(name: str, members: Sequence[Member], headers: Mapping[str, bytes], window: Window) -> Layout:
@@ -261,16 +244,16 @@ def _layout(name: str, members: Sequence[Member], headers: Mapping[str, bytes], 
                     f"{parsed.data_nbytes}: {parsed.dtype} of shape {parsed.shape}"
                 )
         except FormatError as error:
-            error.locate(tensor=key, offset=member.data, end=member.data + member.stored_size)
+            _place(error, member)
             sparse = _sparse_format(window, member, len(header))
             if sparse is not None:
                 objects[key] = sparse
             elif isinstance(error, UnsafeContentError):
-                objects[key] = error.locate(path=window.reader.name)
+                objects[key] = error.locate(path=window.reader.name).with_traceback(None)
             else:
                 raise
             continue
-        rows.add(key, parsed, crc32(header), member)
+        rows.add(key, parsed, member)
     extra = {"other_members": others} if others else {}
     return Layout("npz", rows.table(), (name,), objects=objects, extra=extra)
 
@@ -285,6 +268,11 @@ def _sparse_format(window: Window, member: Member, header_size: int) -> str | No
 
 def _key(member: Member) -> str:
     return member.name[: -len(_SUFFIX)]
+
+
+def _place(error: FormatError, member: Member) -> FormatError:
+    error.locate(tensor=_key(member), offset=member.data, end=member.data + member.stored_size)
+    return error
 
 
 # --- writing --------------------------------------------------------------------------------------

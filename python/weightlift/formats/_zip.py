@@ -245,28 +245,27 @@ def _decode_name(raw: bytes, flags: int) -> str:
 
 
 def _zip64_fields(extra: bytes, size: int, stored: int, header: int, disk: int) -> tuple[int, int, int, int]:
-    """The fields that are too large for the entry, from its ZIP64 extra field."""
+    """The fields that are too large for the entry, from its ZIP64 extra field (those as they are, without one)."""
+    body = _extra_field(extra, _ZIP64_EXTRA)
+    if body is None:
+        return size, stored, header, 0 if disk == MAX16 else disk
+    wanted = [size, stored, header].count(MAX32)
+    if len(body) < 8 * wanted + 4 * (disk == MAX16):
+        raise FormatError("zip64 extra field is too short")
+    wide = iter(struct.unpack_from(f"<{wanted}Q", body))
+    size, stored, header = (next(wide) if value == MAX32 else value for value in (size, stored, header))
+    return size, stored, header, int.from_bytes(body[8 * wanted :][:4], "little") if disk == MAX16 else disk
+
+
+def _extra_field(extra: bytes, wanted: int) -> bytes | None:
+    """The body of the first extra field of a kind."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, at)
-        body = extra[at + 4 : at + 4 + length]
-        if kind == _ZIP64_EXTRA:
-            wide = iter([body[i : i + 8] for i in range(0, 24, 8)])
-            values = []
-            used = 0
-            for value in (size, stored, header):
-                if value == MAX32:
-                    value = int.from_bytes(next(wide), "little")
-                    used += 8
-                values.append(value)
-            if disk == MAX16:
-                disk = int.from_bytes(body[used : used + 4], "little")
-                used += 4
-            if used > len(body):
-                raise FormatError("zip64 extra field is too short")
-            return values[0], values[1], values[2], disk
+        if kind == wanted:
+            return extra[at + 4 : at + 4 + length]
         at += 4 + length
-    return size, stored, header, 0 if disk == MAX16 else disk
+    return None
 
 
 # --- local headers --------------------------------------------------------------------------------
@@ -300,13 +299,11 @@ def _locate(window: Window, member: Member) -> None:
     elif method != member.method or (flags ^ member.flags) & _LOCAL_FLAGS:
         problem = "has another method or other flags in its local header"
     else:
-        extra = b""
         if MAX32 in (stored, size):
             extra = window.read(member.header + len(head), extra_size)
             size, stored, _, _ = _zip64_fields(extra, size, stored, 0, 0)
         given, expected = (crc, stored, size), (member.crc32, member.stored_size, member.size)
-        later = bool(flags & FLAG_DESCRIPTOR)
-        if any(a != b and not (later and a in (0, MAX32)) for a, b in zip(given, expected, strict=True)):
+        if given != expected and not (flags & FLAG_DESCRIPTOR and _follows_data(given, expected)):
             problem = f"has CRC-32 and sizes {given} in its local header, {expected} in the directory"
     if problem:
         raise FormatError(f"zip member {member.name!r} {problem}", offset=member.header, end=member.header + len(head))
@@ -317,3 +314,8 @@ def _locate(window: Window, member: Member) -> None:
             offset=member.data,
             end=member.data + member.stored_size,
         )
+
+
+def _follows_data(given: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    """Whether what a local header with a data descriptor gives is right or left open."""
+    return all(a == b or a in (0, MAX32) for a, b in zip(given, expected, strict=True))

@@ -113,8 +113,8 @@ def encode_name(name: str) -> tuple[bytes, int]:
 
 def aligned_extra(member: NewMember, before: int, alignment: int) -> bytes:
     """An extra field after which the data begins ``before`` bytes short of a multiple of ``alignment``."""
-    begin = member.header + len(member.local_header()) + 6 + before
-    padding = -begin % alignment
+    begin = member.header + LOCAL.size + len(member.raw_name) + (20 if member.wide else 0) + 6
+    padding = -(begin + before) % alignment
     return struct.pack("<HHH", _ALIGNMENT_EXTRA, 2 + padding, min(alignment, 64)) + bytes(padding)
 
 
