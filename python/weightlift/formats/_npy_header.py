@@ -35,7 +35,7 @@ _KEYS = {"descr", "fortran_order", "shape"}
 _GROWTH_DIGITS = 21  # NumPy leaves room to rewrite the growing axis as any 64-bit number
 
 _TYPE = re.compile(
-    r"[<>=|]?(?:\?|b1|[iu][1248]|f(?:2|4|8|10|12|16)|c(?:8|16|20|24|32)|(?:[SaUV])[0-9]{1,10}"
+    r"[<>=|]?(?:\?|b1|[iu][1248]|f(?:2|4|8|10|12|16)|c(?:8|16|20|24|32)|[SUV][0-9]{1,10}"
     r"|[Mm]8(?:\[[0-9]{0,9}(?:generic|as|fs|ps|ns|us|ms|s|m|h|D|W|M|Y)\])?)"
 )
 _OBJECT = re.compile(r"[<>=|]?O[48]?")
