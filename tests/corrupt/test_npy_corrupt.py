@@ -65,7 +65,7 @@ def test_flipped_bits_are_an_error_or_an_array(at: int) -> None:
         try:
             array = load(bytes(data))
         except WeightliftError as error:
-            assert error.path == "x.npy"  # noqa: PT017
+            assert error.path == "x.npy"
         else:
             assert array.nbytes == 24
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tests.golden.make_numpy import ARRAYS, described
+
 from weightlift.formats._npy import NPY
 from weightlift.formats._npz import NPZ
 from weightlift.testing import MemoryFiles, read_tensors, write_tensors
@@ -25,6 +25,7 @@ def test_golden_file_loads(name: str) -> None:
     assert {key: described(a) for key, a in read_tensors(layout, files).items()} == EXPECTED[name]
 
 
+@pytest.mark.filterwarnings("ignore:Reading `.npy`")  # of Python 2
 @pytest.mark.parametrize("name", EXPECTED)
 def test_numpy_loads_the_same(name: str) -> None:
     loaded = np.load(FOLDER / name)

@@ -1,4 +1,4 @@
-"""npy and npz files that NumPy 1.23 and 2.4, MXNet 2, JAX and TensorFlow wrote, and malformed ones, against their truth."""
+"""npy and npz files of NumPy 1.23 and 2.4, MXNet 2, JAX and TensorFlow, and malformed ones, against their truth."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tests.conftest import shared_fixtures
+
 from weightlift.errors import FormatError, UnsafeContentError, WeightliftError
 from weightlift.formats._npy import NPY
 from weightlift.formats._npz import NPZ

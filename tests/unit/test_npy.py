@@ -24,6 +24,8 @@ from weightlift.testing import MemoryFiles, read_tensors, write_tensors
 
 Array = np.ndarray[Any, Any]
 
+pytestmark = pytest.mark.filterwarnings("ignore:Stored array in format")  # NumPy, of versions 2 and 3
+
 SIMPLE = [np.dtype(t) for t in ("?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16")]
 NUMPY_ONLY = [
     np.dtype(t)
@@ -37,7 +39,7 @@ STRUCTURED = [
     np.dtype([(("a title", "name"), "<f4"), ("t", "<M8[s]")]),
     np.dtype([("é", "<f4")]),
     np.dtype([("重み", "<f4"), ("b", "S2")]),
-    np.dtype([("it's \"quoted\" \\ and\nbroken\t\x01", "<i4")]),
+    np.dtype([('it\'s "quoted" \\ and\nbroken\t\x01', "<i4")]),
 ]
 ML_DTYPES = [np.dtype(t) for t in (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2, ml_dtypes.int4)]
 
@@ -73,7 +75,7 @@ def random_array(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     """Any bits at all."""
     count = int(np.prod(shape)) * dtype.itemsize
     data = np.random.default_rng(count).integers(0, 256, count, np.uint8)
-    if dtype == bool:
+    if dtype.kind == "b":
         data &= 1
     return np.ndarray(shape, dtype, data.tobytes())
 
@@ -86,7 +88,6 @@ def same(a: Array, b: Array) -> bool:
 # --- against NumPy, both ways ---------------------------------------------------------------------
 @pytest.mark.parametrize("shape", [(), (1,), (5,), (3, 4), (2, 3, 4), (0,), (3, 0, 2), (1,) * 20])
 @pytest.mark.parametrize("dtype", SIMPLE + NUMPY_ONLY + STRUCTURED, ids=str)
-@pytest.mark.filterwarnings("ignore:Stored array in format")
 def test_writes_what_numpy_writes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     array = random_array(dtype, shape)
     data = saved(array)
@@ -149,7 +150,9 @@ def test_big_endian_step_reverses_each_part_of_a_complex_number() -> None:
     assert header.swap == Byteswap(8, 16)
 
 
-@pytest.mark.parametrize("dtype", [">M8[D]", ">m8[s]", ">U3", [("a", ">f4"), ("b", "<f4")], np.dtype(np.longdouble).newbyteorder()])
+@pytest.mark.parametrize(
+    "dtype", [">M8[D]", ">m8[s]", ">U3", [("a", ">f4"), ("b", "<f4")], np.dtype(np.longdouble).newbyteorder()]
+)
 def test_what_only_numpy_knows_keeps_its_byte_order(dtype: Any) -> None:
     array = random_array(np.dtype(dtype), (3,)) if np.dtype(dtype).kind != "U" else np.full(3, "ab", dtype)
     read = load(saved(array))
@@ -182,7 +185,6 @@ def test_every_version_numpy_writes(version: tuple[int, int]) -> None:
     assert np.array_equal(load(stream.getvalue()), np.arange(6.0).reshape(2, 3))
 
 
-@pytest.mark.filterwarnings("ignore:Stored array in format")
 def test_header_longer_than_64_kib_is_version_2() -> None:
     dtype = np.dtype([(f"field_{i:05}", "<f4") for i in range(3000)])
     data = saved(np.zeros(2, dtype))

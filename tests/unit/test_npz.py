@@ -171,7 +171,10 @@ def test_equal_content_gives_equal_files() -> None:
 
 
 def test_big_endian_and_fortran_members() -> None:
-    arrays = {"swap": np.arange(6, dtype=">i4").reshape(2, 3), "both": np.asfortranarray(np.arange(6, dtype=">f8").reshape(2, 3))}
+    arrays = {
+        "swap": np.arange(6, dtype=">i4").reshape(2, 3),
+        "both": np.asfortranarray(np.arange(6, dtype=">f8").reshape(2, 3)),
+    }
     for compressed in (False, True):
         _, tensors = load(saved(arrays, compressed))
         for name, array in arrays.items():
@@ -196,7 +199,10 @@ def test_names_are_those_of_savez(value: Any, names: list[str]) -> None:
     keys, leaves, structure = flatten(value)
     arrays = [np.asarray(leaf) for leaf in leaves]
     specs = TensorSpecs(
-        keys, [from_numpy(a.dtype) for a in arrays], [a.shape for a in arrays], np.array([a.nbytes for a in arrays], np.uint64)
+        keys,
+        [from_numpy(a.dtype) for a in arrays],
+        [a.shape for a in arrays],
+        np.array([a.nbytes for a in arrays], np.uint64),
     )
     packing = NPZ.pack(specs, "x.npz", PackOptions(structure=structure))
     assert specs.names == names
@@ -318,7 +324,10 @@ class Sparse:
 def packed(sizes: list[int]) -> Sparse:
     """An archive of byte arrays of such sizes, headers only."""
     specs = TensorSpecs(
-        [f"t{i}" for i in range(len(sizes))], [DTYPES["uint8"]] * len(sizes), [(n,) for n in sizes], np.array(sizes, np.uint64)
+        [f"t{i}" for i in range(len(sizes))],
+        [DTYPES["uint8"]] * len(sizes),
+        [(n,) for n in sizes],
+        np.array(sizes, np.uint64),
     )
     packing = NPZ.pack(specs, "x.npz", PackOptions())
     (file,) = packing.files
@@ -345,12 +354,14 @@ def test_zip64_only_where_it_must_be(sizes: list[int], wide: bool) -> None:
     file = packed(sizes)
     table = NPZ.read(file, "x.npz").tensors
     assert table.nbytes.tolist() == sizes
-    assert all(offset % (4096 if n >= 1 << 20 else 64) == 0 for offset, n in zip(table.offset.tolist(), sizes, strict=True))
+    assert all(
+        offset % (4096 if n >= 1 << 20 else 64) == 0 for offset, n in zip(table.offset.tolist(), sizes, strict=True)
+    )
     tail = file.read_at(file.size - 42, 42)
     assert (tail.startswith(b"PK\6\7")) == wide or not wide
     found = zipfile.ZipFile(SparseStream(file)).infolist()  # type: ignore[call-overload]
     assert [i.file_size for i in found] == [n + 128 for n in sizes]
-    assert [i.header_offset for i in found] == [a for a in file.literals][:-1]
+    assert [i.header_offset for i in found] == list(file.literals)[:-1]
 
 
 class SparseStream(io.RawIOBase):
@@ -416,7 +427,7 @@ def test_chunks_deflated_in_parallel_are_one_stream(threads: int) -> None:
     assert NPZ.seal(packing, checksums) == {}
     with np.load(io.BytesIO(data)) as read:
         assert_same({name: read[name] for name in read}, arrays)
-    layout, tensors = load(data)
+    _layout, tensors = load(data)
     assert_same(tensors, arrays)
     from weightlift._checksum import crc32, crc32c
 
@@ -426,7 +437,12 @@ def test_chunks_deflated_in_parallel_are_one_stream(threads: int) -> None:
 
 def test_payload_may_come_in_parts_of_a_reused_buffer() -> None:
     array = np.arange(1 << 20, dtype=np.uint32)
-    specs = TensorSpecs(["a", "e", "b"], [DTYPES["uint32"]] * 3, [(1 << 20,), (0,), (1 << 20,)], np.array([4 << 20, 0, 4 << 20], np.uint64))
+    specs = TensorSpecs(
+        ["a", "e", "b"],
+        [DTYPES["uint32"]] * 3,
+        [(1 << 20,), (0,), (1 << 20,)],
+        np.array([4 << 20, 0, 4 << 20], np.uint64),
+    )
     packing = NPZ.pack(specs, "x.npz", PackOptions(compression="deflate"))
     buffer = bytearray(300_000)
 
