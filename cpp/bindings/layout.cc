@@ -79,6 +79,8 @@ py::tuple HeaderColumns(const SafetensorsHeader& header) {
   py::array_t<std::uint32_t> type_index(count);
   py::array_t<std::uint64_t> begin(count);
   py::array_t<std::uint64_t> end(count);
+  py::array_t<std::uint32_t> order(count);
+  std::uint32_t* const order_column = order.mutable_data();
   std::uint32_t* const type_column = type_index.mutable_data();
   std::uint64_t* const begin_column = begin.mutable_data();
   std::uint64_t* const end_column = end.mutable_data();
@@ -97,11 +99,12 @@ py::tuple HeaderColumns(const SafetensorsHeader& header) {
     type_column[i] = *number;
     begin_column[i] = tensor.begin;
     end_column[i] = tensor.end;
+    order_column[tensor.listed] = static_cast<std::uint32_t>(i);
   }
   py::dict metadata;
   for (const auto& [key, value] : header.metadata) metadata[Text(key)] = Text(value);
   return py::make_tuple(names, types, type_index, shapes, begin, end, metadata,
-                        header.table_digest);
+                        header.table_digest, order);
 }
 
 py::tuple ParseSafetensors(const py::bytes& json, std::uint64_t data_size,

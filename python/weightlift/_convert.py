@@ -42,6 +42,7 @@ def convert_source(
     rows = choose_rows(table, names).tolist()
     if names is None:
         refuse_objects(source)
+        rows = rows if layout.order is None else layout.order.tolist()
     new_names = list(rename_keys({table.names[r]: r for r in rows}, rename))
     entries = [table.entry(r) for r in rows]
     specs = TensorSpecs(

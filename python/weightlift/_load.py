@@ -55,6 +55,9 @@ def load_source(
     else:
         arrays = read_arrays(source, rows, dtypes, memory=memory, verify=verify, progress=progress)
     tensors = {source.table.names[r]: a for r, a in zip(rows.tolist(), arrays, strict=True)}
+    if layout.order is not None:
+        listed = [source.table.names[r] for r in layout.order.tolist()]
+        tensors = {n: tensors[n] for n in listed if n in tensors}
     if names is None and rename is None:
         return unflatten(layout.structure, tensors)
     return rename_keys(tensors, rename)

@@ -38,6 +38,7 @@ struct SafetensorsTensor {
   std::uint32_t type;   // index into SafetensorsTypes()
   std::uint64_t begin;  // first byte, relative to the data section
   std::uint64_t end;
+  std::size_t listed;  // its place among the tensors, as the header lists them
 };
 
 // Names and metadata are views of the parsed text, or of `unescaped`: keep the text alive. Movable,

@@ -136,7 +136,7 @@ void HeaderParser::ParseTensor(std::string_view name) {
   if (name.empty()) {
     Fail(ErrorCode::kFormat, "the name of a tensor is empty", {}, scan_.position());
   }
-  SafetensorsTensor tensor{name, header_.dimensions.size(), 0, 0, 0, 0};
+  SafetensorsTensor tensor{name, header_.dimensions.size(), 0, 0, 0, 0, header_.tensors.size()};
   unsigned seen = 0;
   unknown_fields_.clear();
   try {

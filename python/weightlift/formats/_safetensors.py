@@ -150,6 +150,7 @@ class Safetensors:
             else:
                 file = read_file(reader, head)
                 layout = Layout(self.name, file.table, (name,), metadata=file.metadata, damaged=file.damaged)
+                layout.order = file.order
             metadata = dict(layout.metadata)
             layout.structure = _parse_structure(metadata.pop(STRUCTURE_KEY, None))
             layout.metadata = metadata
@@ -218,7 +219,8 @@ class Safetensors:
         """The index, as transformers lays it out."""
         state: _State = packing.state
         shards = [(names.get(f.name, f.name), p) for f, p in zip(packing.files, state.files, strict=True)]
-        weight_map = dict(sorted((state.names[row], shard) for shard, file in shards for row in file.rows))
+        placed = {int(row): shard for shard, file in shards for row in file.rows}
+        weight_map = {state.names[row]: placed[row] for row in sorted(placed)}
         metadata = dict(state.index_metadata)
         if state.checksums:
             sums = {shard: file.checksum(checksums.crc32c) for shard, file in shards if len(file.rows)}

@@ -54,9 +54,10 @@ Rows = npt.NDArray[np.intp]
 # --- reading --------------------------------------------------------------------------------------
 @dataclass
 class File:
-    """One parsed file: its table (all in source 0), and what its metadata said."""
+    """One parsed file: its table (all in source 0), the rows as the header lists them, what its metadata said."""
 
     table: TensorTable
+    order: U32
     metadata: dict[str, str]
     checksum: str | None
     damaged: str | None
@@ -100,7 +101,7 @@ def read_file(reader: Reader, head: bytes) -> File:
         TruncatedError: The file ends before its header or its tensors do.
     """
     text, data = _read_header(reader, head)
-    names, types, type_index, shapes, begin, end, metadata, digest = _core.parse_safetensors(
+    names, types, type_index, shapes, begin, end, metadata, digest, order = _core.parse_safetensors(
         text, reader.size - data, reader.name
     )
     table = TensorTable(
@@ -114,7 +115,7 @@ def read_file(reader: Reader, head: bytes) -> File:
     )
     checksum = metadata.pop(CHECKSUM_KEY, None)
     damaged = None if checksum is None else _fill_checksums(table, checksum, digest)
-    return File(table, metadata, checksum, damaged)
+    return File(table, order, metadata, checksum, damaged)
 
 
 def _fill_checksums(table: TensorTable, text: str, digest: int) -> str | None:
@@ -165,12 +166,14 @@ def plan_file(specs: TensorSpecs, rows: Rows, metadata: Mapping[str, str]) -> Pl
     """
     dtypes = stored_dtypes(specs)
     names, shapes = specs.names, specs.shapes
-    by_name = np.array(sorted(rows.tolist(), key=names.__getitem__), np.intp)
-    # Descending item size keeps every tensor aligned to its items. Empty ones come first: that is where data
+    # The header lists tensors in the caller's order; a load gives that order back. Their data lie by descending
+    # item size, which keeps every tensor aligned to its items. Empty ones come first, by name: that is where data
     # order (begin, end, name) puts what begins at 0 and ends there.
-    bits = np.fromiter((dtypes[i].bits for i in by_name), np.int64, len(by_name))
-    rank = np.where(specs.nbytes[by_name] == 0, -(1 << 40), -bits)
-    rows = by_name[np.argsort(rank, kind="stable")]
+    listed = rows
+    empty = specs.nbytes[rows] == 0
+    bits = np.fromiter((dtypes[i].bits for i in rows), np.int64, len(rows))
+    first = sorted(rows[empty].tolist(), key=names.__getitem__)
+    rows = np.concatenate([np.array(first, np.intp), rows[~empty][np.argsort(-bits[~empty], kind="stable")]])
     sizes = specs.nbytes[rows]
     end = np.cumsum(sizes, dtype=np.uint64)
     begin = end - sizes
@@ -180,14 +183,17 @@ def plan_file(specs: TensorSpecs, rows: Rows, metadata: Mapping[str, str]) -> Pl
     items = []
     if metadata:
         items.append('"__metadata__":' + json.dumps(metadata, separators=(",", ":"), ensure_ascii=False))
-    for row, first, last in zip(rows.tolist(), begin.tolist(), end.tolist(), strict=True):
+    place = np.empty(len(specs), np.intp)
+    place[rows] = np.arange(len(rows))
+    spans = zip(begin[place[listed]].tolist(), end[place[listed]].tolist(), strict=True)
+    for row, (low, high) in zip(listed.tolist(), spans, strict=True):
         shape = shapes[row]
         shape_text = shape_texts.get(shape)
         if shape_text is None:
             shape_text = shape_texts[shape] = ",".join(map(str, shape))
         items.append(
             f'{encode_basestring(names[row])}:{{"dtype":"{SPELLING[dtypes[row].name]}",'
-            f'"shape":[{shape_text}],"data_offsets":[{first},{last}]}}'
+            f'"shape":[{shape_text}],"data_offsets":[{low},{high}]}}'
         )
     try:
         text = ("{" + ",".join(items) + "}").encode("utf-8")
@@ -201,6 +207,6 @@ def plan_file(specs: TensorSpecs, rows: Rows, metadata: Mapping[str, str]) -> Pl
             f"the header takes {len(text)} bytes, the format allows {MAX_HEADER}; use shard_size="
         )
     # Reading our own header back gives the digest, and checks sizes against shapes before anything is written.
-    digest = _core.parse_safetensors(text, payload, "the header to be written")[-1]
+    digest = _core.parse_safetensors(text, payload, "the header to be written")[7]
     header = len(text).to_bytes(8, "little") + text
     return PlannedFile(header, rows, begin + np.uint64(len(header)), len(header) + payload, digest)

@@ -64,10 +64,12 @@ def read_index(files: Files, reader: Reader) -> Layout:
         reasons.insert(0, "the index does not belong to these shards, or was changed")
     for key in DERIVED:
         metadata.pop(key, None)
+    table = _concatenate(tables)
     return Layout(
         "safetensors",
-        _concatenate(tables),
+        table,
         tuple(shards),
+        order=np.fromiter((table.index(name) for name in weight_map), np.uint32, len(weight_map)),
         metadata={**_common([f.metadata for f in parsed]), **metadata},
         damaged="; ".join(reasons) or None,
     )
