@@ -168,7 +168,9 @@ py::list MakeArrays(py::object base, const Column<std::uint64_t>& offsets,
 }  // namespace
 
 void BindMemory(py::module_& m) {
-  py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool")
+  py::class_<BufferPool, std::shared_ptr<BufferPool>>(
+      m, "BufferPool",
+      "Keeps released load memory, up to ``max_bytes``, for the next load: give it as ``memory=``.")
       .def(py::init<std::uint64_t>(), py::arg("max_bytes"))
       .def_property_readonly("held_bytes", &BufferPool::held_bytes)
       .def("clear", &BufferPool::Clear, py::call_guard<py::gil_scoped_release>());

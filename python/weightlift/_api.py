@@ -289,9 +289,9 @@ def quantize(array: Any, dtype: str) -> tuple[Array, float | None, float | None]
 
     Example:
         >>> import numpy as np, weightlift as wl
-        >>> q, scale, low = wl.quantize(np.array([0.0, 1.0, 2.55], "f4"), "uint8")
-        >>> q.tolist(), round(scale, 6), low
-        ([0, 100, 255], 0.01, 0.0)
+        >>> q, scale, low = wl.quantize(np.array([-1.0, 0.0, 1.55], "f4"), "uint8")
+        >>> q.tolist(), round(scale, 6), round(low, 6)
+        ([0, 100, 255], 0.01, -1.0)
     """
     source = np.ascontiguousarray(as_array(array))
     if source.dtype != np.float32:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import isfinite, prod
 from typing import Any
 
-from weightlift._core import crc32c
+from weightlift._checksum import crc32c
 from weightlift._dtypes import DTYPES, STRING, DType
 from weightlift._layout import AffineDecode, Cast, Step
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError

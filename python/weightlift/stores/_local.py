@@ -51,8 +51,8 @@ class LocalStore:
     def path(self, relative: str) -> str:
         """The path of a relative name, checked; the manifest's own name is taken as it is."""
         if relative == self._manifest:
-            return os.path.join(self.root, relative)
-        path = os.path.join(self.root, check_relative(relative))
+            return self._join(relative)
+        path = self._join(check_relative(relative))
         if self._allowed is None:
             roots = {os.path.realpath(self.root)}
             if self._manifest is not None:
@@ -61,6 +61,11 @@ class LocalStore:
         if not os.path.realpath(path).startswith(self._allowed):
             raise UnsafeContentError(f"{relative!r} is a link out of the directory {self.root}; refused", path=path)
         return path
+
+    def _join(self, relative: str) -> str:
+        """As a person would write it: no ``./`` in front of what is in the working directory."""
+        root = str(self.root)
+        return relative if root == "." else os.path.join(root, relative)
 
     def open(self, relative: str) -> _core.FileReader:
         """A reader; NotFoundError names the file."""
