@@ -1,5 +1,6 @@
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <optional>
@@ -165,6 +166,45 @@ py::list MakeArrays(py::object base, const Column<std::uint64_t>& offsets,
   return arrays;
 }
 
+// Whether two arrays at one address show the same elements.
+bool SameView(const py::array& a, const py::array& b) {
+  if (a.ndim() != b.ndim() || a.itemsize() != b.itemsize()) return false;
+  return std::equal(a.shape(), a.shape() + a.ndim(), b.shape()) &&
+         std::equal(a.strides(), a.strides() + a.ndim(), b.strides()) &&
+         (a.dtype().is(b.dtype()) || a.dtype().equal(b.dtype()));
+}
+
+// Groups of positions, each of two or more arrays that are one memory. Sorting by address leaves few
+// pairs to look at closely.
+std::vector<std::vector<std::size_t>> SharedMemory(const std::vector<py::array>& arrays) {
+  std::vector<std::pair<const void*, std::size_t>> places;
+  places.reserve(arrays.size());
+  for (std::size_t i = 0; i < arrays.size(); ++i) {
+    if (arrays[i].size() > 0) places.emplace_back(arrays[i].data(), i);
+  }
+  std::ranges::sort(places);
+  std::vector<std::vector<std::size_t>> groups;
+  for (std::size_t begin = 0; begin < places.size();) {
+    std::size_t end = begin + 1;
+    while (end < places.size() && places[end].first == places[begin].first) ++end;
+    std::vector<bool> taken(end - begin, false);
+    for (std::size_t i = begin; end - begin > 1 && i < end; ++i) {
+      if (taken[i - begin]) continue;
+      std::vector<std::size_t> group{places[i].second};
+      for (std::size_t j = i + 1; j < end; ++j) {
+        if (!taken[j - begin] && SameView(arrays[places[i].second], arrays[places[j].second])) {
+          taken[j - begin] = true;
+          group.push_back(places[j].second);
+        }
+      }
+      if (group.size() > 1) groups.push_back(std::move(group));
+    }
+    begin = end;
+  }
+  std::ranges::sort(groups);
+  return groups;
+}
+
 }  // namespace
 
 void BindMemory(py::module_& m) {
@@ -190,6 +230,8 @@ void BindMemory(py::module_& m) {
       .def_buffer(
           [](MappedFile& file) { return InfoOf(file.bytes().data(), file.bytes().size(), true); });
 
+  m.def("shared_memory", &SharedMemory, py::arg("arrays"),
+        "Groups of positions whose arrays are one and the same memory.");
   m.def("make_arrays", &MakeArrays, py::arg("base"), py::arg("offsets"), py::arg("dtypes"),
         py::arg("dtype_index"), py::arg("shapes"), py::arg("fortran") = py::none(),
         py::arg("writeable") = true);

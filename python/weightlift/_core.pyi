@@ -85,6 +85,9 @@ def make_arrays(
     order. Bounds are checked.
     """
 
+def shared_memory(arrays: Sequence[Array]) -> list[list[int]]:
+    """Groups of positions whose arrays are the same memory, seen the same way (shape, strides, type)."""
+
 # --- files ----------------------------------------------------------------------------------------
 class Reader:
     @property

@@ -54,9 +54,11 @@ def load_source(
         arrays = _into_caller(source, rows, dtypes, out, rename, verify, progress)
     else:
         arrays = read_arrays(source, rows, dtypes, memory=memory, verify=verify, progress=progress)
-    tensors = {source.table.names[r]: a for r, a in zip(rows.tolist(), arrays, strict=True)}
+    stored = source.table.names
+    chosen = stored if len(rows) == len(stored) else [stored[r] for r in rows.tolist()]
+    tensors = dict(zip(chosen, arrays, strict=True))
     if layout.order is not None:
-        listed = [source.table.names[r] for r in layout.order.tolist()]
+        listed = [stored[r] for r in layout.order.tolist()]
         tensors = {n: tensors[n] for n in listed if n in tensors}
     if names is None and rename is None:
         return unflatten(layout.structure, tensors)
@@ -176,9 +178,11 @@ def _wrap(
 ) -> list[Array]:
     """Arrays over the filled buffers; strings have no place in them."""
     table = source.table
+    if len(buffers) == 1 and STRING not in table.dtypes:
+        return arrays_over(buffers[0], table, rows, dest, dtypes, writeable=True)
     texts = [k for k, r in enumerate(rows.tolist()) if table.dtype(r) == STRING] if STRING in table.dtypes else []
     fixed = np.delete(np.arange(len(rows)), texts) if texts else np.arange(len(rows))
-    if len(buffers) == 1 and len(rows) != 1 or (len(buffers) == 1 and not texts):
+    if len(buffers) == 1:
         made = arrays_over(buffers[0], table, rows[fixed], dest[fixed], dtypes, writeable=True)
     else:
         made = [

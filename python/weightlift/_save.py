@@ -189,12 +189,7 @@ def stored_parts(job: Job, row: int) -> Iterator[Array]:
 
 def _shared(names: Sequence[str], arrays: Sequence[Array]) -> tuple[tuple[str, ...], ...]:
     """Groups of names that are one and the same memory."""
-    groups: dict[tuple[Any, ...], list[str]] = {}
-    for name, array in zip(names, arrays, strict=True):
-        if array.nbytes:
-            key = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.num)
-            groups.setdefault(key, []).append(name)
-    return tuple(tuple(g) for g in groups.values() if len(g) > 1)
+    return tuple(tuple(names[i] for i in group) for group in _core.shared_memory(arrays))
 
 
 # --- writing --------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from weightlift.errors import FormatError, UnsupportedFeatureError
 
 __all__ = ["SINGLE", "flatten", "is_leaf", "unflatten"]
@@ -34,8 +36,10 @@ def flatten(obj: Any) -> tuple[list[str], list[Any], Any]:
     """
     if is_leaf(obj):
         return [SINGLE], [obj], SINGLE
-    if isinstance(obj, Mapping) and all(type(k) is str and k for k in obj) and all(map(is_leaf, obj.values())):
-        return list(obj), list(obj.values()), None
+    if isinstance(obj, Mapping) and all(type(k) is str and k for k in obj):
+        values = list(obj.values())
+        if all(type(v) is np.ndarray or is_leaf(v) for v in values):
+            return list(obj), values, None
     leaves: dict[str, Any] = {}
     structure = _flatten(obj, (), leaves)
     return list(leaves), list(leaves.values()), structure

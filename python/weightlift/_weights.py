@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from types import TracebackType
 from typing import Any
 
@@ -48,7 +48,7 @@ class Weights(Mapping[str, "TensorView"]):
         self.memory = memory
         self._verify = verify
         self._single = 0
-        self._views: dict[int, Array] | None = None
+        self._views: list[Array] | None = None
         self._maps: dict[int, _core.MappedFile] = {}
         self.format = source.layout.format
         self.metadata = source.layout.metadata
@@ -66,6 +66,14 @@ class Weights(Mapping[str, "TensorView"]):
     def __len__(self) -> int:
         """How many tensors."""
         return len(self.source.table)
+
+    def values(self) -> ValuesView[TensorView]:
+        """The views, in file order."""
+        return _Values(self)
+
+    def items(self) -> ItemsView[str, TensorView]:
+        """(name, view), in file order."""
+        return _Items(self)
 
     def __contains__(self, name: object) -> bool:
         """Whether there is such a tensor."""
@@ -101,7 +109,7 @@ class Weights(Mapping[str, "TensorView"]):
         rows = choose_rows(table, names)
         if self.memory == "map" and names is None:
             made = self._all_views()
-            return {n: made[i] for i, n in enumerate(table.names)}
+            return dict(zip(table.names, made, strict=True))
         arrays = read_arrays(self.source, rows, {}, memory=self.memory, verify=self._verify)
         return {table.names[r]: a for r, a in zip(rows.tolist(), arrays, strict=True)}
 
@@ -126,11 +134,10 @@ class Weights(Mapping[str, "TensorView"]):
         return f"<Weights {self.url}: {len(self)} tensors, {self.nbytes} bytes, {self.format}>"
 
     # --- reading ---
-    def _all_views(self) -> dict[int, Array]:
+    def _all_views(self) -> list[Array]:
         if self._views is None:
             rows = np.arange(len(self), dtype=np.uint32)
-            arrays = read_arrays(self.source, rows, {}, memory="map", verify=self._verify)
-            self._views = dict(enumerate(arrays))
+            self._views = read_arrays(self.source, rows, {}, memory="map", verify=self._verify)
         return self._views
 
     def read(self, row: int) -> Array:
@@ -165,6 +172,26 @@ class Weights(Mapping[str, "TensorView"]):
         reader = self.source.readers()[int(table.source[row])]
         reader.read_into(int(table.offset[row]) + begin * count, result.reshape(-1).view(np.uint8))
         return result
+
+
+class _Values(ValuesView["TensorView"]):
+    """Views made one after another, without looking names up."""
+
+    _mapping: Weights
+
+    def __iter__(self) -> Iterator[TensorView]:
+        weights = self._mapping
+        return (TensorView(weights, row) for row in range(len(weights)))
+
+
+class _Items(ItemsView[str, "TensorView"]):
+    """Likewise, with their names."""
+
+    _mapping: Weights
+
+    def __iter__(self) -> Iterator[tuple[str, TensorView]]:
+        weights = self._mapping
+        return ((name, TensorView(weights, row)) for row, name in enumerate(weights.source.table.names))
 
 
 class TensorView:
@@ -256,7 +283,8 @@ class TensorView:
         """The elements ``key`` picks; slices and integers of the first axis read only their rows."""
         weights, row = self._weights, self._row
         if key is Ellipsis:
-            return weights.read(row)
+            views = weights._views
+            return views[row] if views is not None else weights.read(row)
         table = weights.source.table
         mapped = weights.memory == "map" and row not in table.pieces
         if mapped or row in table.pieces or row in table.strides or not self.shape:
