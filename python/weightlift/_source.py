@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from weightlift import _sidecar
+from weightlift._json import impostor
 from weightlift._layout import U32, Layout, TensorTable
 from weightlift._plan import OpenFiles
 from weightlift._urls import local_path
@@ -91,21 +92,14 @@ def _sniff(reader: Any, path: str) -> Format:
     for candidate in FORMATS:
         if candidate.sniff(head, reader.size):
             return candidate
+    found = impostor(head)
+    if found is not None:
+        raise FormatError(f"not a weights file: it is {found}", path=path)
     suffixed = by_suffix(path)
     if suffixed is not None:
         return suffixed
-    raise FormatError(f"unknown format: the file begins with {head[:16]!r}; {_looks_like(head)}", path=path)
-
-
-def _looks_like(head: bytes) -> str:
-    text = head.lstrip().lower()
-    if not head:
-        return "it is empty"
-    if text.startswith((b"<!doctype", b"<html")):
-        return "it is an HTML page: a download went wrong"
-    if text.startswith(b"version https://git-lfs"):
-        return "it is a git-LFS pointer: run 'git lfs pull'"
-    return f"name it with format= (known are {', '.join(f.name for f in FORMATS)})"
+    known = ", ".join(f.name for f in FORMATS)
+    raise FormatError(f"unknown format: the file begins with {head[:16]!r}; name it with format= (known are {known})", path=path)
 
 
 def choose_rows(table: TensorTable, names: Names) -> U32:
