@@ -311,6 +311,11 @@ def test_overlapping_fields_are_refused_by_name() -> None:
         write_tensors(NPY, {"union": np.zeros(2, dtype)}, "x.npy")
 
 
+def test_elements_of_no_bytes_are_refused_by_name() -> None:
+    with pytest.raises(UnsupportedFeatureError, match=r"nothing .npy elements of no bytes"):
+        write_tensors(NPY, {"nothing": np.zeros(3, "V0")}, "x.npy")
+
+
 def test_objects_are_refused_and_say_what_to_do() -> None:
     data = saved(np.array([{"a": 1}], object))
     with pytest.raises(UnsafeContentError, match=r"Python objects.*\.npz or \.safetensors"):

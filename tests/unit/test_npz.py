@@ -1,4 +1,4 @@
-"""The npz format against NumPy and Python's zipfile, both ways."""
+"""The npz format against NumPy and Python's zipfile, both ways (what deflates is in test_npz_deflate.py)."""
 
 from __future__ import annotations
 
@@ -401,86 +401,6 @@ def test_more_than_65535_members() -> None:
         data[offset : offset + len(literal)] = literal
     assert len(zipfile.ZipFile(io.BytesIO(data)).namelist()) == len(names)
     assert NPZ.read(MemoryFiles({"x.npz": bytes(data)}), "x.npz").tensors.names == names
-
-
-# --- deflate --------------------------------------------------------------------------------------
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_chunks_deflated_in_parallel_are_one_stream(threads: int) -> None:
-    rng = np.random.default_rng(3)
-    arrays = {
-        "noise": rng.integers(0, 256, 5_000_001, np.uint8),
-        "zeros": np.zeros(3 << 20, np.uint8),
-        "words": rng.integers(0, 50, 1 << 19).astype("f4"),
-        "exact": np.zeros((1 << 20) - 128, np.uint8),
-        "empty": np.zeros(0),
-        "one": np.ones(1),
-    }
-    specs = TensorSpecs(
-        list(arrays), [from_numpy(a.dtype) for a in arrays.values()], [a.shape for a in arrays.values()],
-        np.array([a.nbytes for a in arrays.values()], np.uint64),
-    )  # fmt: skip
-    packing = NPZ.pack(specs, "x.npz", PackOptions(compression="deflate"))
-    parts: list[bytes] = []
-    checksums = NPZ.compress(packing, enumerate(arrays.values()), parts.append, threads=threads)
-    data = b"".join(parts)
-    assert len(data) <= packing.files[0].nbytes
-    assert NPZ.seal(packing, checksums) == {}
-    with np.load(io.BytesIO(data)) as read:
-        assert_same({name: read[name] for name in read}, arrays)
-    _layout, tensors = load(data)
-    assert_same(tensors, arrays)
-    from weightlift._checksum import crc32, crc32c
-
-    for i, array in enumerate(arrays.values()):
-        assert (checksums.crc32c[i], checksums.crc32[i]) == (crc32c(array.tobytes()), crc32(array.tobytes()))
-
-
-def test_payload_may_come_in_parts_of_a_reused_buffer() -> None:
-    array = np.arange(1 << 20, dtype=np.uint32)
-    specs = TensorSpecs(
-        ["a", "e", "b"],
-        [DTYPES["uint32"]] * 3,
-        [(1 << 20,), (0,), (1 << 20,)],
-        np.array([4 << 20, 0, 4 << 20], np.uint64),
-    )
-    packing = NPZ.pack(specs, "x.npz", PackOptions(compression="deflate"))
-    buffer = bytearray(300_000)
-
-    def parts() -> Any:
-        data = array.tobytes()
-        for row in (0, 2):
-            for at in range(0, len(data), len(buffer)):
-                piece = data[at : at + len(buffer)]
-                buffer[: len(piece)] = piece
-                yield row, memoryview(buffer)[: len(piece)]
-                buffer[:] = bytes(len(buffer))
-
-    written: list[bytes] = []
-    NPZ.compress(packing, parts(), written.append)
-    assert_same(load(b"".join(written))[1], {"a": array, "e": array[:0], "b": array})
-
-
-@pytest.mark.parametrize("payload", [[], [(0, b"123")], [(0, b"12345")], [(1, b"1234")], [(0, b"1234"), (0, b"5")]])
-def test_payload_that_is_not_what_was_promised(payload: list[tuple[int, bytes]]) -> None:
-    specs = TensorSpecs(["a"], [DTYPES["uint8"]], [(4,)], np.array([4], np.uint64))
-    packing = NPZ.pack(specs, "x.npz", PackOptions(compression="deflate"))
-    with pytest.raises(FormatError, match="payload has too"):
-        NPZ.compress(packing, payload, lambda data: None)
-
-
-def test_failing_sink_stops_the_workers() -> None:
-    specs = TensorSpecs(["a"], [DTYPES["uint8"]], [(50 << 20,)], np.array([50 << 20], np.uint64))
-    packing = NPZ.pack(specs, "x.npz", PackOptions(compression="deflate"))
-    taken = []
-
-    def sink(data: bytes) -> None:
-        taken.append(len(data))
-        if len(taken) == 3:
-            raise OSError("no space left")
-
-    with pytest.raises(OSError, match="no space left"):
-        NPZ.compress(packing, [(0, np.zeros(50 << 20, np.uint8))], sink, threads=2)
-    assert len(taken) == 3
 
 
 # --- refusals -------------------------------------------------------------------------------------

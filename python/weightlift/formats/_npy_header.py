@@ -230,6 +230,8 @@ def build_header(dtype: DType, shape: tuple[int, ...]) -> bytes:
     Types that NumPy does not know (ml_dtypes) become raw bytes (``<V2``), packed ones ``|u1`` with the shape
     of their bytes.
     """
+    if dtype.bits == 0:
+        raise UnsupportedFeatureError(f"npy elements of no bytes are not read back: {dtype}")
     shape = tuple(int(dim) for dim in array_shape(dtype, shape))
     text = f"{{'descr': {_descr(dtype)!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
     if shape:
