@@ -54,7 +54,7 @@ CORE_USERS = {
 }
 """The only modules that import the compiled core, and why."""
 
-TOP_LEVEL_LIBRARIES = {"numpy": "", "ml_dtypes": "", "click": "cli", "rich": "cli"}
+TOP_LEVEL_LIBRARIES = {"numpy": "", "ml_dtypes": "", "click": "cli", "rich": "cli", "pytest": "testing"}
 """Libraries that may be imported when a module is, and the part of the package that may ("" is any).
 
 Every other library is imported inside the function that needs it.

@@ -73,9 +73,9 @@ def test_flipped_bits_are_an_error_or_an_array(at: int) -> None:
 @pytest.mark.parametrize(
     ("head", "match"),
     [
-        (b"", "not npy"),
-        (b"<!DOCTYPE html><html><title>404 Not Found</title></html>", "not npy: begins with b'<!DOCT'"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "not npy: begins with b'versio'"),
+        (b"", "it is an empty file"),
+        (b"<!DOCTYPE html><html><title>404 Not Found</title></html>", "it is an HTML or XML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"\x93NUMPX\1\0", "not npy"),
         (MAGIC, "cut off after 6 bytes"),
         (MAGIC + b"\2\0\1\0\0", "cut off after 11 bytes"),

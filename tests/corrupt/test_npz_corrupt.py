@@ -52,7 +52,7 @@ def load(data: bytes) -> Arrays:
 
 
 def ours(compression: str | None = None) -> bytes:
-    return write_tensors(NPZ, ARRAYS, "x.npz", PackOptions(compression=compression))["x.npz"]
+    return write_tensors(NPZ, ARRAYS, "x.npz", PackOptions(compression=compression)).files["x.npz"]
 
 
 def numpys(save: Callable[..., None]) -> bytes:

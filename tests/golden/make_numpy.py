@@ -80,7 +80,9 @@ def with_sizes_after_data() -> bytes:
 def files() -> dict[str, tuple[bytes, Mapping[str, Array]]]:
     """Content and arrays of every golden file."""
     f32 = ARRAYS["f32"]
-    ours = {c: write_tensors(NPZ, ARRAYS, "x.npz", PackOptions(compression=c))["x.npz"] for c in (None, "deflate")}
+    ours = {
+        c: write_tensors(NPZ, ARRAYS, "x.npz", PackOptions(compression=c)).files["x.npz"] for c in (None, "deflate")
+    }
     return {
         "c_order.npy": (saved(f32), {"tensor": f32}),
         "fortran_big_endian.npy": (saved(np.asfortranarray(f32.astype(">f4"))), {"tensor": f32}),

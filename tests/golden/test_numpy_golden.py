@@ -34,7 +34,7 @@ def test_numpy_loads_the_same(name: str) -> None:
 
 
 def test_what_we_write_has_not_changed() -> None:
-    assert write_tensors(NPZ, ARRAYS, "x.npz")["x.npz"] == (FOLDER / "weightlift.npz").read_bytes()
+    assert write_tensors(NPZ, ARRAYS, "x.npz").files["x.npz"] == (FOLDER / "weightlift.npz").read_bytes()
 
 
 def test_every_golden_file_is_described() -> None:

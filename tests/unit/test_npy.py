@@ -62,7 +62,7 @@ def load(data: bytes, *, verify: bool = True) -> Array:
 
 def write(array: Array) -> bytes:
     """What our writer writes."""
-    return write_tensors(NPY, {SINGLE: array}, "x.npy", PackOptions(structure=SINGLE))["x.npy"]
+    return write_tensors(NPY, {SINGLE: array}, "x.npy", PackOptions(structure=SINGLE)).files["x.npy"]
 
 
 def header_file(text: str, data: bytes = b"", version: int = 1) -> bytes:

@@ -45,7 +45,7 @@ def load(data: bytes) -> tuple[Layout, dict[str, Array]]:
 
 def write(arrays: dict[str, Array], compression: str | None = None, structure: Any = None) -> bytes:
     """What our writer writes."""
-    return write_tensors(NPZ, arrays, "x.npz", PackOptions(compression=compression, structure=structure))["x.npz"]
+    return write_tensors(NPZ, arrays, "x.npz", PackOptions(compression=compression, structure=structure)).files["x.npz"]
 
 
 def saved(arrays: dict[str, Array], compressed: bool = False) -> bytes:

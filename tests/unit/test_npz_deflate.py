@@ -63,7 +63,7 @@ def test_chunks_deflated_in_parallel_are_one_stream(threads: int) -> None:
 
 
 def test_payload_may_come_in_parts_of_a_reused_buffer() -> None:
-    array = np.arange(1 << 20, dtype=np.uint32)
+    array = np.arange(600_000, dtype=np.uint32)
     arrays = {"a": array, "e": array[:0], "b": array}
     buffer = bytearray(300_000)
 

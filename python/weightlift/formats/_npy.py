@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from weightlift._json import impostor
 from weightlift._layout import Extent, Layout, Piece, TensorEntry, TensorTable
 from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Placements, TensorSpecs
 from weightlift._tree import SINGLE
@@ -122,6 +123,9 @@ def check_options(format_name: str, options: PackOptions, *, compressions: Seque
 
 def _read_header(reader: Reader) -> Header:
     head = reader.read_at(0, min(reader.size, _FIRST_READ))
+    found = impostor(head)
+    if found is not None:
+        raise FormatError(f"not an npy file: it is {found}", offset=0)
     length = 0
     try:
         length = header_length(head[:HEAD_BYTES])

@@ -20,6 +20,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from weightlift._json import impostor
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
 from weightlift.formats._window import Window
 from weightlift.protocols import Reader
@@ -49,6 +50,7 @@ _FLAG_PATCH = 0x0020
 _LOCAL_FLAGS = _FLAG_ENCRYPTED | _FLAG_PATCH | FLAG_DESCRIPTOR | FLAG_UTF8  # must be the same in both places
 MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
 _MAX_DIRECTORY = 1 << 28
+_HEAD = 4096
 _MAX_RATIO = 1032  # deflate cannot make more of one byte
 _ZIP64_EXTRA = 0x0001
 _UNIX, _TYPE_MASK, _SYMLINK = 3, 0o170000, 0o120000
@@ -111,7 +113,7 @@ def _read_end(reader: Reader) -> _End:
     tail_size = min(size, MAX16 + END.size)
     tail_at = size - tail_size
     tail = reader.read_at(tail_at, tail_size)
-    at = tail_at + _find_end(tail, size)
+    at = tail_at + _find_end(tail, reader)
     disk, entries_disk, here, count, dir_size, dir_at, _ = END.unpack_from(tail, at - tail_at)[1:]
     dir_end = at
     if at >= LOCATOR.size:
@@ -139,8 +141,9 @@ def _read_end(reader: Reader) -> _End:
     return _End(count, dir_at, dir_size)
 
 
-def _find_end(tail: bytes, size: int) -> int:
+def _find_end(tail: bytes, reader: Reader) -> int:
     """Where in ``tail`` the end record begins: the only one whose comment reaches the end of the file."""
+    size = reader.size
     found = []
     at = tail.rfind(END_MAGIC)
     while at >= 0:
@@ -148,7 +151,9 @@ def _find_end(tail: bytes, size: int) -> int:
             found.append(at)
         at = tail.rfind(END_MAGIC, 0, at + len(END_MAGIC) - 1)
     if not found:
-        raise FormatError("not a zip archive, or cut off: no end record", offset=max(0, size - len(tail)), end=size)
+        instead = impostor(reader.read_at(0, min(_HEAD, size)))
+        reason = "no end record; is the file cut off?" if instead is None else f"it is {instead}"
+        raise FormatError(f"not a zip archive: {reason}", offset=size - len(tail), end=size)
     if len(found) > 1:
         raise FormatError("ambiguous zip archive: several end records", offset=size - len(tail) + found[-1], end=size)
     return found[0]

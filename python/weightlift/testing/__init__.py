@@ -1,10 +1,27 @@
 """For those who write a format or a store: test suites to subclass, and plain reference implementations.
 
-The suites need pytest; see ``FormatContract`` for an example of use. Nothing here is needed to use Weightlift.
+Needs pytest. Nothing here is needed to use Weightlift.
+
+    from weightlift.testing import FormatContract
+
+    class TestMyFormat(FormatContract):
+        format = MyFormat()
 """
 
 from __future__ import annotations
 
-from weightlift.testing._reference import MemoryFiles, MemoryReader, read_tensors, write_tensors
+import pytest
 
-__all__ = ["MemoryFiles", "MemoryReader", "read_tensors", "write_tensors"]
+pytest.register_assert_rewrite("weightlift.testing._format_contract", "weightlift.testing._store_contract")
+
+from weightlift.testing._format_contract import FormatContract  # noqa: E402
+from weightlift.testing._reference import (  # noqa: E402
+    MemoryFiles,
+    MemoryReader,
+    Written,
+    read_tensors,
+    write_tensors,
+)
+from weightlift.testing._store_contract import StoreContract  # noqa: E402
+
+__all__ = ["FormatContract", "MemoryFiles", "MemoryReader", "StoreContract", "Written", "read_tensors", "write_tensors"]

@@ -6,13 +6,14 @@ No threads, no ranges, everything in memory, one tensor after another. Slow and 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from weightlift._checksum import crc32, crc32c
-from weightlift._dtypes import array_shape, byte_size, from_name, from_numpy
+from weightlift._dtypes import STRING, array_shape, byte_size, from_name, from_numpy
 from weightlift._inflate import inflate
 from weightlift._layout import (
     AffineDecode,
@@ -20,6 +21,7 @@ from weightlift._layout import (
     Cast,
     Deflate,
     Extent,
+    Fill,
     Inline,
     Layout,
     Piece,
@@ -31,7 +33,7 @@ from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
 from weightlift.errors import ChecksumError, FormatError, NotFoundError, TruncatedError
 from weightlift.protocols import Files, Format, Reader
 
-__all__ = ["MemoryFiles", "MemoryReader", "read_tensors", "write_tensors"]
+__all__ = ["MemoryFiles", "MemoryReader", "Written", "read_tensors", "write_tensors"]
 
 Array = npt.NDArray[Any]
 
@@ -116,10 +118,11 @@ def _read_tensor(entry: TensorEntry, readers: list[Reader], verify: bool) -> Arr
 
 
 def _stored_bytes(piece: Piece, readers: list[Reader]) -> bytes:
-    where = piece.where
-    if isinstance(where, Extent):
-        return readers[where.source].read_at(where.offset, where.nbytes)
-    return where.data if isinstance(where, Inline) else bytes([where.value]) * where.nbytes
+    if isinstance(piece.where, Inline):
+        return piece.where.data
+    if isinstance(piece.where, Fill):
+        return bytes([piece.where.value]) * piece.where.nbytes
+    return b"".join(readers[e.source].read_at(e.offset, e.nbytes) for e in piece.extents)
 
 
 def _decode(piece: Piece, stored: bytes, readers: list[Reader], verify: bool) -> Any:
@@ -165,10 +168,31 @@ def _convert(step: Step, data: bytes) -> bytes:
 
 
 # --- writing --------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Written:
+    """A save: what was planned, and the files it made.
+
+    Attributes:
+        name: The file to read.
+        files: Content by relative name; there is no sidecar.
+        specs: As the format left them.
+        packing: The plan.
+        stored: Each tensor's stored bytes.
+        checksums: Of them.
+    """
+
+    name: str
+    files: Mapping[str, bytes]
+    specs: TensorSpecs
+    packing: Packing
+    stored: list[bytes]
+    checksums: Checksums
+
+
 def write_tensors(
     format: Format, tensors: Mapping[str, Array], name: str, options: PackOptions | None = None
-) -> dict[str, bytes]:
-    """The files that saving ``tensors`` as ``name`` makes, by relative name (without a sidecar).
+) -> Written:
+    """Save ``tensors`` as ``name``, in memory.
 
     Arrays of objects are arrays of bytes (strings). No quantisation.
     """
@@ -176,7 +200,7 @@ def write_tensors(
     stored = [_serialise(array) for array in tensors.values()]
     specs = TensorSpecs(
         list(tensors),
-        [from_name("uint8") if a.dtype.hasobject else from_numpy(a.dtype) for a in tensors.values()],
+        [STRING if a.dtype.hasobject else from_numpy(a.dtype) for a in tensors.values()],
         [array.shape for array in tensors.values()],
         np.array([len(data) for data in stored], np.uint64),
         strings=strings,
@@ -192,8 +216,11 @@ def write_tensors(
     if packing.compressed:
         parts: list[bytes] = []
         format.compress(packing, enumerate(stored), parts.append)  # type: ignore[attr-defined]
-        return {name: b"".join(parts)}
-    return _assemble(format, packing, stored, checksums)
+        files = {packing.files[0].name: b"".join(parts)}
+    else:
+        files = _assemble(format, packing, stored, checksums)
+    main = packing.files[0].name if packing.manifest is None else packing.manifest.name
+    return Written(main, files, specs, packing, stored, checksums)
 
 
 def _serialise(array: Array) -> bytes:

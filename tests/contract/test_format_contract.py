@@ -1,0 +1,84 @@
+"""Every format of the library keeps the promises of ``weightlift.testing.FormatContract``."""
+
+from __future__ import annotations
+
+import pytest
+
+from weightlift.formats import FORMATS, by_name, by_suffix
+from weightlift.protocols import Format
+from weightlift.testing import FormatContract, write_tensors
+
+
+class TestNpy(FormatContract):
+    format = by_name("npy")
+    single = True
+
+
+class TestNpz(FormatContract):
+    format = by_name("npz")
+
+
+class TestSafetensors(FormatContract):
+    format = by_name("safetensors")
+
+
+class TestSafetensorsIndex(FormatContract):
+    format = by_name("safetensors")
+    file_name = "x.safetensors.index.json"
+
+
+class TestTfjs(FormatContract):
+    format = by_name("tfjs")
+    file_name = "model.json"
+
+
+SUITES = [TestNpy, TestNpz, TestSafetensors, TestSafetensorsIndex, TestTfjs]
+
+
+def test_every_format_has_a_suite() -> None:
+    assert {suite.format.name for suite in SUITES} == {fmt.name for fmt in FORMATS}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("other", FORMATS, ids=lambda f: f.name)
+def test_formats_do_not_claim_each_others_files(suite: type[FormatContract], other: Format) -> None:
+    contract = suite()
+    written = contract.write(contract.sample())
+    data = written.files[written.name]
+    assert other.sniff(data[:4096], len(data)) == (other.name == contract.format.name)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_suffixes_find_their_format(suite: type[FormatContract]) -> None:
+    contract = suite()
+    assert by_suffix(contract.target()) is contract.format
+    assert by_suffix(contract.target().upper()) is contract.format
+
+
+def test_the_contract_catches_a_format_that_breaks_it() -> None:
+    """A suite that cannot fail is no suite."""
+
+    class Careless:
+        """npy that drops the last byte and never checks anything."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(by_name("npy"), name)
+
+        def sniff(self, head: bytes, size: int) -> bool:
+            return True
+
+        def seal(self, packing: object, checksums: object) -> dict[int, list[tuple[int, bytes]]]:
+            return {0: [(130, b"\0")]}
+
+    class Suite(FormatContract):
+        format = Careless()  # type: ignore[assignment]
+        single = True
+
+    suite = Suite()
+    assert write_tensors(suite.format, suite.sample(), "x.npy", suite.options()).files
+    with pytest.raises(AssertionError):
+        suite.test_patches_change_literals_only()
+    with pytest.raises(AssertionError):
+        suite.test_what_was_saved_comes_back((7,))
+    with pytest.raises(AssertionError):
+        suite.test_sniff_takes_no_other(b"")
