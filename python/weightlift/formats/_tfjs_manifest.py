@@ -263,7 +263,8 @@ def _kind(value: Any) -> str:
 def _record(document: Mapping[str, Any]) -> Record:
     raw = document.get(RECORD)
     if RECORD not in document:
-        return Record()
+        near = next((k for k in document if _one_letter_apart(k, RECORD)), None)
+        return Record() if near is None else Record(damaged=f"the key {RECORD!r} has become {near!r}")
     if not isinstance(raw, dict) or type(raw.get("version")) is not int:
         raise FormatError(f"{RECORD!r} is not an object with a version")
     if raw["version"] != VERSION:
@@ -283,6 +284,11 @@ def _record(document: Mapping[str, Any]) -> Record:
     if not isinstance(dtypes, dict) or not all(isinstance(v, str) for v in dtypes.values()):
         raise FormatError(f"{RECORD!r}: 'dtypes' is not a table of dtype names")
     return Record({k: int(v, 16) for k, v in checks.items()}, dtypes, raw.get("structure"), damaged)
+
+
+def _one_letter_apart(a: str, b: str) -> bool:
+    """A damaged key must not pass for a file that never had checksums."""
+    return len(a) == len(b) and sum(x != y for x, y in zip(a, b, strict=True)) == 1
 
 
 def _digest(document: Mapping[str, Any]) -> str:
