@@ -4,6 +4,7 @@ source scripts/lib.sh
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 export CTEST_PARALLEL_LEVEL=2 CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-2}
+export WEIGHTLIFT_NODE=$PWD/build/node # where tests/interop/setup_node.sh puts TensorFlow.js
 readonly SKIPPED=77
 readonly VENV_PYTHON=.venv/bin/python
 readonly SMOKE_PYTHONS=(3.10 3.13)
