@@ -139,20 +139,24 @@ stage_fuzz() {
   done
 }
 
-# The sdist, built in isolation and installed on the oldest and the newest Python that we promise.
+# The sdist, built in isolation and installed on the oldest and the newest Python that we promise; on the oldest
+# with the oldest libraries, too.
 stage_smoke() {
   "$VENV_PYTHON" -m pip install -q build
   "$VENV_PYTHON" -m build --sdist --outdir build/ci/dist
-  local version python missing=()
+  local version python venv libraries missing=()
   for version in "${SMOKE_PYTHONS[@]}"; do
     if ! python=$(python_of "$version"); then
       missing+=("$version")
       continue
     fi
-    echo "-- Python $version"
-    "$python" -m venv --clear "build/ci/venv-$version"
-    "build/ci/venv-$version/bin/python" -m pip install -q build/ci/dist/weightlift-*.tar.gz 'click>=8.1' 'rich>=13' pytest
-    "build/ci/venv-$version/bin/python" -m pytest -q --junitxml="build/ci/junit/smoke-$version.xml" tests/smoke
+    libraries=()
+    [[ $version == "${SMOKE_PYTHONS[0]}" ]] && libraries=('numpy==1.23.*' 'ml_dtypes==0.5.0')
+    venv=build/ci/venv-$version
+    "$python" -m venv --clear "$venv"
+    "$venv/bin/python" -m pip install -q build/ci/dist/weightlift-*.tar.gz 'click>=8.1' 'rich>=13' pytest "${libraries[@]}"
+    echo "-- Python $version with $("$venv/bin/python" -m pip list 2>/dev/null | grep -E '^(numpy|ml.dtypes) ' | xargs)"
+    "$venv/bin/python" -m pytest -q --junitxml="build/ci/junit/smoke-$version.xml" tests/smoke
   done
   if ((${#missing[@]} == ${#SMOKE_PYTHONS[@]})); then skip "no Python ${missing[*]} on this machine"; fi
   ((${#missing[@]} == 0)) || echo "not here, so not tested: Python ${missing[*]}"
