@@ -64,7 +64,8 @@ class Skip(Exception):
 
 def _cpu() -> float:
     return sum(
-        u.ru_utime + u.ru_stime for u in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+        u.ru_utime + u.ru_stime
+        for u in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
     )
 
 
@@ -175,7 +176,9 @@ def table(title: str, rows: Sequence[Row], nbytes: int, *, unit: str = "GB/s", c
     groups = list(dict.fromkeys(r.case.group for r in rows))
     records = []
     print(f"\n{title}")
-    header = f"  {'case':44} {'ms':>9} {unit:>8} {'CPU s/GiB':>10} {'peak MiB':>9} {'/peer':>7} {'/roof':>7}  guarantees"
+    header = (
+        f"  {'case':44} {'ms':>9} {unit:>8} {'CPU s/GiB':>10} {'peak MiB':>9} {'/peer':>7} {'/roof':>7}  guarantees"
+    )
     print(header)
     for group in groups:
         mine = [r for r in rows if r.case.group == group]

@@ -203,11 +203,21 @@ def main() -> None:
     best = min(owned, key=lambda r: r.median).case.name if owned else ""
     records += [
         claim("views of 81 tensors, ms", views.median * 1e3, 2.0, at_most=True),
-        claim("owned verified, of the roofline", ratio(rows, "weightlift.load", "roofline: 2 x pread, huge pages"), 0.85),
-        claim("owned verified, x safetensors.numpy", ratio(rows, "weightlift.load", "safetensors.numpy.load_file"), 3.2),
+        claim(
+            "owned verified, of the roofline", ratio(rows, "weightlift.load", "roofline: 2 x pread, huge pages"), 0.85
+        ),
+        claim(
+            "owned verified, x safetensors.numpy", ratio(rows, "weightlift.load", "safetensors.numpy.load_file"), 3.2
+        ),
         claim(f"owned verified, x best unverified peer ({best})", ratio(rows, "weightlift.load", best), 1.4),
-        claim("into out=, of the hot roofline", ratio(rows, "weightlift.load(out=)", "roofline: 2 x pread, reused"), 0.8),
-        claim("pooled, of the hot roofline", ratio(rows, "weightlift.load(memory=BufferPool)", "roofline: 2 x pread, reused"), 0.8),
+        claim(
+            "into out=, of the hot roofline", ratio(rows, "weightlift.load(out=)", "roofline: 2 x pread, reused"), 0.8
+        ),
+        claim(
+            "pooled, of the hot roofline",
+            ratio(rows, "weightlift.load(memory=BufferPool)", "roofline: 2 x pread, reused"),
+            0.8,
+        ),
     ]
     finish(args, "load_local", records)
 

@@ -118,14 +118,29 @@ def main() -> None:
 
             path = Path(directory) / "many.safetensors"
             wl.save(many(count), path)
-            assert all(np.array_equal(a, b) for a, b in zip(wl.load(path).values(), wl.load(path, verify=False).values(), strict=True))
+            assert all(
+                np.array_equal(a, b)
+                for a, b in zip(wl.load(path).values(), wl.load(path, verify=False).values(), strict=True)
+            )
             params = {"path": str(path), "count": count}
             rows = measure("many_tensors", CASES, params, args.rounds, warmup=args.warmup)
         records += table(f"{count} tensors of 4 KiB", rows, count * 4096)
         by = {r.case.name: r for r in rows}
-        records.append(claim(f"{count}: open and touch, us a tensor", by["weightlift.open"].median / count * 1e6, 2.0, at_most=True))
-        records.append(claim(f"{count}: load, x safetensors", ratio(rows, "weightlift.load", "safetensors.numpy.load_file"), 2.0))
-        records.append(claim(f"{count}: save, x safetensors", ratio(rows, "weightlift.save(durable=False)", "safetensors.numpy.save_file"), 2.0))
+        records.append(
+            claim(
+                f"{count}: open and touch, us a tensor", by["weightlift.open"].median / count * 1e6, 2.0, at_most=True
+            )
+        )
+        records.append(
+            claim(f"{count}: load, x safetensors", ratio(rows, "weightlift.load", "safetensors.numpy.load_file"), 2.0)
+        )
+        records.append(
+            claim(
+                f"{count}: save, x safetensors",
+                ratio(rows, "weightlift.save(durable=False)", "safetensors.numpy.save_file"),
+                2.0,
+            )
+        )
         for ours, theirs in (
             ("weightlift.load", "torch.load"), ("weightlift.load", "np.load (npz)"),
             ("weightlift.save(durable=False)", "torch.save"), ("weightlift.save(durable=False)", "np.savez"),

@@ -78,7 +78,10 @@ def dcp_save(params: dict[str, Any]) -> Any:
 
     tensors = {k: torch.from_numpy(v) for k, v in llama(params["size"]).items()}
     path = str(Path(params["directory"]) / "dcp")
-    return lambda: dcp.save(tensors, storage_writer=dcp.FileSystemWriter(path, sync_files=True, overwrite=True), no_dist=True) and None
+    return lambda: (
+        dcp.save(tensors, storage_writer=dcp.FileSystemWriter(path, sync_files=True, overwrite=True), no_dist=True)
+        and None
+    )
 
 
 def savez(params: dict[str, Any]) -> Any:
@@ -92,7 +95,9 @@ def tofile(params: dict[str, Any]) -> Any:
 
 
 def roofline_direct(params: dict[str, Any]) -> Any:
-    return roofline("roofline_write", f"{params['directory']}/roof", str(params["nbytes"]), "--direct", "--fsync", "--threads", "2")
+    return roofline(
+        "roofline_write", f"{params['directory']}/roof", str(params["nbytes"]), "--direct", "--fsync", "--threads", "2"
+    )
 
 
 def roofline_buffered(params: dict[str, Any]) -> Any:
@@ -111,7 +116,11 @@ def main() -> None:
     mine = next(r for r in rows if r.case.name == "weightlift.save")
     cpu = sorted(mine.cpu)[len(mine.cpu) // 2] / (nbytes / 2**30)
     records += [
-        claim("durable, of the direct-write roofline", ratio(rows, "weightlift.save", "roofline: 2 x O_DIRECT 8 MiB"), 0.95),
+        claim(
+            "durable, of the direct-write roofline",
+            ratio(rows, "weightlift.save", "roofline: 2 x O_DIRECT 8 MiB"),
+            0.95,
+        ),
         claim("durable, CPU s/GiB", cpu, 0.25, at_most=True),
         claim(f"durable, x best durable peer ({best})", ratio(rows, "weightlift.save", best), 1.4),
         claim("durable, x safetensors + fsync", ratio(rows, "weightlift.save", "safetensors.numpy + fsync"), 2.0),
