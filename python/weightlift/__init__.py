@@ -1,5 +1,6 @@
 """Weightlift: save and load model weights; any format, any storage, at the speed of the hardware, verified."""
 
+from weightlift import aio
 from weightlift._api import cast, convert, crc32c, dequantize, diff, load, open, quantize, save, verify
 from weightlift._plan import BufferPool
 from weightlift._weights import TensorView, Weights
@@ -56,6 +57,7 @@ __all__ = [
     "VerifyReport",
     "WeightliftError",
     "Weights",
+    "aio",
     "cast",
     "convert",
     "crc32c",

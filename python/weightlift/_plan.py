@@ -7,7 +7,6 @@ lane (deflate, strings) and small constants are filled in here, in threads, stra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -355,6 +354,8 @@ def _decode(
             run(job)
             done.add(stored_nbytes(job.piece))
         return strings
+    from concurrent.futures import ThreadPoolExecutor  # milliseconds that only this lane pays
+
     with ThreadPoolExecutor(min(len(jobs), _core.pool_threads()), "weightlift-decode") as pool:
         futures = [pool.submit(run, job) for job in jobs]
         try:

@@ -1,0 +1,124 @@
+"""The public functions, awaitable: the work runs in a thread, and cancelling the task cancels the work.
+
+Example:
+    >>> import asyncio, numpy as np, weightlift as wl
+    >>> async def main():
+    ...     await wl.aio.save({"w": np.ones(3)}, "a.safetensors")
+    ...     return (await wl.aio.load("a.safetensors"))["w"].sum()
+    >>> float(asyncio.run(main()))
+    3.0
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from weightlift import _api
+from weightlift._weights import Weights
+from weightlift.types import DiffReport, SaveResult, VerifyReport
+
+__all__ = ["convert", "diff", "load", "open", "save", "verify"]
+
+T = TypeVar("T")
+Path = str | os.PathLike[str]
+
+
+class _Cancelled(Exception):
+    """Raised from the progress callback of work that nobody waits for any more."""
+
+
+async def _run(function: Callable[..., T], *args: Any, progress: Any = None, **options: Any) -> T:
+    import asyncio  # tens of milliseconds that only awaiting callers pay
+
+    stop = threading.Event()
+
+    def watch(done: int, total: int) -> None:
+        if stop.is_set():
+            raise _Cancelled
+        if progress is not None:
+            progress(done, total)
+
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args, progress=watch, **options))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        stop.set()
+        # Buffers and files belong to the thread until it has stopped.
+        await asyncio.gather(work, return_exceptions=True)
+        raise
+
+
+async def save(obj: Any, url: Path, **options: Any) -> SaveResult:
+    """:func:`weightlift.save`, awaitable; ``progress`` is called in the worker thread.
+
+    Example:
+        >>> import asyncio, numpy as np, weightlift as wl
+        >>> asyncio.run(wl.aio.save(np.ones(2), "two.npy")).tensors
+        1
+    """
+    return await _run(_api.save, obj, url, **options)
+
+
+async def load(url: Path, **options: Any) -> Any:
+    """:func:`weightlift.load`, awaitable.
+
+    Example:
+        >>> import asyncio, numpy as np, weightlift as wl
+        >>> _ = wl.save(np.ones(2), "two.npy")
+        >>> asyncio.run(wl.aio.load("two.npy")).tolist()
+        [1.0, 1.0]
+    """
+    return await _run(_api.load, url, **options)
+
+
+async def open(url: Path, **options: Any) -> Weights:
+    """:func:`weightlift.open`, awaitable: reads the header in a thread.
+
+    Example:
+        >>> import asyncio, numpy as np, weightlift as wl
+        >>> _ = wl.save({"w": np.ones(2)}, "w.npz")
+        >>> len(asyncio.run(wl.aio.open("w.npz")))
+        1
+    """
+    import asyncio
+
+    return await asyncio.to_thread(_api.open, url, **options)
+
+
+async def convert(source: Path, target: Path, **options: Any) -> SaveResult:
+    """:func:`weightlift.convert`, awaitable.
+
+    Example:
+        >>> import asyncio, numpy as np, weightlift as wl
+        >>> _ = wl.save({"w": np.ones(2)}, "w.npz")
+        >>> asyncio.run(wl.aio.convert("w.npz", "w.safetensors")).format
+        'safetensors'
+    """
+    return await _run(_api.convert, source, target, **options)
+
+
+async def verify(url: Path, **options: Any) -> VerifyReport:
+    """:func:`weightlift.verify`, awaitable.
+
+    Example:
+        >>> import asyncio, numpy as np, weightlift as wl
+        >>> _ = wl.save(np.ones(2), "two.npy")
+        >>> asyncio.run(wl.aio.verify("two.npy")).ok
+        True
+    """
+    return await _run(_api.verify, url, **options)
+
+
+async def diff(a: Path, b: Path, **options: Any) -> DiffReport:
+    """:func:`weightlift.diff`, awaitable.
+
+    Example:
+        >>> import asyncio, numpy as np, weightlift as wl
+        >>> _ = wl.save(np.ones(2), "two.npy")
+        >>> asyncio.run(wl.aio.diff("two.npy", "two.npy")).same
+        True
+    """
+    return await _run(_api.diff, a, b, **options)
