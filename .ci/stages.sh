@@ -14,10 +14,15 @@ STAGES=(
   system install lint peers torch test isa asan tsan clang portable fuzz smoke bench
 )
 
+# note TEXT: shown beside the stage in the final table.
+note() {
+  printf '%s' "$1" >"build/ci/note-$STAGE"
+  echo "$1"
+}
+
 # skip REASON: ends the stage as skipped.
 skip() {
-  printf '%s' "$1" >"build/ci/skip-$STAGE"
-  echo "skipped: $1"
+  note "$1"
   exit "$SKIPPED"
 }
 
@@ -159,7 +164,7 @@ stage_smoke() {
     "$venv/bin/python" -m pytest -q --junitxml="build/ci/junit/smoke-$version.xml" tests/smoke
   done
   if ((${#missing[@]} == ${#SMOKE_PYTHONS[@]})); then skip "no Python ${missing[*]} on this machine"; fi
-  ((${#missing[@]} == 0)) || echo "not here, so not tested: Python ${missing[*]}"
+  if ((${#missing[@]})); then note "not on this machine, so not tested: Python ${missing[*]}"; fi
 }
 
 # python_of VERSION: prints an interpreter of that version, if there is one.
