@@ -56,6 +56,8 @@ def loads(data: bytes, *, what: str, max_bytes: int, max_depth: int = 100) -> An
     """
     if len(data) > max_bytes:
         raise UnsafeContentError(f"{what} has {len(data)} bytes; at most {max_bytes} are accepted")
+    if not data:
+        raise FormatError(f"{what} is empty")
     found = impostor(data[:4096])
     if found is not None:
         raise FormatError(f"{what} is not JSON: it is {found}", offset=0)

@@ -55,7 +55,7 @@ def test_other_bytes_are_refused_with_the_right_error(data):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "empty file"),
+        (b"", "is empty"),
         (b" \n", "not valid JSON"),
         (b'{"a":1,"a":2}', "'a' is there twice"),
         (b'[{"b":{"a":1,"a":1}}]', "'a' is there twice"),
