@@ -241,7 +241,8 @@ def parse_safetensors(
 
     Returns names, the distinct dtype names (safetensors spelling), dtype_index, shapes, begin and end
     offsets (relative to the data section), ``__metadata__``, the CRC-32C digest of the table (see
-    docs/formats/safetensors.md) and the rows in the order in which the header lists them. Tensors come in data order. FormatError for anything else.
+    docs/formats/safetensors.md) and the rows in the order in which the header lists them. Tensors come in data
+    order. FormatError for anything else.
     """
 
 def safetensors_types() -> list[tuple[str, str]]:

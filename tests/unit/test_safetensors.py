@@ -129,7 +129,7 @@ def test_shards_hold_everything_once(tensors: dict[str, Array], shard_size: int)
     if len(contents) > 1:
         index = json.loads(contents["m.safetensors.index.json"])
         assert index["metadata"]["total_size"] == sum(a.nbytes for a in tensors.values())
-        assert list(index["weight_map"]) == sorted(tensors)
+        assert list(index["weight_map"]) == list(tensors)
 
 
 @pytest.mark.parametrize("dtype", HELD, ids=str)
@@ -162,19 +162,27 @@ def pack(tensors: Mapping[str, Array], name: str = "m.safetensors", **options: A
     return write_tensors(SAFETENSORS, tensors, name, PackOptions(**options))
 
 
-def test_order_is_metadata_then_item_size_then_name() -> None:
+def test_header_is_in_the_callers_order_and_data_by_item_size() -> None:
     tensors = {
         "b": np.zeros(3, "u1"), "a": np.zeros(1, "f4"), "d": np.zeros(1, "c8"),
         "c": np.zeros(2, "f8"), "e": np.zeros(0, "i2"),
     }  # fmt: skip
     file = pack(tensors, metadata={"format": "pt"})["m.safetensors"]
     header = header_of(file)
-    assert list(header) == ["__metadata__", "e", "c", "d", "a", "b"]
+    assert list(header) == ["__metadata__", *tensors]
     assert list(header["__metadata__"]) == ["weightlift.crc32c", "format"]
-    at = 8 + int.from_bytes(file[:8], "little")
-    for name, entry in header.items():
-        if name != "__metadata__":
-            assert (at + entry["data_offsets"][0]) % tensors[name].itemsize == 0
+    begin = {name: entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"}
+    assert begin == {"e": 0, "d": 0, "c": 8, "a": 24, "b": 28}
+    data = 8 + int.from_bytes(file[:8], "little")
+    assert all((data + at) % tensors[name].itemsize == 0 for name, at in begin.items())
+
+
+@given(tensors=st.dictionaries(names, arrays(NUMPY_ONLY), max_size=8), shard_size=st.none() | st.integers(1, 600))
+def test_the_callers_order_comes_back(tensors: dict[str, Array], shard_size: int | None) -> None:
+    contents = pack(tensors, shard_size=shard_size)
+    layout = SAFETENSORS.read(MemoryFiles(contents), "m.safetensors")
+    rows = range(len(layout.tensors)) if layout.order is None else layout.order
+    assert [layout.tensors.names[row] for row in rows] == list(tensors)
 
 
 @pytest.mark.parametrize(("nbytes", "alignment"), [((1 << 20) - 1, 8), (1 << 20, 4096)])
@@ -188,7 +196,7 @@ def test_data_begins_where_direct_io_can(nbytes: int, alignment: int) -> None:
 
 
 def test_without_checksums_the_header_is_the_librarys() -> None:
-    tensors = {"w": np.arange(6, dtype="f4").reshape(2, 3), "b": np.arange(3, dtype="f2"), 'é\n"': np.ones((), "f8")}
+    tensors = {'é\n"': np.ones((), "f8"), "w": np.arange(6, dtype="f4").reshape(2, 3), "b": np.arange(3, dtype="f2")}
     for metadata in ({}, {"format": "pt"}):
         ours = pack(tensors, checksums=False, metadata=metadata)["m.safetensors"]
         assert ours == safetensors.numpy.save(tensors, metadata or None)

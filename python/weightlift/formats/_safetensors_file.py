@@ -169,24 +169,21 @@ def plan_file(specs: TensorSpecs, rows: Rows, metadata: Mapping[str, str]) -> Pl
     # The header lists tensors in the caller's order; a load gives that order back. Their data lie by descending
     # item size, which keeps every tensor aligned to its items. Empty ones come first, by name: that is where data
     # order (begin, end, name) puts what begins at 0 and ends there.
-    listed = rows
-    empty = specs.nbytes[rows] == 0
-    bits = np.fromiter((dtypes[i].bits for i in rows), np.int64, len(rows))
-    first = sorted(rows[empty].tolist(), key=names.__getitem__)
-    rows = np.concatenate([np.array(first, np.intp), rows[~empty][np.argsort(-bits[~empty], kind="stable")]])
     sizes = specs.nbytes[rows]
-    end = np.cumsum(sizes, dtype=np.uint64)
+    bits = np.fromiter((dtypes[i].bits for i in rows.tolist()), np.int64, len(rows))
+    filled, empty = np.flatnonzero(sizes), np.flatnonzero(sizes == 0)
+    by_name = sorted(empty.tolist(), key=lambda i: names[rows[i]])
+    order = np.concatenate([np.array(by_name, np.intp), filled[np.argsort(-bits[filled], kind="stable")]])
+    end = np.empty(len(rows), np.uint64)
+    end[order] = np.cumsum(sizes[order], dtype=np.uint64)
     begin = end - sizes
-    payload = int(end[-1]) if len(end) else 0
+    payload = int(sizes.sum())
 
     shape_texts: dict[tuple[int, ...], str] = {}
     items = []
     if metadata:
         items.append('"__metadata__":' + json.dumps(metadata, separators=(",", ":"), ensure_ascii=False))
-    place = np.empty(len(specs), np.intp)
-    place[rows] = np.arange(len(rows))
-    spans = zip(begin[place[listed]].tolist(), end[place[listed]].tolist(), strict=True)
-    for row, (low, high) in zip(listed.tolist(), spans, strict=True):
+    for row, low, high in zip(rows.tolist(), begin.tolist(), end.tolist(), strict=True):
         shape = shapes[row]
         shape_text = shape_texts.get(shape)
         if shape_text is None:
@@ -209,4 +206,4 @@ def plan_file(specs: TensorSpecs, rows: Rows, metadata: Mapping[str, str]) -> Pl
     # Reading our own header back gives the digest, and checks sizes against shapes before anything is written.
     digest = _core.parse_safetensors(text, payload, "the header to be written")[7]
     header = len(text).to_bytes(8, "little") + text
-    return PlannedFile(header, rows, begin + np.uint64(len(header)), len(header) + payload, digest)
+    return PlannedFile(header, rows[order], begin[order] + np.uint64(len(header)), len(header) + payload, digest)
