@@ -26,7 +26,7 @@ struct RunOptions {
   bool on_calling_thread = false;
   // Called on the calling thread, without locks, about every 50 ms while tasks run. May throw to
   // cancel: no further task starts, those that run are waited for, then the exception goes on.
-  std::function<void()> tick;
+  std::function<void()> tick{};
 };
 
 // How many distinct values `worker` can take under these options: the size for per-worker scratch.
