@@ -8,8 +8,8 @@
 #include <exception>
 #include <functional>
 
-// The exit status that `body` returned in the child, or 128 + the signal that ended it, or 99 when it
-// threw. The child leaves without destructors or exit handlers.
+// The exit status that `body` returned in the child, or 128 + the signal that ended it, or 99 when
+// it threw. The child leaves without destructors or exit handlers.
 inline int RunInChild(const std::function<int()>& body) {
   const pid_t child = fork();
   if (child == 0) {

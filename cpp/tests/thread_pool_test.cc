@@ -51,14 +51,14 @@ TEST(NothingToDo) {
 }
 
 TEST(WorkersAreExclusiveAndInRange) {
-  // A counter a worker that only one task at a time may touch: a race is a finding of TSan, and a lost
-  // update shows in the sum.
+  // A counter a worker that only one task at a time may touch: a race is a finding of TSan, and a
+  // lost update shows in the sum.
   const RunOptions options{.threads = 4};
   std::array<int, 4> counters{};
   CHECK_EQ(TaskThreads(options), 4);
   RunTasks(
-      20000,
-      [&](std::size_t, int worker) { ++counters[static_cast<std::size_t>(worker)]; }, options);
+      20000, [&](std::size_t, int worker) { ++counters[static_cast<std::size_t>(worker)]; },
+      options);
   CHECK_EQ(counters[0] + counters[1] + counters[2] + counters[3], 20000);
 }
 
@@ -76,30 +76,28 @@ TEST(TasksStartInAscendingOrder) {
 TEST(RunsInParallel) {
   // Each task waits for the other: one thread alone would never end.
   std::atomic<int> arrived{0};
-  RunTasks(
-      2,
-      [&](std::size_t, int) {
-        ++arrived;
-        while (arrived.load() < 2) std::this_thread::sleep_for(1ms);
-      },
-      {.threads = 2});
+  RunTasks(2,
+           [&](std::size_t, int) {
+             ++arrived;
+             while (arrived.load() < 2) std::this_thread::sleep_for(1ms);
+           },
+           {.threads = 2});
   CHECK_EQ(arrived.load(), 2);
 }
 
 TEST(LowestIndexWinsWhateverTheTiming) {
   for (int round = 0; round < 20; ++round) {
     std::atomic<int> ran_before_three{0};
-    const std::string outcome = Outcome(
-        100,
-        [&](std::size_t i, int) {
-          if (i < 3) ++ran_before_three;
-          if (i == 3) {
-            std::this_thread::sleep_for(2ms);
-            throw std::runtime_error("3");
-          }
-          if (i > 3) throw std::runtime_error(std::to_string(i));
-        },
-        {.threads = 4});
+    const std::string outcome = Outcome(100,
+                                        [&](std::size_t i, int) {
+                                          if (i < 3) ++ran_before_three;
+                                          if (i == 3) {
+                                            std::this_thread::sleep_for(2ms);
+                                            throw std::runtime_error("3");
+                                          }
+                                          if (i > 3) throw std::runtime_error(std::to_string(i));
+                                        },
+                                        {.threads = 4});
     CHECK_EQ(outcome, std::string("3"));
     CHECK_EQ(ran_before_three.load(), 3);
   }
@@ -107,14 +105,13 @@ TEST(LowestIndexWinsWhateverTheTiming) {
 
 TEST(AnErrorStopsWhatHasNotStarted) {
   std::atomic<int> started{0};
-  const std::string outcome = Outcome(
-      100000,
-      [&](std::size_t i, int) {
-        ++started;
-        if (i == 0) throw std::runtime_error("first");
-        std::this_thread::sleep_for(1ms);
-      },
-      {.threads = 2});
+  const std::string outcome = Outcome(100000,
+                                      [&](std::size_t i, int) {
+                                        ++started;
+                                        if (i == 0) throw std::runtime_error("first");
+                                        std::this_thread::sleep_for(1ms);
+                                      },
+                                      {.threads = 2});
   CHECK_EQ(outcome, std::string("first"));
   CHECK(started.load() < 1000);
 }
@@ -129,13 +126,12 @@ TEST(ThePoolWorksAfterAnError) {
 TEST(TicksOnTheCallingThreadWhileTasksRun) {
   const std::thread::id caller = std::this_thread::get_id();
   int ticks = 0;
-  RunTasks(
-      4, [](std::size_t, int) { std::this_thread::sleep_for(150ms); },
-      {.threads = 2, .tick = [&] {
-         ++ticks;
-         CHECK(std::this_thread::get_id() == caller);
-       }});
-  CHECK(ticks >= 2);   // 300 ms of work, a tick each 50 ms, on a machine that may be busy
+  RunTasks(4, [](std::size_t, int) { std::this_thread::sleep_for(150ms); },
+           {.threads = 2, .tick = [&] {
+              ++ticks;
+              CHECK(std::this_thread::get_id() == caller);
+            }});
+  CHECK(ticks >= 2);  // 300 ms of work, a tick each 50 ms, on a machine that may be busy
   CHECK(ticks <= 40);
 }
 
@@ -143,15 +139,15 @@ TEST(TickCancels) {
   std::atomic<int> running{0};
   std::atomic<int> started{0};
   const auto begin = std::chrono::steady_clock::now();
-  const std::string outcome = Outcome(
-      100000,
-      [&](std::size_t, int) {
-        ++running;
-        ++started;
-        std::this_thread::sleep_for(5ms);
-        --running;
-      },
-      {.threads = 2, .tick = [] { throw std::runtime_error("stop"); }});
+  const std::string outcome =
+      Outcome(100000,
+              [&](std::size_t, int) {
+                ++running;
+                ++started;
+                std::this_thread::sleep_for(5ms);
+                --running;
+              },
+              {.threads = 2, .tick = [] { throw std::runtime_error("stop"); }});
   CHECK_EQ(outcome, std::string("stop"));
   CHECK_EQ(running.load(), 0);  // all joined
   CHECK(started.load() < 10000);
@@ -159,13 +155,13 @@ TEST(TickCancels) {
 }
 
 TEST(CancellationComesBeforeATasksError) {
-  const std::string outcome = Outcome(
-      1,
-      [](std::size_t, int) {
-        std::this_thread::sleep_for(200ms);
-        throw std::runtime_error("task");
-      },
-      {.threads = 2, .tick = [] { throw std::runtime_error("tick"); }});
+  const std::string outcome =
+      Outcome(1,
+              [](std::size_t, int) {
+                std::this_thread::sleep_for(200ms);
+                throw std::runtime_error("task");
+              },
+              {.threads = 2, .tick = [] { throw std::runtime_error("tick"); }});
   CHECK_EQ(outcome, std::string("tick"));
 }
 
@@ -187,30 +183,29 @@ TEST(OnCallingThread) {
 
 TEST(OnCallingThreadTicksAndCancels) {
   int runs = 0;
-  const std::string outcome = Outcome(
-      1000,
-      [&](std::size_t, int) {
-        ++runs;
-        std::this_thread::sleep_for(10ms);
-      },
-      {.on_calling_thread = true, .tick = [] { throw std::runtime_error("stop"); }});
+  const std::string outcome =
+      Outcome(1000,
+              [&](std::size_t, int) {
+                ++runs;
+                std::this_thread::sleep_for(10ms);
+              },
+              {.on_calling_thread = true, .tick = [] { throw std::runtime_error("stop"); }});
   CHECK_EQ(outcome, std::string("stop"));
   CHECK(runs < 100);
 }
 
 TEST(ACallFromATaskRunsThere) {
   std::atomic<int> runs{0};
-  RunTasks(
-      8,
-      [&](std::size_t, int) {
-        const std::thread::id outer = std::this_thread::get_id();
-        RunTasks(8, [&](std::size_t, int worker) {
-          CHECK(std::this_thread::get_id() == outer);
-          CHECK_EQ(worker, 0);
-          ++runs;
-        });
-      },
-      {.threads = 2});
+  RunTasks(8,
+           [&](std::size_t, int) {
+             const std::thread::id outer = std::this_thread::get_id();
+             RunTasks(8, [&](std::size_t, int worker) {
+               CHECK(std::this_thread::get_id() == outer);
+               CHECK_EQ(worker, 0);
+               ++runs;
+             });
+           },
+           {.threads = 2});
   CHECK_EQ(runs.load(), 64);
 }
 
@@ -220,13 +215,12 @@ TEST(CallersTakeTurns) {
   std::atomic<bool> long_done{false};
   std::atomic<bool> long_started{false};
   std::thread background([&] {
-    RunTasks(
-        400,
-        [&](std::size_t, int) {
-          long_started = true;
-          std::this_thread::sleep_for(5ms);
-        },
-        {.threads = kMaxPoolThreads});
+    RunTasks(400,
+             [&](std::size_t, int) {
+               long_started = true;
+               std::this_thread::sleep_for(5ms);
+             },
+             {.threads = kMaxPoolThreads});
     long_done = true;
   });
   while (!long_started.load()) std::this_thread::sleep_for(1ms);
@@ -242,13 +236,12 @@ TEST(ManyCallersAtOnce) {
     callers.emplace_back([&, caller] {
       for (int round = 0; round < 20; ++round) {
         std::vector<int> per_worker(static_cast<std::size_t>(kMaxPoolThreads));
-        RunTasks(
-            50,
-            [&](std::size_t, int worker) {
-              ++per_worker[static_cast<std::size_t>(worker)];
-              ++runs;
-            },
-            {.threads = 1 + caller % 4, .tick = [] {}});
+        RunTasks(50,
+                 [&](std::size_t, int worker) {
+                   ++per_worker[static_cast<std::size_t>(worker)];
+                   ++runs;
+                 },
+                 {.threads = 1 + caller % 4, .tick = [] {}});
         int sum = 0;
         for (const int count : per_worker) sum += count;
         CHECK_EQ(sum, 50);
@@ -261,14 +254,13 @@ TEST(ManyCallersAtOnce) {
 
 TEST(SignalsAreBlockedInWorkers) {
   std::atomic<int> blocked{0};
-  RunTasks(
-      2,
-      [&](std::size_t, int) {
-        sigset_t set;
-        pthread_sigmask(SIG_SETMASK, nullptr, &set);
-        if (sigismember(&set, SIGINT) == 1) ++blocked;
-      },
-      {.threads = 2});
+  RunTasks(2,
+           [&](std::size_t, int) {
+             sigset_t set;
+             pthread_sigmask(SIG_SETMASK, nullptr, &set);
+             if (sigismember(&set, SIGINT) == 1) ++blocked;
+           },
+           {.threads = 2});
   CHECK_EQ(blocked.load(), 2);
   sigset_t own;
   pthread_sigmask(SIG_SETMASK, nullptr, &own);
@@ -300,12 +292,11 @@ TEST(AForkInATickEndsTheRunInTheChild) {
   // The child comes back from the tick into a run whose workers it does not have.
   pid_t child = -1;
   try {
-    RunTasks(
-        2, [](std::size_t, int) { std::this_thread::sleep_for(120ms); },
-        {.threads = 2, .tick = [&] {
-           if (child == -1) child = fork();
-           if (child == 0) alarm(20);
-         }});
+    RunTasks(2, [](std::size_t, int) { std::this_thread::sleep_for(120ms); },
+             {.threads = 2, .tick = [&] {
+                if (child == -1) child = fork();
+                if (child == 0) alarm(20);
+              }});
   } catch (const weightlift::Error& error) {
     _exit(child == 0 && error.code() == weightlift::ErrorCode::kCancelled ? 42 : 1);
   }
