@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -56,12 +55,15 @@ inline void WriteFile(const std::string& path, const Bytes& bytes) {
 }
 
 inline Bytes ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
+  // One open file: the name may come to mean another at any time.
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) throw std::runtime_error("cannot read " + path);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  Bytes bytes(text.size());
-  std::transform(text.begin(), text.end(), bytes.begin(),
-                 [](char c) { return static_cast<std::byte>(c); });
+  Bytes bytes(static_cast<std::size_t>(file.tellg()));
+  file.seekg(0);
+  file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  if (!file || file.get() != std::ifstream::traits_type::eof()) {
+    throw std::runtime_error("cannot read " + path);
+  }
   return bytes;
 }
 

@@ -199,7 +199,7 @@ class LocalFileReader final : public FileReader {
   // Whether a read of this size may go direct; opens the descriptor for it when first needed.
   bool ReadsDirect(std::uint64_t nbytes) const {
     if (mode_ == ReadMode::kBuffered) return false;
-    if (mode_ == ReadMode::kAuto && (on_network_ || nbytes < kSmallRead)) return false;
+    if (mode_ == ReadMode::kAuto && (on_network_ || nbytes <= kSmallRead)) return false;
     std::call_once(direct_once_, [this] { direct_ = DirectFile::Reopen(fd_.get(), O_RDONLY); });
     return direct_ && direct_->usable();
   }
