@@ -56,15 +56,24 @@ inline To SaturateInteger(From value) noexcept {
 // Truncates toward zero, saturates; NaN gives 0.
 template <class To, class From>
 inline To FloatToInteger(From value) noexcept {
-  // The largest integer may not be a float, but the power of two above it is.
-  constexpr From kAbove = static_cast<From>(1ULL << (std::numeric_limits<To>::digits - 1)) * 2;
-  constexpr From kLow = static_cast<From>(std::numeric_limits<To>::min());
-  constexpr To kMax = std::numeric_limits<To>::max();
-  const bool fits = value > kLow && value < kAbove;
-  const To inside = static_cast<To>(fits ? value : From{0});
-  const To outside =
-      value >= kAbove ? kMax : (value <= kLow ? std::numeric_limits<To>::min() : To{0});
-  return fits ? inside : outside;
+  using Limits = std::numeric_limits<To>;
+  constexpr auto kLow = static_cast<From>(Limits::min());
+  if constexpr (Limits::digits < std::numeric_limits<From>::digits) {
+    constexpr auto kHigh = static_cast<From>(Limits::max());  // exact
+    const From number = value == value ? value : 0;
+    const From at_most = number < kHigh ? number : kHigh;
+    const From inside = at_most > kLow ? at_most : kLow;
+    // By way of int32 where that holds them all, for which processors have vector instructions.
+    using Wide = std::conditional_t<(sizeof(To) < 4), std::int32_t, To>;
+    return static_cast<To>(static_cast<Wide>(inside));
+  } else {
+    // The largest integer is not a float, but the power of two above it is.
+    constexpr From kAbove = static_cast<From>(1ULL << (Limits::digits - 1)) * 2;
+    const bool fits = value > kLow && value < kAbove;
+    const To inside = static_cast<To>(fits ? value : 0);
+    const To outside = value >= kAbove ? Limits::max() : (value <= kLow ? Limits::min() : To{0});
+    return fits ? inside : outside;
+  }
 }
 
 template <bool kSaturate>
@@ -100,32 +109,37 @@ inline To ConvertNative(From value) noexcept {
 // Truncated, with the last bit set where anything was lost: rounding that to a mantissa shorter by
 // two bits or more gives what rounding the first value would have given.
 
-inline float OddFromDouble(double value) noexcept {
+inline std::uint64_t SignBit(double value) noexcept {
+  return BitCast<std::uint64_t>(value) & (std::uint64_t{1} << 63);
+}
+
+// Of value + rest, where rest is no more than half a unit in the last place of value.
+inline float OddFromSum(double value, double rest) noexcept {
   const auto nearest = static_cast<float>(value);
   const auto back = static_cast<double>(nearest);
+  const double difference = value - back;  // exact; NaN for NaN and infinities
+  const double lost = difference == 0 ? rest : difference;
+  const double outward = BitCast<double>(BitCast<std::uint64_t>(lost) ^ SignBit(back));
+  // Rounded away from zero: one step back. Either way something was lost: the last bit is set.
   auto bits = BitCast<std::uint32_t>(nearest);
-  const auto back_magnitude = BitCast<std::uint64_t>(back) & 0x7FFFFFFFFFFFFFFF;
-  const auto magnitude = BitCast<std::uint64_t>(value) & 0x7FFFFFFFFFFFFFFF;
-  const std::uint32_t odd = (bits - (back_magnitude > magnitude ? 1 : 0)) | 1;
-  const bool exact = back_magnitude == magnitude || value != value;
-  bits = exact ? bits : odd;
+  bits = outward < 0 ? (bits - 1) | 1 : bits;
+  bits = outward > 0 ? bits | 1 : bits;
   return BitCast<float>(bits);
 }
+
+inline float OddFromDouble(double value) noexcept { return OddFromSum(value, 0); }
 
 template <class Integer>
 inline float OddFromInteger(Integer value) noexcept {
   if constexpr (sizeof(Integer) <= 4) {
     return OddFromDouble(static_cast<double>(value));
   } else {
-    // More than 53 bits: gather what lies below bit 11 into that bit, so that float64 is exact.
-    const bool negative = value < 0;
-    auto magnitude = static_cast<std::uint64_t>(value);
-    magnitude = negative ? 0 - magnitude : magnitude;
-    const std::uint64_t low = magnitude & 0x7FF;
-    const std::uint64_t sticky = (magnitude & ~std::uint64_t{0x7FF}) | (low != 0 ? 0x800U : 0U);
-    magnitude = magnitude >> 53 != 0 ? sticky : magnitude;
-    const float odd = OddFromDouble(static_cast<double>(magnitude));
-    return negative ? -odd : odd;
+    // The halves are exact in float64, and so is what their sum loses.
+    using High = std::conditional_t<std::is_signed_v<Integer>, std::int32_t, std::uint32_t>;
+    const double high = static_cast<double>(static_cast<High>(value >> 32)) * 0x1p32;
+    const auto low = static_cast<double>(static_cast<std::uint32_t>(value));
+    const double sum = high + low;
+    return OddFromSum(sum, low - (sum - high));
   }
 }
 
@@ -256,23 +270,102 @@ void AffineToFloat32(const AffineDecode& step, const std::byte* __restrict src,
   }
 }
 
+// AffineEncode as the loops want it. `top` is the level of the largest value, not rounded: division
+// does not change order, so clipping levels to [0, top] is the same as clipping values to [min,
+// max].
+struct Levels {
+  double min;
+  double scale;
+  double reciprocal;
+  double top;
+};
+
 template <class Stored>
-void AffineFromFloat32(const AffineEncode& step, const std::byte* __restrict src,
-                       std::byte* __restrict dst, std::size_t n) {
+Levels LevelsOf(const AffineEncode& step) noexcept {
   constexpr double kLevels = std::numeric_limits<Stored>::max();
+  const double top = (step.max - step.min) / step.scale;
+  return {step.min, step.scale, 1 / step.scale, top < kLevels ? top : kLevels};
+}
+
+// Rounded to a whole number, ties to even; NaN becomes 0.
+struct Level {
+  double exact;
+  double rounded;
+};
+inline Level RoundLevel(double level, double top) noexcept {
+  constexpr double kUnits = 0x1p52;  // from here on a double has no fraction: adding it rounds
+  level = level > 0 ? level : 0;
+  level = level < top ? level : top;
+  return {level, (level + kUnits) - kUnits};
+}
+
+template <class Stored>
+void AffineByDivision(const Levels& levels, const std::byte* __restrict src,
+                      std::byte* __restrict dst, std::size_t n) {
+  const auto [min, scale, reciprocal, top] = levels;
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto value = static_cast<double>(Load<float>(src + i * 4));
+    const Level level = RoundLevel((value - min) / scale, top);
+    Store(dst + i * sizeof(Stored), static_cast<Stored>(static_cast<std::int32_t>(level.rounded)));
+  }
+}
+
+// Multiplies by the reciprocal of the scale, which is faster, where that cannot change the result.
+//
+// The product differs from the quotient by less than 2^-35 wherever that is at most 2^16: by two
+// roundings of the one and one of the other, each of a factor of 2^-53. So where the product is
+// further than 2^-20 from halfway between two levels, both round to the same one. False: some
+// product was not, and the elements must be divided.
+template <class Stored>
+bool AffineByReciprocal(const Levels& levels, const std::byte* __restrict src,
+                        std::byte* __restrict dst, std::size_t n) {
+  constexpr double kClear = 0.5 - 0x1p-20;
+  const auto [min, scale, reciprocal, top] = levels;
+  std::uint64_t signs = 0;  // its sign bit: some element is too close to halfway
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto value = static_cast<double>(Load<float>(src + i * 4));
+    const Level level = RoundLevel((value - min) * reciprocal, top);
+    signs |= BitCast<std::uint64_t>(kClear - __builtin_fabs(level.exact - level.rounded));
+    Store(dst + i * sizeof(Stored), static_cast<Stored>(static_cast<std::int32_t>(level.rounded)));
+  }
+  return (signs >> 63) == 0;
+}
+
+template <class Stored>
+void AffineFromFloat32(const AffineEncode& step, const std::byte* src, std::byte* dst,
+                       std::size_t n) {
+  constexpr std::size_t kBlock = 512;  // little to do again, long enough to unroll
+  const Levels levels = LevelsOf<Stored>(step);
+  // Outside of these bounds the reciprocal would not have all its bits.
+  const bool has_reciprocal = step.scale > 0x1p-1000 && step.scale < 0x1p1000;
+  for (std::size_t begin = 0; begin < n; begin += kBlock) {
+    const std::size_t count = n - begin < kBlock ? n - begin : kBlock;
+    const std::byte* const from = src + begin * sizeof(float);
+    std::byte* const to = dst + begin * sizeof(Stored);
+    if (!has_reciprocal || !AffineByReciprocal<Stored>(levels, from, to, count)) {
+      AffineByDivision<Stored>(levels, from, to, count);
+    }
+  }
+}
+
+// ECMAScript's Math.round (half toward plus infinity) of what is well inside int32.
+inline std::int32_t RoundHalfUp(double value) noexcept {
+  const auto truncated = static_cast<std::int32_t>(value);
+  const auto whole = static_cast<double>(truncated);
+  const double above_floor = whole > value ? value - (whole - 1) : value - whole;
+  const std::int32_t floor = whole > value ? truncated - 1 : truncated;
+  return above_floor >= 0.5 ? floor + 1 : floor;
+}
+
+// Every value must be well inside int32: see portable.cc.
+template <class Stored>
+void AffineToInt32InRange(const AffineDecode& step, const std::byte* __restrict src,
+                          std::byte* __restrict dst, std::size_t n) {
   const double scale = step.scale;
   const double min = step.min;
-  const double max = step.max;
   for (std::size_t i = 0; i < n; ++i) {
-    auto value = static_cast<double>(Load<float>(src + i * 4));
-    value = value < min ? min : value;
-    value = value > max ? max : value;
-    double level = (value - min) / scale;
-    level = level > 0 ? level : 0;  // NaN becomes 0
-    level = level < kLevels ? level : kLevels;
-    // At 2^52 the last bit of a float64 is worth 1, so the addition rounds, ties to even.
-    const auto rounded = BitCast<std::uint64_t>(level + 0x1p52);
-    Store(dst + i * sizeof(Stored), static_cast<Stored>(rounded));
+    const auto value = static_cast<double>(Load<Stored>(src + i * sizeof(Stored)));
+    Store(dst + i * 4, RoundHalfUp(value * scale + min));
   }
 }
 

@@ -2,6 +2,7 @@
 // sets start from it.
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "kernels/install.h"
 #include "kernels/loops.h"
@@ -39,12 +40,11 @@ void InstallIntegers(KernelTable& table) {
   InstallIntegersFrom<std::uint64_t>(table, DType::kUInt64);
 }
 
-// ECMAScript's Math.round (half toward plus infinity), then its ToInt32 (modulo 2^32).
+// ECMAScript's Math.round, then its ToInt32 (modulo 2^32; NaN and infinities give 0).
 std::int32_t RoundToInt32(double value) {
   double rounded = std::floor(value);
   if (value - rounded >= 0.5) rounded += 1;
   if (!std::isfinite(rounded)) return 0;
-  if (std::fabs(rounded) < 0x1p31) return static_cast<std::int32_t>(rounded);
   const double wrapped = std::fmod(rounded, 0x1p32);  // exact, with the sign of `rounded`
   const auto magnitude = static_cast<std::uint64_t>(std::fabs(wrapped));
   const std::uint64_t word = wrapped < 0 ? 0 - magnitude : magnitude;
@@ -53,6 +53,14 @@ std::int32_t RoundToInt32(double value) {
 
 template <class Stored>
 void AffineToInt32(const AffineDecode& step, const std::byte* src, std::byte* dst, std::size_t n) {
+  // The values lie between those of the first and the last level; a NaN is not inside either.
+  const double first = step.min;
+  const double last = std::numeric_limits<Stored>::max() * step.scale + step.min;
+  constexpr double kInside = 0x1p31 - 2;
+  if (std::fabs(first) < kInside && std::fabs(last) < kInside) {
+    AffineToInt32InRange<Stored>(step, src, dst, n);
+    return;
+  }
   for (std::size_t i = 0; i < n; ++i) {
     const auto value = static_cast<double>(Load<Stored>(src + i * sizeof(Stored)));
     Store(dst + i * 4, RoundToInt32(value * step.scale + step.min));

@@ -1,5 +1,5 @@
-// Advanced SIMD, which every AArch64 processor has: float16 by its conversion instructions. The other
-// loops are vectorised for it in the portable table already.
+// Advanced SIMD, which every AArch64 processor has: float16 by its conversion instructions. The
+// other loops are vectorised for it in the portable table already.
 #include <arm_neon.h>
 
 #include <cstddef>
