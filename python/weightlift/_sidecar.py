@@ -14,6 +14,7 @@ at, one record fits the file that is there. A file that no record fits was chang
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,13 +39,14 @@ KEPT = 4
 def rest_digest(nbytes: int, placements: Placements, literals: Sequence[tuple[int, bytes]]) -> int:
     """CRC-32C of every byte of a file that is not payload, in order; gaps are zeros. For a file being written."""
     taken = np.concatenate([placements.offset[:, None], (placements.offset + placements.nbytes)[:, None]], axis=1)
+    # Each literal lies in one gap; a patch comes after the literal it changes, which begins no later.
+    ordered = deque(sorted(literals, key=lambda literal: literal[0]))
     crc = 0
     for begin, end in _gaps(nbytes, taken):
         image = bytearray(end - begin)
-        for offset, data in literals:
-            low, high = max(offset, begin), min(offset + len(data), end)
-            if low < high:
-                image[low - begin : high - begin] = data[low - offset : high - offset]
+        while ordered and ordered[0][0] < end:
+            offset, data = ordered.popleft()
+            image[offset - begin : offset - begin + len(data)] = data
         crc = _core.crc32c(image, crc)
     return crc
 
