@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
 from weightlift._urls import Url, as_text, scheme_of
@@ -112,6 +111,8 @@ class Router:
         if self._group is None or scheme is None or scheme in self._discovered:
             return False
         self._discovered.add(scheme)
+        from importlib.metadata import entry_points  # costs 40 ms, and most URLs have their handler
+
         found = entry_points(group=self._group, name=scheme)
         for point in found:
             try:

@@ -148,9 +148,9 @@ def _groups(manifest: list[Any]) -> Iterator[tuple[list[Any], list[Any]]]:
         if entries is None and paths is not None:
             # TensorFlow.js writes this for a model that it saved without weight specs: nothing is described.
             continue
-        for key, items in (("paths", paths), ("weights", entries)):
-            if not isinstance(items, list):
-                raise FormatError(f"group {i} of the weights manifest: {key!r} is {_kind(items)}, not a list")
+        if not isinstance(paths, list) or not isinstance(entries, list):
+            key, items = ("weights", entries) if isinstance(paths, list) else ("paths", paths)
+            raise FormatError(f"group {i} of the weights manifest: {key!r} is {_kind(items)}, not a list")
         yield paths, entries
 
 

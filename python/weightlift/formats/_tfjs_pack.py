@@ -196,7 +196,7 @@ def _placements(specs: TensorSpecs, end: U64, bounds: list[int]) -> Placements:
     """One row for each part of a tensor between two cuts; none for tensors without bytes."""
     rows = np.flatnonzero(specs.nbytes).astype(np.uint32)
     if not len(rows):
-        return Placements.whole(*(np.zeros(0, t) for t in (np.uint32, np.uint32, np.uint64, np.uint64)))
+        return Placements.whole(rows, rows, rows.astype(np.uint64), rows.astype(np.uint64))
     cuts = np.array(bounds, np.uint64)
     begins = end[rows] - specs.nbytes[rows]
     edges = np.union1d(begins, cuts)
