@@ -259,7 +259,11 @@ def _quantization(encoding: Encoding, dtype: DType, name: str) -> dict[str, Any]
 def _record(specs: TensorSpecs, options: PackOptions) -> dict[str, Any]:
     """Our own key, but for the checksums; empty when there is nothing that TensorFlow.js does not hold itself."""
     record: dict[str, Any] = {}
-    narrow = {n: d.name for n, d in zip(specs.names, specs.dtypes, strict=True) if d.name in (*WIDENED, "float16")}
+    narrow = {
+        name: dtype.name
+        for i, (name, dtype) in enumerate(zip(specs.names, specs.dtypes, strict=True))
+        if i not in specs.strings and dtype.name in (*WIDENED, "float16")
+    }
     if narrow:
         record["dtypes"] = narrow
     if options.structure is not None:
