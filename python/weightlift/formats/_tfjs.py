@@ -78,6 +78,7 @@ class TfjsFormat:
 def _layout(document: Document, files: Files, base: PurePosixPath) -> Layout:
     entries: dict[str, TensorEntry] = {}
     sources: list[str] = []
+    sizes: list[int] = []
     specs: list[Any] = []
     for number, (paths, raw_weights) in enumerate(document.groups, 1):
         names = [str(base / shard_path(p, number)) for p in paths]
@@ -85,12 +86,14 @@ def _layout(document: Document, files: Files, base: PurePosixPath) -> Layout:
             if path in names[:i] or path in sources:
                 raise FormatError(f"group {number} lists the weight file {path!r} that was listed before")
         weights = [parse_weight(raw, number, i, document.record.dtypes) for i, raw in enumerate(raw_weights, 1)]
-        _add_group(entries, Shards(files, names, number, len(sources)), weights, document)
+        shards = Shards(files, names, number, len(sources))
+        _add_group(entries, shards, weights, document)
         sources += names
+        sizes += shards.sizes
         specs += raw_weights
     _check_record(document, entries)
     metadata = document.extra.get("userDefinedMetadata")
-    return Layout(
+    layout = Layout(
         format="tfjs",
         tensors=TensorTable.from_entries(entries),
         sources=tuple(sources),
@@ -99,6 +102,7 @@ def _layout(document: Document, files: Files, base: PurePosixPath) -> Layout:
         extra={**document.extra, "weightSpecs": specs},
         damaged=document.record.damaged,
     )
+    return layout.validate(sizes)
 
 
 def _add_group(entries: dict[str, TensorEntry], shards: Shards, weights: Sequence[Weight], document: Document) -> None:

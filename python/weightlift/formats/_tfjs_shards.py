@@ -39,7 +39,8 @@ class Shards:
         self._group = group
         self._first = first
         self._readers = [self._open(files, i) for i in range(len(names))]
-        self._begins = [0, *accumulate(r.size for r in self._readers)]
+        self.sizes = [r.size for r in self._readers]
+        self._begins = [0, *accumulate(self.sizes)]
 
     @property
     def nbytes(self) -> int:
@@ -109,7 +110,7 @@ class Shards:
 
     def _mismatch(self, wanted: int, weights: Sequence[Weight], *, at_least: bool = False) -> FormatError:
         """The error for shards that do not hold what the manifest says, with what they look like."""
-        sizes = ", ".join(f"{n!r} {r.size}" for n, r in list(zip(self.names, self._readers, strict=True))[:10])
+        sizes = ", ".join(f"{n!r} {s}" for n, s in list(zip(self.names, self.sizes, strict=True))[:10])
         more = ", ..." if len(self.names) > 10 else ""
         least = "at least " if at_least else ""
         message = (
