@@ -1,4 +1,4 @@
-// Runs TensorFlow.js on files: one JSON request on standard input, one JSON answer on standard output.
+// Runs TensorFlow.js on files: a JSON request a line on standard input, a JSON answer a line on standard output.
 //
 //   {"do": "decode", "model": PATH}             the weights, as tf.io.http loads and tf.io.decodeWeights decodes them
 //   {"do": "loadWeights", "model": PATH}        the same through tf.io.weightsLoaderFactory, as tf.io.loadWeights does
@@ -11,6 +11,7 @@
 const fs = require('fs');
 const path = require('path');
 const crypto = require('crypto');
+const readline = require('readline');
 const tf = require('@tensorflow/tfjs');
 
 const HOST = 'http://host/';
@@ -87,12 +88,20 @@ async function encode({tensors, to}) {
   return {weights};
 }
 
+const verbs = {decode, loadWeights, predict, encode};
+
 async function main() {
-  const request = JSON.parse(fs.readFileSync(0, 'utf8'));
-  const answer = await {decode, loadWeights, predict, encode}[request.do](request);
-  process.stdout.write(JSON.stringify(answer));
+  for await (const line of readline.createInterface({input: process.stdin})) {
+    let answer;
+    try {
+      const request = JSON.parse(line);
+      answer = await verbs[request.do](request);
+    } catch (error) {
+      answer = {error: String((error && error.message) || error)};
+    }
+    tf.disposeVariables();
+    process.stdout.write(JSON.stringify(answer) + '\n');
+  }
 }
 
-main().catch((error) => {
-  process.stdout.write(JSON.stringify({error: String(error && error.message || error)}));
-});
+main();
