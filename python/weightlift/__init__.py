@@ -2,6 +2,18 @@
 
 from weightlift import aio
 from weightlift._api import cast, convert, crc32c, dequantize, diff, load, open, quantize, save, verify
+from weightlift._handlers import from_memory, with_save_handler
+from weightlift._models import (
+    get_load_handlers,
+    get_save_handlers,
+    load_model,
+    register_exporter,
+    register_load_router,
+    register_save_router,
+    save_model,
+    unregister_load_router,
+    unregister_save_router,
+)
 from weightlift._plan import BufferPool
 from weightlift._weights import TensorView, Weights
 from weightlift.errors import (
@@ -63,9 +75,20 @@ __all__ = [
     "crc32c",
     "dequantize",
     "diff",
+    "from_memory",
+    "get_load_handlers",
+    "get_save_handlers",
     "load",
+    "load_model",
     "open",
     "quantize",
+    "register_exporter",
+    "register_load_router",
+    "register_save_router",
     "save",
+    "save_model",
+    "unregister_load_router",
+    "unregister_save_router",
     "verify",
+    "with_save_handler",
 ]

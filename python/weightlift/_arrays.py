@@ -40,7 +40,7 @@ def as_array(value: Any, name: str = "") -> Array:
 
 def check_strings(array: Array, name: str, kind: str = "array") -> None:
     """Object arrays may hold strings and nothing else."""
-    if array.ndim == 0 or not all(isinstance(x, (bytes, str)) for x in array.flat):
+    if not all(isinstance(x, (bytes, str)) for x in array.flat):
         raise UnsupportedFeatureError(
             f"a {kind} of Python objects is not an array of numbers or strings (saving it would need pickle); save arrays, "
             "numbers, or containers of them",

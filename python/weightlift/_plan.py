@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightlift import _core
-from weightlift._dtypes import DTYPES, DType, array_shape, byte_size
+from weightlift._dtypes import DTYPES, STRING, DType, array_shape, byte_size
 from weightlift._inflate import inflate
 from weightlift._layout import (
     U32,
@@ -443,7 +443,8 @@ def arrays_over(
     for k in np.flatnonzero(np.isin(index, packed)) if packed else ():
         shapes[k] = array_shape(table.dtypes[index[k]], shapes[k])
     fortran = [position[r] for r in table.strides if r in position]
-    return _core.make_arrays(base, offsets, [d.numpy for d in kinds], index, shapes, fortran or None, writeable)
+    types = [np.dtype(np.uint8) if d == STRING else d.numpy for d in kinds]  # strings lie in no row here
+    return _core.make_arrays(base, offsets, types, index, shapes, fortran or None, writeable)
 
 
 def decoded_sizes(table: TensorTable, rows: U32, dtypes: Mapping[int, DType]) -> U64:

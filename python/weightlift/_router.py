@@ -18,36 +18,41 @@ from weightlift.protocols import SupportsLoad, SupportsSave
 
 __all__ = ["ENTRY_POINTS", "ROUTER", "LoadRouter", "Router", "SaveRouter"]
 
-SaveRouter = Callable[[str], SupportsSave | None]
-"""Gives the handler that saves to a URL, or None."""
+Options = Mapping[str, Any]
+"""What the caller asked for beside the URL, by the names of ``save_model`` and ``load_model``; only what was given."""
 
-LoadRouter = Callable[[str, Mapping[str, Any]], SupportsLoad | None]
+SaveRouter = Callable[[str, Options], SupportsSave | None]
+"""Gives the handler that saves to a URL with these options, or None."""
+
+LoadRouter = Callable[[str, Options], SupportsLoad | None]
 """Gives the handler that loads from a URL with these options, or None."""
 
 ENTRY_POINTS = "weightlift.handlers"
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+_H = TypeVar("_H")
 
 
-class _Registry(Generic[_F]):
-    """Routers in order of registration, with the schemes that each is known for."""
+class _Registry(Generic[_H]):
+    """Routers to handlers of one kind, in order of registration, with the schemes that each is known for."""
 
     def __init__(self) -> None:
-        self.routers: list[tuple[_F, tuple[str, ...]]] = []
+        self._routers: list[tuple[Callable[[str, Options], _H | None], tuple[str, ...]]] = []
 
-    def add(self, router: _F, schemes: Iterable[str]) -> _F:
-        if all(router is not known for known, _ in self.routers):
-            self.routers.append((router, tuple(schemes)))
-        return router
+    def add(self, router: Callable[[str, Options], _H | None], schemes: Iterable[str]) -> None:
+        if all(router is not known for known, _ in self._routers):
+            self._routers.append((router, tuple(schemes)))
 
-    def remove(self, router: _F) -> None:
-        kept = [r for r in self.routers if r[0] is not router]
-        if len(kept) == len(self.routers):
+    def remove(self, router: Callable[[str, Options], _H | None]) -> None:
+        kept = [r for r in self._routers if r[0] is not router]
+        if len(kept) == len(self._routers):
             raise RoutingError("this router is not registered")
-        self.routers = kept
+        self._routers = kept
+
+    def ask(self, url: str, options: Options) -> list[_H]:
+        return [handler for router, _ in self._routers if (handler := router(url, options)) is not None]
 
     def schemes(self) -> list[str]:
-        return sorted({s for _, schemes in self.routers for s in schemes})
+        return sorted({s for _, schemes in self._routers for s in schemes})
 
 
 class Router:
@@ -64,18 +69,20 @@ class Router:
 
     def __init__(self, *, entry_points: str | None = ENTRY_POINTS) -> None:
         """``entry_points``: the group that installed packages register in; None: nobody but the caller does."""
-        self._save: _Registry[SaveRouter] = _Registry()
-        self._load: _Registry[LoadRouter] = _Registry()
+        self._save: _Registry[SupportsSave] = _Registry()
+        self._load: _Registry[SupportsLoad] = _Registry()
         self._group = entry_points
         self._discovered: set[str] = set()
 
     def register_save(self, router: SaveRouter, *, schemes: Iterable[str] = ()) -> SaveRouter:
         """Add a save router (once; again changes nothing) and return it; ``schemes`` are named in errors."""
-        return self._save.add(router, schemes)
+        self._save.add(router, schemes)
+        return router
 
     def register_load(self, router: LoadRouter, *, schemes: Iterable[str] = ()) -> LoadRouter:
         """Add a load router (once; again changes nothing) and return it; ``schemes`` are named in errors."""
-        return self._load.add(router, schemes)
+        self._load.add(router, schemes)
+        return router
 
     def unregister_save(self, router: SaveRouter) -> None:
         """Forget a save router; RoutingError if it is not there."""
@@ -85,26 +92,24 @@ class Router:
         """Forget a load router; RoutingError if it is not there."""
         self._load.remove(router)
 
-    def get_save_handlers(self, url: Url) -> list[SupportsSave]:
-        """Every handler that the save routers give for ``url``."""
-        text = as_text(url)
-        return self._find(text, lambda: [h for f, _ in self._save.routers if (h := f(text)) is not None])
+    def get_save_handlers(self, url: Url, options: Options | None = None) -> list[SupportsSave]:
+        """Every handler that the save routers give for ``url`` with ``options``."""
+        return self._find(self._save, as_text(url), options or {})
 
-    def get_load_handlers(self, url: Url, options: Mapping[str, Any] | None = None) -> list[SupportsLoad]:
+    def get_load_handlers(self, url: Url, options: Options | None = None) -> list[SupportsLoad]:
         """Every handler that the load routers give for ``url`` with ``options``."""
-        text, chosen = as_text(url), dict(options or {})
-        return self._find(text, lambda: [h for f, _ in self._load.routers if (h := f(text, chosen)) is not None])
+        return self._find(self._load, as_text(url), options or {})
 
-    def save_handler(self, url: Url) -> SupportsSave:
+    def save_handler(self, url: Url, options: Options | None = None) -> SupportsSave:
         """The one handler that saves to ``url``; RoutingError when there is none, or more than one."""
-        return _only(self.get_save_handlers(url), "save", as_text(url), self._save.schemes())
+        return _only(self.get_save_handlers(url, options), "save", as_text(url), self._save.schemes())
 
-    def load_handler(self, url: Url, options: Mapping[str, Any] | None = None) -> SupportsLoad:
+    def load_handler(self, url: Url, options: Options | None = None) -> SupportsLoad:
         """The one handler that loads from ``url``; RoutingError when there is none, or more than one."""
         return _only(self.get_load_handlers(url, options), "load", as_text(url), self._load.schemes())
 
-    def _find(self, url: str, ask: Callable[[], list[_H]]) -> list[_H]:
-        return ask() or (ask() if self._discover(scheme_of(url)) else [])
+    def _find(self, registry: _Registry[_H], url: str, options: Options) -> list[_H]:
+        return registry.ask(url, options) or (registry.ask(url, options) if self._discover(scheme_of(url)) else [])
 
     def _discover(self, scheme: str | None) -> bool:
         """Let installed packages that serve ``scheme`` register; whether there was any that had not yet."""
@@ -120,9 +125,6 @@ class Router:
             except Exception as error:
                 raise RoutingError(f"the handler of {scheme}:// in {point.value!r} cannot be used: {error}") from error
         return bool(found)
-
-
-_H = TypeVar("_H")
 
 
 def _only(handlers: Sequence[_H], verb: str, url: str, schemes: Sequence[str]) -> _H:

@@ -24,22 +24,26 @@ import numpy.typing as npt
 
 from weightlift import _core, _sidecar
 from weightlift._arrays import as_array, check_strings
+from weightlift._chunks import value_bounds
 from weightlift._dtypes import DTYPES, STRING, DType, byte_size, from_numpy
+from weightlift._intake import Intake
 from weightlift._layout import AffineEncode, Byteswap, Cast, Step
-from weightlift._load import DTypes, dtype_chooser
+from weightlift._load import DTypes, dtype_chooser, read_arrays
 from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
 from weightlift._plan import Pipelines, Progress, WriteOps, core_step, item_sizes, segment_parts
+from weightlift._source import Row
 from weightlift._strings import encode_strings
 from weightlift._tree import flatten
 from weightlift._urls import local_path
+from weightlift._weights import TensorView
 from weightlift.errors import UnsupportedFeatureError, WeightliftError
 from weightlift.formats import by_name, by_suffix
 from weightlift.formats._safetensors import SAFETENSORS
-from weightlift.protocols import Format
+from weightlift.protocols import Format, KeepsEncodings
 from weightlift.stores._local import LocalStore
 from weightlift.types import SaveResult
 
-__all__ = ["Job", "SaveOptions", "resolve_target", "save_arrays", "save_object"]
+__all__ = ["Job", "SaveOptions", "resolve_target", "save_arrays", "save_leaves", "save_object", "stored_parts"]
 
 Array = npt.NDArray[Any]
 
@@ -104,32 +108,69 @@ def save_arrays(
 ) -> SaveResult:
     """Save named arrays."""
     path, fmt = resolve_target(url, options.format)
-    arrays = [leaf if type(leaf) is np.ndarray else as_array(leaf, name) for name, leaf in zip(names, leaves, strict=True)]
-    job = _job(names, arrays, options.dtype)
-    _encode(job, fmt, options)
-    return publish(job, fmt, path, structure, options, shared=_shared(names, arrays), url=str(url))
+    return save_leaves(names, leaves, structure, path, fmt, options, url=str(url))
+
+
+def save_leaves(
+    names: list[str],
+    leaves: Sequence[Any],
+    structure: Any,
+    path: Path,
+    fmt: Format,
+    options: SaveOptions,
+    *,
+    verify: bool = True,
+    url: str | None = None,
+) -> SaveResult:
+    """Save arrays, and tensors of open files (``Row``, ``TensorView``), which stream from there.
+
+    ``verify``: compare the checksums of the latter.
+    """
+    arrays = [
+        leaf if type(leaf) is np.ndarray else _leaf(leaf, name, verify) for name, leaf in zip(names, leaves, strict=True)
+    ]
+    job = _job(names, arrays)
+    rows = {i: a for i, a in enumerate(arrays) if type(a) is Row}
+    if options.dtype is not None:
+        convert(job, options.dtype)
+    raw = _encode(job, fmt, options, rows)
+    with Intake(path.absolute().parent, verify=verify) as intake:
+        intake.fill(job, rows, raw)
+        return publish(job, fmt, path, structure, options, shared=_shared(names, arrays), url=url)
+
+
+def _leaf(leaf: Any, name: str, verify: bool) -> Array | Row:
+    """What is to be stored under ``name``; strings of open files are read, as they have no fixed size."""
+    row = leaf.row if isinstance(leaf, TensorView) else leaf
+    if not isinstance(row, Row):
+        return as_array(leaf, name)
+    if row.dtype == STRING:
+        return read_arrays(row.source, np.array([row.number], np.uint32), {}, verify=verify)[0]
+    return row
 
 
 # --- specs ----------------------------------------------------------------------------------------
-def _job(names: list[str], arrays: list[Array], dtype: DTypes) -> Job:
-    for name, array in zip(names, arrays, strict=True):
-        if array.dtype == object:
-            check_strings(array, name)
+def _job(names: list[str], arrays: Sequence[Array | Row]) -> Job:
     strings = [i for i, a in enumerate(arrays) if a.dtype == object]
-    dtypes = [STRING if a.dtype == object else from_numpy(a.dtype) for a in arrays]
+    dtypes = [_dtype(a) for a in arrays]
     sizes = np.fromiter((a.nbytes for a in arrays), np.uint64, len(arrays))
     specs = TensorSpecs(names, dtypes, [a.shape for a in arrays], sizes, strings=frozenset(strings))
     job = Job(specs, list(arrays))
     for i in strings:
-        job.sources[i] = encode_strings(arrays[i])
+        check_strings(job.sources[i], names[i])
+        job.sources[i] = encode_strings(job.sources[i])
         sizes[i] = len(job.sources[i])
-    swapped = {d for d in {a.dtype for a in arrays} if not d.isnative}
+    swapped = {d for d in {a.dtype for a in arrays} if isinstance(d, np.dtype) and not d.isnative}
     for i, array in enumerate(arrays) if swapped else ():
         if array.dtype in swapped and dtypes[i].core:
-            job.prefix[i] = (Byteswap(dtypes[i].word, array.dtype.itemsize),)
-    if dtype is not None:
-        convert(job, dtype)
+            job.prefix[i] = (Byteswap(dtypes[i].word, dtypes[i].bits // 8),)
     return job
+
+
+def _dtype(array: Array | Row) -> DType:
+    if isinstance(array, Row):
+        return array.dtype
+    return STRING if array.dtype == object else from_numpy(array.dtype)
 
 
 def convert(job: Job, dtype: DTypes) -> None:
@@ -145,16 +186,37 @@ def convert(job: Job, dtype: DTypes) -> None:
             specs.nbytes[i] = byte_size(want, specs.shapes[i])
 
 
-def _encode(job: Job, fmt: Format, options: SaveOptions) -> None:
-    """The format settles how rows are stored; ranges of quantised rows are found here."""
-    specs = job.specs
-    for i, stored in fmt.encode(specs, options.quantize).items():
-        array = np.ascontiguousarray(job.sources[i])
-        if i in job.prefix:
-            flat = np.empty(array.shape, np.float32)
-            _core.run_pipeline([core_step(s) for s in job.prefix[i]], array, flat)
-            array = flat
-        set_affine(specs, i, DTYPES[stored], _core.min_max(array) if array.size else None)
+def _encode(job: Job, fmt: Format, options: SaveOptions, rows: Mapping[int, Row]) -> set[int]:
+    """The format settles how tensors are stored; ranges of quantised ones are found here.
+
+    Returns:
+        The rows of open files whose stored bytes are taken as they are, because the format has the same encoding.
+    """
+    specs, kept = job.specs, {}
+    for i, row in rows.items() if isinstance(fmt, KeepsEncodings) else ():
+        entry = row.entry
+        encoding = fmt.keep(entry) if row.source.format.name == fmt.name and specs.dtypes[i] == entry.dtype else None
+        if encoding is not None:
+            specs.encodings[i] = kept[i] = encoding
+            specs.nbytes[i] = byte_size(encoding.stored, entry.shape)
+    affine = fmt.encode(specs, options.quantize)
+    for i, stored in affine.items():
+        if i in rows:
+            bounds = value_bounds(rows[i].source, rows[i].number, DTYPES["float32"])
+        else:
+            bounds = _bounds(job.sources[i], job.prefix.get(i, ()))
+        set_affine(specs, i, DTYPES[stored], bounds)
+    return {i for i, encoding in kept.items() if specs.encodings.get(i) is encoding}
+
+
+def _bounds(array: Array, steps: tuple[Step, ...]) -> tuple[float, float] | None:
+    """Smallest and largest value of what ``steps`` make of an array."""
+    array = np.ascontiguousarray(array)
+    if steps:
+        values = np.empty(array.shape, np.float32)
+        _core.run_pipeline([core_step(s) for s in steps], array, values)
+        array = values
+    return _core.min_max(array) if array.size else None
 
 
 def set_affine(specs: TensorSpecs, i: int, stored: DType, bounds: tuple[float, float] | None) -> None:
@@ -187,9 +249,11 @@ def stored_parts(job: Job, row: int) -> Iterator[Array]:
     yield array.reshape(-1).view(np.uint8)
 
 
-def _shared(names: Sequence[str], arrays: Sequence[Array]) -> tuple[tuple[str, ...], ...]:
+def _shared(names: Sequence[str], arrays: Sequence[Array | Row]) -> tuple[tuple[str, ...], ...]:
     """Groups of names that are one and the same memory."""
-    return tuple(tuple(names[i] for i in group) for group in _core.shared_memory(arrays))
+    held = [i for i, array in enumerate(arrays) if type(array) is np.ndarray]
+    groups = _core.shared_memory([arrays[i] for i in held])
+    return tuple(tuple(names[held[k]] for k in group) for group in groups)
 
 
 # --- writing --------------------------------------------------------------------------------------

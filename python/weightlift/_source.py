@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from weightlift import _sidecar
+from weightlift._dtypes import DType, byte_size
 from weightlift._json import impostor
-from weightlift._layout import U32, Layout, TensorTable
+from weightlift._layout import U32, Layout, TensorEntry, TensorTable
 from weightlift._plan import OpenFiles
 from weightlift._urls import local_path
 from weightlift.errors import FormatError, MismatchError, NotFoundError, WeightliftError
@@ -25,7 +26,7 @@ from weightlift.formats import FORMATS, by_name, by_suffix
 from weightlift.protocols import Format
 from weightlift.stores._local import LocalStore
 
-__all__ = ["Names", "Source", "choose_rows", "open_source"]
+__all__ = ["Names", "Row", "Source", "choose_rows", "in_directory", "open_source"]
 
 Names = str | Iterable[str] | None
 DIRECTORY_FILES = ("model.json", "model.safetensors.index.json", "model.safetensors")
@@ -59,11 +60,39 @@ class Source:
         return tuple(dict.fromkeys(self.store.path(n) for n in (self.name, *self.layout.sources)))
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A tensor of an open file, not read: number ``number`` of ``source``'s table."""
+
+    source: Source
+    number: int
+
+    @property
+    def entry(self) -> TensorEntry:
+        """What the table says of it."""
+        return self.source.table.entry(self.number)
+
+    @property
+    def dtype(self) -> DType:
+        """Its element type."""
+        return self.source.table.dtype(self.number)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """In elements."""
+        return self.source.table.shapes[self.number]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes once decoded; 0 for strings."""
+        return byte_size(self.dtype, self.shape)
+
+
 def open_source(url: str | os.PathLike[str], *, format: str | None = None, mode: str = "auto") -> Source:
     """Open and parse; errors name the file."""
     path = local_path(url)
     if path.is_dir():
-        path = _in_directory(path)
+        path = in_directory(path)
     store = LocalStore(path.parent, path.name, mode=mode)
     files = OpenFiles(store)
     try:
@@ -76,7 +105,8 @@ def open_source(url: str | os.PathLike[str], *, format: str | None = None, mode:
     return Source(str(url), store, path.name, files, chosen, layout)
 
 
-def _in_directory(path: Path) -> Path:
+def in_directory(path: Path) -> Path:
+    """The file that a directory stands for; NotFoundError says what it holds instead."""
     for name in DIRECTORY_FILES:
         if (path / name).is_file():
             return path / name

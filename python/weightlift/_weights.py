@@ -14,7 +14,7 @@ from weightlift._dtypes import DType, array_shape
 from weightlift._layout import KINDS, Extent
 from weightlift._load import Memory, Names, read_arrays
 from weightlift._plan import arrays_over
-from weightlift._source import Source, choose_rows
+from weightlift._source import Row, Source, choose_rows
 from weightlift.errors import StorageError
 
 __all__ = ["TensorView", "Weights"]
@@ -209,6 +209,11 @@ class TensorView:
         """Use :func:`weightlift.open`."""
         self._weights = weights
         self._row = row
+
+    @property
+    def row(self) -> Row:
+        """Where it is: the open files and its number in their table."""
+        return Row(self._weights.source, self._row)
 
     @property
     def name(self) -> str:

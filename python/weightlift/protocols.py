@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from weightlift._layout import Layout
-    from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
+    from weightlift._layout import Layout, TensorEntry
+    from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
     from weightlift.types import ModelArtifacts, SaveResult
 
-__all__ = ["Files", "Format", "IOHandler", "Reader", "Store", "SupportsLoad", "SupportsSave", "Writer"]
+__all__ = ["Files", "Format", "IOHandler", "KeepsEncodings", "Reader", "Store", "SupportsLoad", "SupportsSave", "Writer"]
 
 
 @runtime_checkable
@@ -111,6 +111,14 @@ class Format(Protocol):
 
     def manifest(self, packing: Packing, checksums: Checksums, names: Mapping[str, str]) -> bytes:
         """The manifest, with data files under the names that ``names`` gives them."""
+
+
+@runtime_checkable
+class KeepsEncodings(Protocol):
+    """A format that can take encoded (quantised) tensors of its own files over as they are stored."""
+
+    def keep(self, entry: TensorEntry) -> Encoding | None:
+        """How ``entry`` is stored, as an encoding without steps; None if it must be decoded."""
 
 
 class SupportsSave(Protocol):

@@ -40,6 +40,7 @@ class ModelArtifacts:
         user_defined_metadata: The user's own JSON object.
         model_initializer: GraphDef that initialises tables.
         initializer_signature: Its signature.
+        extra: What else the model's document holds, by its own keys.
 
     Example:
         >>> import numpy as np
@@ -59,6 +60,7 @@ class ModelArtifacts:
     user_defined_metadata: Mapping[str, Any] | None = None
     model_initializer: Mapping[str, Any] | None = None
     initializer_signature: Mapping[str, Any] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def info(self) -> ModelArtifactsInfo:
         """Sizes and date, as TensorFlow.js reports them after a save."""

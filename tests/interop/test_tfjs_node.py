@@ -124,12 +124,20 @@ def test_it_decodes_all_of_float16(node: Node, tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("quantize", ["uint8", "uint16", "float16", {"uint8": "*1", "uint16": ["*2", "*3"], "float16": True}])
+@pytest.mark.parametrize(
+    "quantize", ["uint8", "uint16", "float16", {"uint8": "*1", "uint16": ["*2", "*3"], "float16": True}]
+)
 @pytest.mark.parametrize("shard_size", [None, 64, 1001])
-def test_it_decodes_quantized_weights_as_we_do(node: Node, tmp_path: Path, quantize: Any, shard_size: int | None) -> None:
+def test_it_decodes_quantized_weights_as_we_do(
+    node: Node, tmp_path: Path, quantize: Any, shard_size: int | None
+) -> None:
     rng = np.random.default_rng(3)
     tensors: dict[str, Array] = {f"w{i}": rng.normal(i, 10.0**i, 501 + i).astype("f4") for i in range(5)}
-    tensors |= {"constant": np.full(9, 0.1, "f4"), "positive": rng.random(77, "f4") + 1, "ids": np.arange(5, dtype="i4")}
+    tensors |= {
+        "constant": np.full(9, 0.1, "f4"),
+        "positive": rng.random(77, "f4") + 1,
+        "ids": np.arange(5, dtype="i4"),
+    }
     wl.save(tensors, tmp_path / "model.json", quantize=quantize, shard_size=shard_size)
     loaded = wl.load(tmp_path)
     found = seen(node(do="decode", model=str(tmp_path / "model.json")))
@@ -215,7 +223,9 @@ def test_a_model_that_we_save_again_predicts_the_same(
     assert any(abs(v) > 1e-6 for v in before["outputs"][0]["values"])
 
 
-def test_a_published_graph_model_predicts_the_same_after_saving(node: Node, tmp_path: Path, tfjs_fixtures: Path) -> None:
+def test_a_published_graph_model_predicts_the_same_after_saving(
+    node: Node, tmp_path: Path, tfjs_fixtures: Path
+) -> None:
     source = tfjs_fixtures / "real" / "selfie.json"
     wl.save_model(wl.load_model(source), tmp_path / "m", shard_size=100_000)
     values = np.random.default_rng(2).random((1, 256, 256, 3), "f4").ravel().round(3).tolist()

@@ -65,7 +65,7 @@ def test_several_are_refused(router: Router) -> None:
 
 
 def test_a_handler_must_have_the_verb(router: Router) -> None:
-    router.register_save(lambda url: Memory())  # type: ignore[arg-type, return-value]
+    router.register_save(lambda url, options: Memory())  # type: ignore[arg-type, return-value]
     with pytest.raises(RoutingError, match="a Memory, cannot save"):
         router.save_handler("mem://a")
 

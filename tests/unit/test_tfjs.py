@@ -117,7 +117,7 @@ def test_stored_bytes_are_tensorflow_js_s_own() -> None:
     }
     files = write(tensors)
     assert files["weights.bin"].hex() == (
-        "0000803f00000040" "020000006162" "00000000" "02000000c3a9" "0100" "0000803f000040400000004000008040" "01000000feffffff"
+        "0000803f000000400200000061620000000002000000c3a901000000803f00004040000000400000804001000000feffffff"
     )
     assert document(files)["weightsManifest"][0]["weights"] == [
         {"name": "a", "shape": [2], "dtype": "float32"},
@@ -281,11 +281,31 @@ def test_steps(entry: dict[str, Any], dtype: str, steps: tuple[Any, ...]) -> Non
     [
         (weight("float32", [1], quantization={"dtype": "uint8", "min": 0}), FormatError, "'scale' is None"),
         (weight("float32", [1], quantization={"dtype": "uint8", "scale": 1}), FormatError, "'min' is None"),
-        (weight("float32", [1], quantization={"dtype": "uint8", "scale": True, "min": 0}), FormatError, "'scale' is True"),
-        (weight("float32", [1], quantization={"dtype": "uint8", "scale": 10**400, "min": 0}), FormatError, "digits|finite"),
-        (weight("int32", [1], quantization={"dtype": "float16"}), UnsupportedFeatureError, "float16, which goes with float32"),
-        (weight("bool", [1], quantization={"dtype": "uint8", "scale": 1, "min": 0}), UnsupportedFeatureError, "not with 'bool'"),
-        (weight("float32", [1], quantization={"dtype": "int8"}), UnsupportedFeatureError, "unknown quantization 'int8'"),
+        (
+            weight("float32", [1], quantization={"dtype": "uint8", "scale": True, "min": 0}),
+            FormatError,
+            "'scale' is True",
+        ),
+        (
+            weight("float32", [1], quantization={"dtype": "uint8", "scale": 10**400, "min": 0}),
+            FormatError,
+            "digits|finite",
+        ),
+        (
+            weight("int32", [1], quantization={"dtype": "float16"}),
+            UnsupportedFeatureError,
+            "float16, which goes with float32",
+        ),
+        (
+            weight("bool", [1], quantization={"dtype": "uint8", "scale": 1, "min": 0}),
+            UnsupportedFeatureError,
+            "not with 'bool'",
+        ),
+        (
+            weight("float32", [1], quantization={"dtype": "int8"}),
+            UnsupportedFeatureError,
+            "unknown quantization 'int8'",
+        ),
         (weight("float32", [1], quantization={}), UnsupportedFeatureError, "unknown quantization"),
         (weight("float32", [1], quantization=[]), UnsupportedFeatureError, "unknown quantization"),
         (weight("float16", [1]), UnsupportedFeatureError, "unsupported dtype 'float16'"),
@@ -582,15 +602,40 @@ def test_a_range_that_is_not_finite_is_refused() -> None:
         TFJS.pack(specs, "model.json", PackOptions())
 
 
-def test_rows_that_are_quantized_already_stay_as_they_are() -> None:
+@pytest.mark.parametrize(
+    ("quantize", "affine", "stored"),
+    [
+        (None, {}, ["uint8", "uint8"]),
+        ("uint8", {}, ["uint8", "uint8"]),
+        ({"uint8": "i"}, {}, ["uint8", "uint8"]),
+        ("float16", {}, ["float16", "uint8"]),
+        ("uint16", {0: "uint16"}, ["uint8", "uint8"]),  # the caller fills in the first one's encoding
+    ],
+)
+def test_rows_that_are_quantized_already_stay_so_unless_told_otherwise(
+    quantize: Any, affine: dict[int, str], stored: list[str]
+) -> None:
     specs = specs_of(w=np.ones(3, "f4"), i=np.ones(3, "i4"))
     for i in range(2):
         specs.encodings[i] = Encoding(DTYPES["uint8"], (), "uint8", 0.5, 0.0)
         specs.nbytes[i] = 3
-    assert TFJS.encode(specs, "float16") == {}
+    assert TFJS.encode(specs, quantize) == affine
+    assert [specs.stored(i).name for i in range(2)] == stored
+    assert specs.nbytes.tolist() == [6 if quantize in ("float16", "uint16") else 3, 3]
     packing = TFJS.pack(specs, "model.json", PackOptions())
     assert [e["dtype"] for e in packing.state.entries] == ["float32", "int32"]
-    assert packing.files[0].nbytes == 6
+
+
+def test_what_can_be_taken_over_as_it_is_stored() -> None:
+    weights = [
+        {"name": "q", "shape": [1], "dtype": "float32", "quantization": {"dtype": "uint8", "scale": 2, "min": 1}},
+        {"name": "h", "shape": [1], "dtype": "float32", "quantization": {"dtype": "float16"}},
+        {"name": "f", "shape": [1], "dtype": "float32"},
+    ]
+    tensors = layout_of(weights, bytes(7)).tensors
+    assert TFJS.keep(tensors["q"]) == Encoding(DTYPES["uint8"], (), "uint8", 2.0, 1.0)
+    assert TFJS.keep(tensors["h"]) == Encoding(DTYPES["float16"], (), "float16")
+    assert TFJS.keep(tensors["f"]) is None
 
 
 # ---- strings -----------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any
 
 from weightlift import _json
 from weightlift._layout import Checksum, Inline, Layout, Piece, Strings, TensorEntry, TensorTable
-from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
+from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
 from weightlift.errors import FormatError, UnsafeContentError
 from weightlift.formats import _tfjs_pack
 from weightlift.formats._tfjs_manifest import Document, Weight, parse, parse_weight, shard_path
@@ -61,6 +61,10 @@ class TfjsFormat:
     def encode(self, specs: TensorSpecs, quantize: Mapping[str, Any] | str | None) -> dict[int, str]:
         """As ``Format.encode``: widen exactly what TensorFlow.js lacks, quantise what was asked for."""
         return _tfjs_pack.encode(specs, quantize)
+
+    def keep(self, entry: TensorEntry) -> Encoding | None:
+        """As ``KeepsEncodings.keep``: quantised weights need not lose more by being quantised again."""
+        return _tfjs_pack.keep(entry)
 
     def pack(self, specs: TensorSpecs, name: str, options: PackOptions) -> Packing:
         """As ``Format.pack``: one ``weights.bin``, or shards."""

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from weightlift._dtypes import DTYPES, DType
-from weightlift._layout import U64, Cast
+from weightlift._layout import U64, AffineDecode, Cast, TensorEntry
 from weightlift._packing import Checksums, Encoding, Manifest, PackedFile, Packing, PackOptions, Placements, TensorSpecs
 from weightlift.errors import FormatError, UnsupportedFeatureError
 from weightlift.formats._tfjs_manifest import QUANTIZED, WIDENED, compact, dump
 
-__all__ = ["DEFAULT_SHARD_SIZE", "encode", "manifest", "pack"]
+__all__ = ["DEFAULT_SHARD_SIZE", "encode", "keep", "manifest", "pack"]
 
 DEFAULT_SHARD_SIZE = 4 << 20
 """What TensorFlow.js's converter cuts at: the largest file that all major browsers cache."""
@@ -39,30 +39,42 @@ def encode(specs: TensorSpecs, quantize: Mapping[str, Any] | str | None) -> dict
     """Settle how rows are stored; returns the rows to quantise affinely, whose ranges the caller finds.
 
     float16 is kept as TensorFlow.js's float16 quantisation; bfloat16, float8 and the small integers are widened
-    exactly. Only float32 is quantised; a row that comes with an encoding of its own keeps it.
+    exactly. Only float32 is quantised; a row that is quantised already (``keep``) stays so, unless it is to be
+    quantised to another type.
     """
     _refuse(specs)
     affine: dict[int, str] = {}
     wanted = _quantization_map(specs.names, quantize)
     for i, dtype in enumerate(specs.dtypes):
-        before = specs.encodings.get(i)
-        if i in specs.strings or (before is not None and before.quantization is not None):
+        kept = specs.encodings.get(i)
+        target = wanted.get(specs.names[i]) if dtype.name == "float32" else None
+        if i in specs.strings or (kept is not None and target in (None, kept.quantization)):
             continue
-        steps = () if before is None else before.steps
         count = prod(specs.shapes[i])
-        target = wanted.get(specs.names[i])
-        if dtype.name == "float32" and target is not None and count:
+        if target is not None and count:
             if target == "float16":
-                _store(specs, i, Encoding(DTYPES["float16"], (*steps, Cast("float32", "float16")), "float16"), count)
+                _store(specs, i, Encoding(DTYPES["float16"], (Cast("float32", "float16"),), "float16"), count)
             else:
                 affine[i] = target
                 specs.nbytes[i] = count * (1 if target == "uint8" else 2)
         elif dtype.name == "float16":
-            _store(specs, i, Encoding(dtype, steps, "float16"), count)
+            _store(specs, i, Encoding(dtype, (), "float16"), count)
         elif dtype.name in WIDENED:
             wide = WIDENED[dtype.name]
-            _store(specs, i, Encoding(DTYPES[wide], (*steps, Cast(dtype.name, wide))), count)
+            _store(specs, i, Encoding(DTYPES[wide], (Cast(dtype.name, wide),)), count)
     return affine
+
+
+def keep(entry: TensorEntry) -> Encoding | None:
+    """The encoding of a quantised weight's stored bytes, without steps; None for any other."""
+    if len(entry.pieces) != 1 or len(entry.pieces[0].steps) != 1:
+        return None
+    (step,) = entry.pieces[0].steps
+    if isinstance(step, AffineDecode):
+        return Encoding(DTYPES[step.stored], (), step.stored, step.scale, step.min)
+    if step == Cast("float16", "float32"):
+        return Encoding(DTYPES["float16"], (), "float16")
+    return None
 
 
 def _store(specs: TensorSpecs, i: int, encoding: Encoding, count: int) -> None:

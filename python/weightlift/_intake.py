@@ -1,0 +1,166 @@
+"""Tensors of open files on their way into a save, in bounded memory.
+
+Tensors that are plain runs of bytes (or need only element-wise steps) stream through the core's write engine,
+block by block, from their own files. What cannot stream (deflated or cut in mid-element) is decoded first, into an
+unnamed temporary file beside the target.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weightlift._dtypes import byte_size
+from weightlift._layout import KINDS, VARIABLE_STEPS, Step, TensorEntry
+from weightlift._plan import item_sizes, read_rows
+from weightlift._source import Row, Source
+from weightlift.errors import ChecksumError
+
+if TYPE_CHECKING:
+    from weightlift._save import Job
+
+__all__ = ["Intake"]
+
+
+class Intake:
+    """Gives rows of open files to a job as its sources; a context, because some are decoded into a temporary file.
+
+    Args:
+        directory: Where the target will be; the temporary file goes to the nearest directory that exists.
+        verify: Compare the rows' checksums while they stream.
+    """
+
+    def __init__(self, directory: Path, *, verify: bool) -> None:
+        """See the class."""
+        self._spill = _Spill(directory)
+        self._verify = verify
+        self._readers: list[Any] = []
+        self._first: dict[int, int] = {}
+        self._checks = _Checks()
+
+    def __enter__(self) -> Intake:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The temporary file is gone."""
+        self._spill.close()
+
+    def fill(self, job: Job, rows: Mapping[int, Row], raw: Collection[int]) -> None:
+        """Let ``job`` take ``rows`` from their files; of those in ``raw`` the stored bytes as they are."""
+        for i, row in rows.items():
+            entry, first = row.entry, self._reader(row.source)
+            steps = () if i in raw else _streamable(entry)
+            if steps is None:
+                self._spill.add(job, i, row)
+                continue
+            check = self._checks.add(entry) if self._verify else -1
+            extents = [extent for piece in entry.pieces for extent in piece.extents]
+            job.segments[i] = [(first + e.source, e.offset, e.nbytes, check) for e in extents]
+            job.prefix[i] = (*steps, *job.prefix.get(i, ()))
+            job.sources[i] = b""
+        self._spill.finish(job, verify=self._verify)
+        job.readers = self._readers
+        job.checks = self._checks.columns()
+
+    def _reader(self, source: Source) -> int:
+        """The number of a source's first reader."""
+        first = self._first.get(id(source))
+        if first is None:
+            if self._verify and source.layout.damaged:
+                raise ChecksumError(
+                    f"the tensor table does not match its checksum: {source.layout.damaged}", path=source.paths()[0]
+                )
+            first = self._first[id(source)] = len(self._readers)
+            self._readers += source.readers()
+        return first
+
+
+def _streamable(entry: TensorEntry) -> tuple[Step, ...] | None:
+    """The steps of a tensor that the write engine can take from its extents; None where it cannot."""
+    if len(entry.pieces) != 1 or entry.strides is not None:
+        return None
+    piece = entry.pieces[0]
+    if not piece.extents or any(isinstance(s, VARIABLE_STEPS) for s in piece.steps):
+        return None
+    item = item_sizes(piece.steps[0])[0] if piece.steps else entry.dtype.numpy.itemsize
+    if len(piece.extents) > 1 and any(e.nbytes % item for e in piece.extents):
+        return None
+    return piece.steps
+
+
+class _Checks:
+    """Checksums of source tensors, compared while they stream."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, int, int]] = []
+
+    def add(self, entry: TensorEntry) -> int:
+        if entry.checksum is None:
+            return -1
+        self.rows.append((KINDS.index(entry.checksum.kind), entry.checksum.initial, entry.checksum.value))
+        return len(self.rows) - 1
+
+    def columns(self) -> dict[str, Any]:
+        if not self.rows:
+            return {}
+        kind, initial, value = zip(*self.rows, strict=True)
+        return {
+            "source_kind": np.array(kind, np.uint8),
+            "source_initial": np.array(initial, np.uint32),
+            "source_expected": np.array(value, np.uint32),
+            "source_verify": np.ones(len(kind), np.uint8),
+        }
+
+
+class _Spill:
+    """Decoded tensors in an unnamed file beside the target."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = next(d for d in (directory, *directory.parents) if d.is_dir())
+        self._rows: list[tuple[int, Row, int, int]] = []
+        self._size = 0
+        self._file: Any = None
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, job: Job, i: int, row: Row) -> None:
+        """Note a row for ``finish``."""
+        size = byte_size(row.dtype, row.shape)
+        if size == 0:
+            job.sources[i] = b""
+            return
+        self._rows.append((i, row, self._size, size))
+        self._size += -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+
+    def finish(self, job: Job, *, verify: bool) -> None:
+        """Decode what was noted, one tensor at a time, dropping each from memory once it is in the file."""
+        if not self._size:
+            return
+        self._file = tempfile.TemporaryFile(dir=self._directory, prefix=".weightlift-")
+        os.posix_fallocate(self._file.fileno(), 0, self._size)
+        none = np.zeros(1, np.uint32)
+        with mmap.mmap(self._file.fileno(), self._size) as mapping:
+            for i, row, offset, size in self._rows:
+                window = np.frombuffer(mapping, np.uint8, size, offset)
+                source, one = row.source, np.array([row.number], np.uint32)
+                read_rows(
+                    source.layout, source.readers(), one, [window], none, np.zeros(1, np.uint64), {}, verify=verify
+                )
+                job.sources[i] = self._view(row.entry, offset)
+                del window
+                mapping.madvise(mmap.MADV_DONTNEED, offset, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+        del none
+
+    def _view(self, entry: TensorEntry, offset: int) -> Any:
+        shape = entry.shape
+        order: Any = "F" if entry.strides is not None else "C"
+        return np.memmap(self._file, entry.dtype.numpy, "r", offset, shape or (1,), order).reshape(shape, order=order)

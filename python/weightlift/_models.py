@@ -1,0 +1,288 @@
+"""Whole models: architecture, weights and metadata, from anywhere to anywhere, by URL or by handler."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from weightlift._awaiting import settle
+from weightlift._handlers import select_weights
+from weightlift._plan import Progress
+from weightlift._router import ROUTER, LoadRouter, SaveRouter
+from weightlift._source import Names
+from weightlift._urls import Url
+from weightlift.errors import RoutingError, UnsupportedFeatureError
+from weightlift.protocols import SupportsLoad, SupportsSave
+from weightlift.types import ModelArtifacts
+
+__all__ = [
+    "get_load_handlers",
+    "get_save_handlers",
+    "load_model",
+    "register_exporter",
+    "register_load_router",
+    "register_save_router",
+    "save_model",
+    "unregister_load_router",
+    "unregister_save_router",
+]
+
+
+# --- saving ---------------------------------------------------------------------------------------
+def save_model(
+    model: Any,
+    url_or_handler: Url | SupportsSave,
+    *,
+    trainable_only: bool = False,
+    include_optimizer: bool = False,
+    quantize: Mapping[str, Any] | str | None = None,
+    shard_size: int | None = None,
+    checksums: bool = True,
+    durable: bool = True,
+    progress: Progress | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Any:
+    """Save a model to a directory as ``model.json`` and ``weights.bin``, or to a handler.
+
+    Args:
+        model: :class:`ModelArtifacts` (saved whole), or a live model that an exporter knows.
+        url_or_handler: A path, a URL that a save router serves, or any object with ``save(artifacts)``. A path without
+            a known suffix is a directory, made if it is not there.
+        trainable_only: Live models: leave out weights that are not trained.
+        include_optimizer: Live models: keep the optimizer's state and the training configuration.
+        quantize: ``"uint8"``, ``"uint16"``, ``"float16"``, or ``{type: True, glob or list of globs}``. Weights that come
+            quantised and are not mentioned keep their stored bytes.
+        shard_size: Cut weights into files of this many bytes, ``group1-shard1of9.bin`` ...; default one file.
+        checksums: Store a CRC-32C of every weight; TensorFlow.js ignores them.
+        durable: Return only when the data would survive a power cut.
+        progress: Called with (bytes done, bytes total).
+        metadata: Added to the model's ``user_defined_metadata``.
+
+    Returns:
+        What the handler's ``save`` returned: a :class:`SaveResult` for URLs.
+
+    Raises:
+        RoutingError: No handler for the URL, or several.
+        UnsupportedFeatureError: Not a model, or something in it cannot be stored; says what, and what to do.
+        StorageError: The old model is untouched.
+
+    Example:
+        >>> import numpy as np, weightlift as wl
+        >>> model = wl.ModelArtifacts({"class_name": "Sequential"}, {"w": np.zeros((2, 3), "f4")}, format="layers-model")
+        >>> result = wl.save_model(model, "my-model")
+        >>> [f.rpartition("/")[2] for f in result.files]
+        ['model.json', 'weights.bin']
+    """
+    artifacts = _as_artifacts(model, trainable_only=trainable_only, include_optimizer=include_optimizer)
+    if metadata:
+        merged = {**(artifacts.user_defined_metadata or {}), **metadata}
+        artifacts = replace(artifacts, user_defined_metadata=merged)
+    given = {"quantize": quantize, "shard_size": shard_size, "progress": progress}
+    options = {k: v for k, v in given.items() if v is not None}
+    options |= {k: v for k, v in (("checksums", checksums), ("durable", durable)) if not v}
+    if isinstance(url_or_handler, (str, os.PathLike)):
+        handler = ROUTER.save_handler(url_or_handler, options)
+    else:
+        handler = _checked(url_or_handler, "save", options)
+    return settle(handler.save(artifacts))
+
+
+def _checked(handler: Any, verb: str, options: Mapping[str, Any]) -> Any:
+    """A handler that the caller made: it must have the verb, and cannot be given our options."""
+    if not callable(getattr(handler, verb, None)):
+        raise RoutingError(f"a {type(handler).__name__} is neither a URL nor a handler with a {verb} method")
+    if options:
+        raise UnsupportedFeatureError(
+            f"{', '.join(options)}: a {type(handler).__name__} decides this itself; give it to the handler, or use a URL"
+        )
+    return handler
+
+
+# --- loading --------------------------------------------------------------------------------------
+def load_model(
+    url_or_handler: Url | SupportsLoad,
+    *,
+    strict: bool = True,
+    weight_names: Names = None,
+    on_progress: Callable[[float], object] | None = None,
+    lazy: bool = True,
+    verify: bool = True,
+    **options: Any,
+) -> ModelArtifacts:
+    """Load a model: its architecture and metadata at once, its weights when they are touched.
+
+    Args:
+        url_or_handler: A directory or ``model.json``, a URL that a load router serves, or any object with ``load()``.
+        strict: Each of ``weight_names`` must be there.
+        weight_names: A glob, or a list of names and globs: only these weights.
+        on_progress: Called with the fraction that is done; the weights are then read before the call returns.
+        lazy: False: read the weights before the call returns.
+        verify: Compare checksums, where the files have them.
+        options: What the scheme's own handler understands.
+
+    Returns:
+        The artifacts; ``weights`` are views, ``weights["w"][...]`` is the array.
+
+    Raises:
+        RoutingError: No handler for the URL, or several.
+        NotFoundError: There is no model.
+        FormatError: It is damaged or malformed; ChecksumError if a checksum says so.
+
+    Example:
+        >>> import numpy as np, weightlift as wl
+        >>> _ = wl.save_model(wl.ModelArtifacts(weights={"w": np.arange(3, dtype="f4")}), "my-model")
+        >>> wl.load_model("my-model/model.json").weights["w"][...].tolist()
+        [0.0, 1.0, 2.0]
+    """
+    given = {"weight_names": weight_names, "on_progress": on_progress}
+    options |= {k: v for k, v in given.items() if v is not None}
+    options |= {k: v for k, v in (("strict", strict), ("lazy", lazy), ("verify", verify)) if not v}
+    if isinstance(url_or_handler, (str, os.PathLike)):
+        return settle(ROUTER.load_handler(url_or_handler, options).load())
+    own = {k: v for k, v in options.items() if k not in ("weight_names", "strict")}
+    artifacts: ModelArtifacts = settle(_checked(url_or_handler, "load", own).load())
+    return artifacts if weight_names is None else select_weights(artifacts, weight_names, strict=strict)
+
+
+# --- live models ----------------------------------------------------------------------------------
+class Exporter(Protocol):
+    """Makes artifacts of a live model."""
+
+    def __call__(self, model: Any, *, trainable_only: bool, include_optimizer: bool) -> ModelArtifacts:
+        """The artifacts."""
+
+
+_exporters: list[tuple[Callable[[Any], bool], Exporter]] = []
+
+
+def register_exporter(predicate: Callable[[Any], bool], exporter: Exporter) -> None:
+    """Teach :func:`save_model` a kind of live model; later registrations are asked first.
+
+    Args:
+        predicate: Whether a model is of this kind; cheap, and must not import the framework.
+        exporter: ``exporter(model, trainable_only=..., include_optimizer=...)`` gives :class:`ModelArtifacts`.
+
+    Example:
+        >>> import numpy as np, weightlift as wl
+        >>> class Scale:
+        ...     factor = 2.0
+        >>> wl.register_exporter(
+        ...     lambda model: isinstance(model, Scale),
+        ...     lambda model, **options: wl.ModelArtifacts(weights={"factor": np.float32(model.factor)}),
+        ... )
+        >>> wl.save_model(Scale(), "scale").tensors
+        1
+    """
+    _exporters.insert(0, (predicate, exporter))
+
+
+def _as_artifacts(model: Any, *, trainable_only: bool, include_optimizer: bool) -> ModelArtifacts:
+    if isinstance(model, ModelArtifacts):
+        if trainable_only:
+            raise UnsupportedFeatureError("trainable_only: artifacts do not say which of their weights are trained")
+        return model
+    for predicate, exporter in _exporters:
+        if predicate(model):
+            return exporter(model, trainable_only=trainable_only, include_optimizer=include_optimizer)
+    hint = (
+        "save plain arrays with weightlift.save"
+        if isinstance(model, (Mapping, list, tuple)) or hasattr(model, "__array__")
+        else "give ModelArtifacts, or teach it with weightlift.register_exporter"
+    )
+    raise UnsupportedFeatureError(
+        f"a {type(model).__module__}.{type(model).__qualname__} is no model known here; {hint}"
+    )
+
+
+# --- routing --------------------------------------------------------------------------------------
+def register_save_router(router: SaveRouter, *, schemes: Iterable[str] = ()) -> SaveRouter:
+    """Add a function that gives the save handler of a URL, or None: ``router(url, options)``.
+
+    Args:
+        router: Asked for every URL; ``options`` holds what :func:`save_model` was given beside it.
+        schemes: URL schemes that it serves, for error messages.
+
+    Returns:
+        ``router``, so that this can be used as a decorator.
+
+    Example:
+        >>> import weightlift as wl
+        >>> saved = {}
+        >>> def router(url, options):
+        ...     if url.startswith("dict://"):
+        ...         return wl.with_save_handler(lambda artifacts: saved.update({url: artifacts}))
+        >>> _ = wl.register_save_router(router, schemes=["dict"])
+        >>> wl.save_model(wl.ModelArtifacts(), "dict://a")
+        >>> list(saved)
+        ['dict://a']
+        >>> wl.unregister_save_router(router)
+    """
+    return ROUTER.register_save(router, schemes=schemes)
+
+
+def register_load_router(router: LoadRouter, *, schemes: Iterable[str] = ()) -> LoadRouter:
+    """Add a function that gives the load handler of a URL, or None: ``router(url, options)``.
+
+    Args:
+        router: Asked for every URL; ``options`` holds what :func:`load_model` was given beside it.
+        schemes: URL schemes that it serves, for error messages.
+
+    Returns:
+        ``router``, so that this can be used as a decorator.
+
+    Example:
+        >>> import weightlift as wl
+        >>> def router(url, options):
+        ...     return wl.from_memory(wl.ModelArtifacts(format=url)) if url.startswith("name://") else None
+        >>> _ = wl.register_load_router(router, schemes=["name"])
+        >>> wl.load_model("name://a").format
+        'name://a'
+        >>> wl.unregister_load_router(router)
+    """
+    return ROUTER.register_load(router, schemes=schemes)
+
+
+def unregister_save_router(router: SaveRouter) -> None:
+    """Forget a save router; RoutingError if it is not registered.
+
+    Example:
+        >>> import weightlift as wl
+        >>> router = wl.register_save_router(lambda url, options: None)
+        >>> wl.unregister_save_router(router)
+    """
+    ROUTER.unregister_save(router)
+
+
+def unregister_load_router(router: LoadRouter) -> None:
+    """Forget a load router; RoutingError if it is not registered.
+
+    Example:
+        >>> import weightlift as wl
+        >>> router = wl.register_load_router(lambda url, options: None)
+        >>> wl.unregister_load_router(router)
+    """
+    ROUTER.unregister_load(router)
+
+
+def get_save_handlers(url: Url) -> list[SupportsSave]:
+    """Every handler that can save a model to a URL: one, where all is well.
+
+    Example:
+        >>> import weightlift as wl
+        >>> wl.get_save_handlers("my-model")
+        [<StoreHandler my-model/model.json>]
+    """
+    return ROUTER.get_save_handlers(url)
+
+
+def get_load_handlers(url: Url) -> list[SupportsLoad]:
+    """Every handler that can load the model at a URL: one, where all is well.
+
+    Example:
+        >>> import weightlift as wl
+        >>> wl.get_load_handlers("unknown://model")
+        []
+    """
+    return ROUTER.get_load_handlers(url)
