@@ -28,7 +28,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
     ("small tools", ("_dtypes", "_urls", "_json", "_tree", "_strings", "_checksum", "_arrays", "_awaiting")),
     ("the nouns", ("_layout", "_packing", "_inflate", "_plan")),
     ("the wings", ("stores", "formats", "frameworks")),
-    ("the engine", ("_sidecar", "_source", "_chunks", "_load", "_save", "_weights", "_convert", "_verify")),
+    ("the engine", ("_sidecar", "_source", "_chunks", "_load", "_weights", "_intake", "_save", "_convert", "_verify")),
     ("routing", ("_handlers", "_router")),
     ("the public functions", ("_kernels", "_models", "_api")),
     ("the package", ("__init__",)),

@@ -6,9 +6,9 @@ import json
 import os
 from dataclasses import replace
 
-from weightlift._load import Names, Rename, refuse_objects, rename_keys
+from weightlift._load import Rename, refuse_objects, rename_keys
 from weightlift._save import SaveOptions, resolve_target, save_leaves
-from weightlift._source import Row, Source, choose_rows
+from weightlift._source import Names, Row, Source, choose_rows
 from weightlift.errors import ChecksumError
 from weightlift.protocols import Format
 from weightlift.types import SaveResult

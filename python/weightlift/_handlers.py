@@ -115,8 +115,8 @@ class StoreHandler:
             lost = [k for k in extra if k not in ("weightSpecs", "userDefinedMetadata")]
             if lost:
                 raise UnsupportedFeatureError(
-                    f"{fmt.name} holds weights and metadata, but not {', '.join(lost)}: save the model as model.json, or "
-                    "its weights alone"
+                    f"{fmt.name} holds weights and metadata, but not {', '.join(lost)}: save the model as "
+                    "model.json, or its weights alone"
                 )
         names, leaves, structure = flatten(dict(artifacts.weights))
         metadata = {} if fmt.name == "tfjs" else dict(artifacts.user_defined_metadata or {})
@@ -193,9 +193,10 @@ def select_weights(artifacts: ModelArtifacts, names: Names, *, strict: bool) -> 
     picked = {w: [w] if w in artifacts.weights else [n for n in artifacts.weights if fnmatchcase(n, w)] for w in wanted}
     missing = [w for w, found in picked.items() if not found]
     if missing and strict:
+        known = ", ".join(list(artifacts.weights)[:5]) + (" ..." if len(artifacts.weights) > 5 else "")
         raise MismatchError(
-            f"no weight is called or matches {', '.join(map(repr, missing[:10]))}; the model has {len(artifacts.weights)}: "
-            f"{', '.join(list(artifacts.weights)[:5])}{' ...' if len(artifacts.weights) > 5 else ''}",
+            f"no weight is called or matches {', '.join(map(repr, missing[:10]))}; "
+            f"the model has {len(artifacts.weights)}: {known}",
             missing=missing,
         )
     chosen = {n for found in picked.values() for n in found}

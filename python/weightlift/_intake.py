@@ -145,7 +145,7 @@ class _Spill:
         """Decode what was noted, one tensor at a time, dropping each from memory once it is in the file."""
         if not self._size:
             return
-        self._file = tempfile.TemporaryFile(dir=self._directory, prefix=".weightlift-")
+        self._file = tempfile.TemporaryFile(dir=self._directory, prefix=".weightlift-")  # noqa: SIM115 (see close)
         os.posix_fallocate(self._file.fileno(), 0, self._size)
         none = np.zeros(1, np.uint32)
         with mmap.mmap(self._file.fileno(), self._size) as mapping:

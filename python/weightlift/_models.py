@@ -52,8 +52,8 @@ def save_model(
             a known suffix is a directory, made if it is not there.
         trainable_only: Live models: leave out weights that are not trained.
         include_optimizer: Live models: keep the optimizer's state and the training configuration.
-        quantize: ``"uint8"``, ``"uint16"``, ``"float16"``, or ``{type: True, glob or list of globs}``. Weights that come
-            quantised and are not mentioned keep their stored bytes.
+        quantize: ``"uint8"``, ``"uint16"``, ``"float16"``, or ``{type: True, glob or list of globs}``. Weights that
+            come quantised and are not mentioned keep their stored bytes.
         shard_size: Cut weights into files of this many bytes, ``group1-shard1of9.bin`` ...; default one file.
         checksums: Store a CRC-32C of every weight; TensorFlow.js ignores them.
         durable: Return only when the data would survive a power cut.
@@ -70,7 +70,7 @@ def save_model(
 
     Example:
         >>> import numpy as np, weightlift as wl
-        >>> model = wl.ModelArtifacts({"class_name": "Sequential"}, {"w": np.zeros((2, 3), "f4")}, format="layers-model")
+        >>> model = wl.ModelArtifacts({"class_name": "Sequential"}, {"w": np.zeros((2, 3), "f4")})
         >>> result = wl.save_model(model, "my-model")
         >>> [f.rpartition("/")[2] for f in result.files]
         ['model.json', 'weights.bin']
@@ -95,7 +95,7 @@ def _checked(handler: Any, verb: str, options: Mapping[str, Any]) -> Any:
         raise RoutingError(f"a {type(handler).__name__} is neither a URL nor a handler with a {verb} method")
     if options:
         raise UnsupportedFeatureError(
-            f"{', '.join(options)}: a {type(handler).__name__} decides this itself; give it to the handler, or use a URL"
+            f"{', '.join(options)}: a {type(handler).__name__} decides this itself: tell the handler, or use a URL"
         )
     return handler
 

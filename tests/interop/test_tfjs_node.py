@@ -167,7 +167,9 @@ def test_no_shard_list_of_ours_meets_its_zeros_bug(node: Node, tmp_path: Path, s
     tensors = {}
     for i in range(int(rng.integers(2, 10))):
         kind = np.dtype(str(rng.choice(kinds)))
-        tensors[str(i)] = (rng.integers(1, 100, int(rng.integers(0, 40))) % (2 if kind == bool else 100)).astype(kind)
+        tensors[str(i)] = (rng.integers(1, 100, int(rng.integers(0, 40))) % (2 if kind.kind == "b" else 100)).astype(
+            kind
+        )
     wl.save(tensors, tmp_path / "model.json", shard_size=int(rng.integers(16, 70)))
     found = seen(node(do="decode", model=str(tmp_path / "model.json")))
     assert found == {name: as_tensorflow_js_sees(array) for name, array in tensors.items()}

@@ -118,7 +118,7 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
 def test_no_model(tmp_path: Path) -> None:
     with pytest.raises(wl.NotFoundError):
         wl.load_model(tmp_path / "none")
-    with pytest.raises(wl.NotFoundError, match="holds no model.json"):
+    with pytest.raises(wl.NotFoundError, match=r"holds no model\.json"):
         wl.load_model(tmp_path)
 
 

@@ -53,7 +53,7 @@ def test_none_lists_the_schemes_and_the_nearest(router: Router) -> None:
     with pytest.raises(RoutingError, match=r"no load handler .*mem, memory.*did you mean mem://\?") as caught:
         router.load_handler("men://a")
     assert caught.value.url == "men://a"
-    with pytest.raises(RoutingError, match="no save handler .*none"):
+    with pytest.raises(RoutingError, match=r"no save handler .*none"):
         router.save_handler("mem://a")
 
 
