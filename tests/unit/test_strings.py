@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tfjs_support import objects
+from tests.unit.tfjs_support import objects
 
 from weightlift._strings import decode_strings, encode_strings
 from weightlift.errors import FormatError, UnsupportedFeatureError

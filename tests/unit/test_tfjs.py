@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tfjs_support import TENSORS, document, equal, layout_of, objects, read, weight, write
+from tests.unit.tfjs_support import TENSORS, document, equal, layout_of, objects, read, weight, write
 
 from weightlift._checksum import crc32c
 from weightlift._dtypes import DTYPES

@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from tfjs_support import TENSORS, Array, Files, document, equal, layout_of, objects, read, write
+from tests.unit.tfjs_support import TENSORS, Array, Files, document, equal, layout_of, objects, read, write
 
 from weightlift._dtypes import DTYPES, STRING, from_numpy
 from weightlift._layout import Cast
