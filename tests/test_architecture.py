@@ -30,9 +30,9 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
     ("the wings", ("stores", "formats", "frameworks")),
     ("the engine", ("_sidecar", "_source", "_chunks", "_load", "_weights", "_intake", "_save", "_convert", "_verify")),
     ("routing", ("_handlers", "_router")),
-    ("the public functions", ("_kernels", "_models", "_api")),
+    ("the public functions", ("_models", "_api", "aio")),
     ("the package", ("__init__",)),
-    ("programs on top", ("cli", "__main__", "aio", "checkpoint", "server", "testing")),
+    ("programs on top", ("cli", "__main__", "checkpoint", "server", "testing")),
 ]
 
 WINGS = ("stores", "formats", "frameworks")
@@ -89,7 +89,10 @@ PUBLIC_HEADERS = {
 # ---- sizes ---------------------------------------------------------------------------------------------------
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
-LONG_FILES: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {
+    "cpp/tests/writer_test.cc": "one protocol, with a failure injected at each of its steps",
+    "tests/unit/test_kernels.py": "one conformance suite, run on every instruction set",
+}
 """Files over 500 lines, and why each is better whole."""
 
 LONG_FUNCTIONS: dict[str, str] = {}
