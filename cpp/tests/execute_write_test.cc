@@ -145,7 +145,7 @@ RandomPlan::RandomPlan(std::uint32_t seed, std::size_t direct_alignment)
   plan.pipelines.emplace_back(std::vector<Step>{CastTo{DType::kUInt8, DType::kInt32}});
   plan.pipelines.emplace_back(std::vector<Step>{Byteswap{2, 2}});
   readers.push_back(std::make_shared<FakeReader>(
-      RandomBytes(seed % 5 == 0 ? 700'000 : 3000, static_cast<std::uint32_t>(random()))));
+      RandomBytes(seed % 10 == 0 ? 200'000 : 3000, static_cast<std::uint32_t>(random()))));
   for (std::uint64_t n = Below(random, 12); n > 0; --n) AddSource();
   AddOps();
   plan.crc32c = Below(random, 4) != 0;
@@ -255,9 +255,10 @@ void RandomPlan::Run(ExecuteOptions options) {
   for (std::size_t i = 0; i < files.size(); ++i) {
     CHECK(files[i]->bytes == expected[i]);
     const auto [first, last] = written[i];
-    for (std::uint64_t at = 0; at < sizes[i]; ++at) {
-      CHECK_EQ(files[i]->times[at], at >= first && at < last ? 1 : 0);
-    }
+    std::vector<int> once(sizes[i]);
+    std::fill(once.begin() + static_cast<std::ptrdiff_t>(first),
+              once.begin() + static_cast<std::ptrdiff_t>(last), 1);
+    CHECK(files[i]->times == once);
   }
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     CHECK_EQ(report.crc32c[i], plan.crc32c ? Crc32c(tensors[i]) : 0);
@@ -267,7 +268,7 @@ void RandomPlan::Run(ExecuteOptions options) {
 
 TEST(RandomPlansAreLikeTheModel) {
   constexpr std::array<std::uint64_t, 6> kTaskBytes = {0, 3, 7, 64, 1000, 40'000};
-  for (std::uint32_t seed = 0; seed < 250; ++seed) {
+  for (std::uint32_t seed = 0; seed < 200; ++seed) {
     RandomPlan random(seed, seed % 2 == 0 ? 0 : 512);
     random.Run({.threads = static_cast<int>(seed % 4),
                 .monitor = nullptr,
