@@ -41,7 +41,7 @@ STRUCTURED = [
     np.dtype([("重み", "<f4"), ("b", "S2")]),
     np.dtype([('it\'s "quoted" \\ and\nbroken\t\x01', "<i4")]),
 ]
-ML_DTYPES = [np.dtype(t) for t in (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2, ml_dtypes.int4)]
+ML_DTYPES = [np.dtype(t) for t in (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)]
 
 
 def saved(array: Array) -> bytes:
@@ -314,6 +314,12 @@ def test_overlapping_fields_are_refused_by_name() -> None:
 def test_elements_of_no_bytes_are_refused_by_name() -> None:
     with pytest.raises(UnsupportedFeatureError, match=r"nothing .npy elements of no bytes"):
         write_tensors(NPY, {"nothing": np.zeros(3, "V0")}, "x.npy")
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.int4, [("a", "<f4"), ("b", ml_dtypes.bfloat16, (2,))]])
+def test_types_that_would_be_forgotten_are_refused_by_name(dtype: Any) -> None:
+    with pytest.raises(UnsupportedFeatureError, match=r"nibbles .npy would forget that it is"):
+        write_tensors(NPY, {"nibbles": np.zeros(3, dtype)}, "x.npy")
 
 
 def test_objects_are_refused_and_say_what_to_do() -> None:

@@ -32,6 +32,7 @@ MAX_NDIM = 64
 _MAX_ITEM = 2**31 - 1  # NumPy's own limit on an element's size
 _MAX_BYTES = 2**63 - 1
 _KEYS = {"descr", "fortran_order", "shape"}
+_REGISTERED = 2  # dtype.isbuiltin of types that other packages register
 _GROWTH_DIGITS = 21  # NumPy leaves room to rewrite the growing axis as any 64-bit number
 
 _TYPE = re.compile(
@@ -251,15 +252,24 @@ def build_header(dtype: DType, shape: tuple[int, ...]) -> bytes:
 def _descr(dtype: DType) -> Any:
     if dtype.packed:
         return "|u1"
-    if dtype.numpy.isbuiltin == 2:  # registered by another package
+    if dtype.core and dtype.numpy.isbuiltin == _REGISTERED:
         # ml_dtypes calls float8_e5m2 "<f1", which NumPy writes and then cannot read; all others are "<V...".
         return f"<V{dtype.numpy.itemsize}"
+    if _has_registered(dtype.numpy):
+        raise UnsupportedFeatureError(f"npy would forget that it is {dtype}; convert it to a type of NumPy's own")
     if dtype.numpy.names is None:
         return dtype.numpy.str
     try:
         return dtype.numpy.descr
     except ValueError as error:
         raise UnsupportedFeatureError(f"npy cannot hold dtype {dtype}: {error}") from None
+
+
+def _has_registered(dtype: np.dtype[Any]) -> bool:
+    """Whether a type or one of its fields comes from another package, whose types npy keeps as raw bytes."""
+    if dtype.names is not None:
+        return any(_has_registered(dtype[name]) for name in dtype.names)
+    return dtype.base.isbuiltin == _REGISTERED
 
 
 def _wrap(body: bytes, version: int) -> bytes:
