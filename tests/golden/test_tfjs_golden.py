@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.golden import make_tfjs
 
 import weightlift as wl
 
@@ -29,11 +29,6 @@ def floats(hex_bytes: str) -> Any:
 
 
 def test_golden_files_are_what_the_script_makes(tmp_path: Path) -> None:
-    sys.path.insert(0, str(GOLDEN.parent))
-    try:
-        import make_tfjs
-    finally:
-        sys.path.pop(0)
     make_tfjs.main(tmp_path)
     made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
     assert made == sorted(p.relative_to(GOLDEN) for p in GOLDEN.rglob("*") if p.is_file())

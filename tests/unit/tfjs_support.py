@@ -46,7 +46,7 @@ TENSORS: dict[str, Array] = {
 
 
 def write(tensors: Mapping[str, Array] = TENSORS, name: str = "model.json", **options: Any) -> Files:
-    return write_tensors(TFJS, tensors, name, PackOptions(**options))
+    return dict(write_tensors(TFJS, tensors, name, PackOptions(**options)).files)
 
 
 def read(files: Files, name: str = "model.json") -> dict[str, Array]:
