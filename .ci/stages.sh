@@ -66,7 +66,7 @@ stage_install() {
 }
 
 stage_lint() {
-  "$VENV_PYTHON" -m pip install -q '.[lint]'
+  install_extras .venv lint
   "$VENV_PYTHON" -m ruff check .
   "$VENV_PYTHON" -m ruff format --check .
   "$VENV_PYTHON" -m mypy

@@ -16,8 +16,6 @@ extras=${1:-cli}
 venv=${VENV:-.venv}
 
 ensure_python
-ensure_compiler
 ensure_venv "$venv"
-say "Building and installing weightlift[$extras] into $venv"
-"$venv/bin/python" -m pip install -q ".[$extras]"
+install_weightlift "$venv" "$extras"
 "$venv/bin/python" -c 'import weightlift; print("weightlift", weightlift.__version__, "is installed")'

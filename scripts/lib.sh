@@ -105,3 +105,37 @@ ensure_cmake() {
   fi
   command -v ninja >/dev/null || "$1/bin/python" -m pip install -q ninja
 }
+
+# source_id: prints a fingerprint of everything that an installation is built from.
+source_id() {
+  find CMakeLists.txt pyproject.toml README.md LICENSE cpp python -type f \
+    ! -name '*.so' ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum | sha256sum
+}
+
+# install_weightlift VENV EXTRAS: builds and installs this source tree, unless that is what is installed already.
+install_weightlift() {
+  local venv=$1 extras=$2 id
+  id=$(source_id)
+  if [[ $id == "$(cat "$venv/weightlift-source" 2>/dev/null)" ]]; then
+    install_extras "$venv" "$extras"
+    return
+  fi
+  ensure_compiler
+  say "Building and installing weightlift[$extras] into $venv"
+  rm -f "$venv/weightlift-source"
+  "$venv/bin/python" -m pip install -q ".[$extras]"
+  printf '%s' "$id" >"$venv/weightlift-source"
+}
+
+# install_extras VENV EXTRAS: the optional dependencies of the weightlift that is installed there.
+install_extras() {
+  "$1/bin/python" - "$2" <<'PY' | xargs -d '\n' -r "$1/bin/python" -m pip install -q
+import re, sys
+from importlib.metadata import requires
+
+for line in requires("weightlift") or []:
+    extra = re.search(r"""extra == ["'](\w+)""", line)
+    if extra and extra.group(1) in sys.argv[1].split(","):
+        print(line.split(";")[0].strip())
+PY
+}
