@@ -1,4 +1,5 @@
-// What the speed-of-light programs share: options, fresh memory, pieces over threads, one JSON line.
+// What the speed-of-light programs share: options, fresh memory, pieces over threads, one JSON
+// line.
 //
 // These programs say what the machine allows for a job, so they do only that job: no checks of the
 // content, no checksums, no library. They exit with 1 and a message on any error.

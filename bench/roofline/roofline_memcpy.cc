@@ -4,8 +4,9 @@
 int main(int argc, char** argv) {
   const roofline::Options options(argc, argv);
   if (!options.positional().empty()) {
-    roofline::Usage("roofline_memcpy [--bytes 1073741824] [--threads 2] [--piece 8388608] "
-                    "[--repeat 1]");
+    roofline::Usage(
+        "roofline_memcpy [--bytes 1073741824] [--threads 2] [--piece 8388608] "
+        "[--repeat 1]");
   }
   const std::size_t size = options.Number("bytes", 1u << 30);
   const std::size_t threads = options.Number("threads", 2);

@@ -1,6 +1,6 @@
 // How fast memory becomes a file on this machine: preallocate, write pieces from a pool of threads,
-// rename; with --fsync also fdatasync and fsync of the directory; with --direct past the page cache.
-// The source is as large as the file, so that it is read from DRAM as weights would be.
+// rename; with --fsync also fdatasync and fsync of the directory; with --direct past the page
+// cache. The source is as large as the file, so that it is read from DRAM as weights would be.
 #include "roofline.h"
 
 int main(int argc, char** argv) {

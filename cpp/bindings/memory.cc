@@ -174,8 +174,8 @@ bool SameView(const py::array& a, const py::array& b) {
          (a.dtype().is(b.dtype()) || a.dtype().equal(b.dtype()));
 }
 
-// Groups of positions, each of two or more arrays that are one memory. Sorting by address leaves few
-// pairs to look at closely.
+// Groups of positions, each of two or more arrays that are one memory. Sorting by address leaves
+// few pairs to look at closely.
 std::vector<std::vector<std::size_t>> SharedMemory(const std::vector<py::array>& arrays) {
   std::vector<std::pair<const void*, std::size_t>> places;
   places.reserve(arrays.size());

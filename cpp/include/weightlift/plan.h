@@ -26,8 +26,8 @@ namespace weightlift {
 
 inline constexpr std::uint32_t kNoIndex = 0xFFFFFFFF;
 
-// Called on the thread that called the executor, at least every 50 ms and once at the end; may throw
-// to cancel (the executor stops its workers, joins them and rethrows).
+// Called on the thread that called the executor, at least every 50 ms and once at the end; may
+// throw to cancel (the executor stops its workers, joins them and rethrows).
 class Monitor {
  public:
   virtual ~Monitor() = default;
@@ -46,14 +46,14 @@ enum class ChecksumKind : std::uint8_t { kNone, kCrc32c, kCrc32 };
 // One tensor's checksum over its stored bytes, its ops concatenated in plan order.
 struct ChecksumSpec {
   ChecksumKind kind = ChecksumKind::kNone;
-  bool verify = false;         // compare with `expected`, else only compute
-  std::uint32_t initial = 0;   // the checksum of what comes before (a zip member's npy header)
+  bool verify = false;        // compare with `expected`, else only compute
+  std::uint32_t initial = 0;  // the checksum of what comes before (a zip member's npy header)
   std::uint32_t expected = 0;
 };
 
 struct ReadOp {
   std::uint32_t source;    // index into the readers
-  std::uint32_t tensor;    // index into the checksum specs, names it in errors; kNoIndex: of no tensor
+  std::uint32_t tensor;    // index into the checksum specs, and names in errors; kNoIndex: none
   std::uint64_t offset;    // first stored byte in the source
   std::uint64_t nbytes;    // stored bytes; with a pipeline, whole elements
   std::uint32_t buffer;    // index into the destination buffers; kNoIndex: discard
@@ -70,27 +70,27 @@ struct ReadPlan {
   std::vector<ChecksumSpec> checksums;  // one a tensor, or empty
 };
 
-// One task: a run of ops that are consecutive in the file, with small gaps at most. The first and the
-// last op may be in it only in part, when they are large.
+// One task: a run of ops that are consecutive in the file, with small gaps at most. The first and
+// the last op may be in it only in part, when they are large.
 struct ReadTask {
   std::size_t first, last;   // op range, end exclusive, in the order of the sorted plan
   std::uint64_t begin, end;  // byte range
   bool operator==(const ReadTask&) const = default;
 };
 struct CoalesceOptions {
-  std::uint64_t task_bytes = 8u << 20;  // split and merge to this: half of it to twice, in a long run
+  std::uint64_t task_bytes = 8u << 20;  // split and merge to half of it to twice, in a long run
   std::uint64_t max_gap = 0;            // bytes worth reading and throwing away
 };
-// Pure: how ops, sorted by (source, offset) and without overflow, become tasks. Cuts are at multiples
-// of task_bytes in the file. Ops that overlap are in different tasks; those of no bytes in none, or
-// in between.
+// Pure: how ops, sorted by (source, offset) and without overflow, become tasks. Cuts are at
+// multiples of task_bytes in the file. Ops that overlap are in different tasks; those of no bytes
+// in none, or in between.
 std::vector<ReadTask> Coalesce(std::span<const ReadOp> sorted_ops, const CoalesceOptions& options);
 
 // Returns each tensor's computed checksum (0 where kind is kNone).
 // Throws Error: kInvalidArgument for an impossible plan and kTruncated for one beyond the end of a
-// source, before anything is read; kChanged when a source was modified meanwhile, whatever else went
-// wrong; else the first error in plan order: kChecksum with tensor, path and byte range, kStorage,
-// kTruncated ...; before all of them, what Monitor throws.
+// source, before anything is read; kChanged when a source was modified meanwhile, whatever else
+// went wrong; else the first error in plan order: kChecksum with tensor, path and byte range,
+// kStorage, kTruncated ...; before all of them, what Monitor throws.
 std::vector<std::uint32_t> ExecuteRead(const ReadPlan& plan,
                                        std::span<const std::shared_ptr<const Reader>> readers,
                                        std::span<const std::span<std::byte>> buffers,
@@ -143,10 +143,10 @@ struct WriteReport {
   std::vector<std::uint32_t> crc32;
 };
 
-// Fills the files; does not Sync, Commit or Abort them. Work is cut at block boundaries (up to 8 MiB,
-// aligned in the file). A block is gathered into an aligned bounce buffer, the checksum riding along,
-// and written by the pool; contiguous memory that a buffered writer takes as it is goes straight.
-// Errors as for ExecuteRead; a damaged source is kChecksum with the place of its extent.
+// Fills the files; does not Sync, Commit or Abort them. Work is cut at block boundaries (up to 8
+// MiB, aligned in the file). A block is gathered into an aligned bounce buffer, the checksum riding
+// along, and written by the pool; contiguous memory that a buffered writer takes as it is goes
+// straight. Errors as for ExecuteRead; a damaged source is kChecksum with the place of its extent.
 WriteReport ExecuteWrite(const WritePlan& plan, std::span<const std::shared_ptr<Writer>> writers,
                          std::span<const std::shared_ptr<const Reader>> readers,
                          const ExecuteOptions& options = {});

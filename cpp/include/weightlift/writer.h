@@ -56,8 +56,8 @@ class FileWriter : public Writer {
   static std::shared_ptr<FileWriter> Create(const std::string& path, std::uint64_t size,
                                             const FileWriterOptions& options = {});
 
-  // Makes `size`, no more than it was created with, the final size (of a compressed file, known only
-  // when all is written). Not while writes are under way.
+  // Makes `size`, no more than it was created with, the final size (of a compressed file, known
+  // only when all is written). Not while writes are under way.
   virtual void Truncate(std::uint64_t size) = 0;
 };
 

@@ -142,10 +142,10 @@ class LocalFileWriter final : public FileWriter {
 
   void Truncate(std::uint64_t size) override {
     if (!file_ || size > size_) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  "cannot cut to " + std::to_string(size) + " bytes a file of " +
-                      std::to_string(size_),
-                  {.path = path_});
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          "cannot cut to " + std::to_string(size) + " bytes a file of " + std::to_string(size_),
+          {.path = path_});
     }
     if (ftruncate(file_->fd(), static_cast<off_t>(size)) != 0) {
       throw SystemError(errno, "set the size", {.path = path_});
