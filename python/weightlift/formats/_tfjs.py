@@ -13,16 +13,19 @@ The rules, with their sources, are in docs/formats/tfjs.md. ``_tfjs_manifest`` u
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from weightlift import _json
-from weightlift._layout import Checksum, Inline, Layout, Piece, Strings, TensorEntry, TensorTable
+from weightlift._dtypes import DType
+from weightlift._layout import KINDS, U32, U64, Inline, Layout, Piece, Strings, TensorEntry, TensorTable
 from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
 from weightlift.errors import FormatError, UnsafeContentError
 from weightlift.formats import _tfjs_pack
-from weightlift.formats._tfjs_manifest import Document, Weight, parse, parse_weight, shard_path
+from weightlift.formats._tfjs_manifest import Document, Record, Weight, parse, parse_weight, shard_path
 from weightlift.formats._tfjs_shards import Shards
 from weightlift.protocols import Files
 
@@ -79,57 +82,103 @@ class TfjsFormat:
         return _tfjs_pack.manifest(packing, checksums, names)
 
 
+class _Rows:
+    """The table in the making: one row a weight."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.shapes: list[tuple[int, ...]] = []
+        self.dtypes: dict[DType, int] = {}
+        self.dtype_index: list[int] = []
+        self.extents: list[tuple[U32, U64, U64]] = []
+        self.pieces: dict[int, tuple[Piece, ...]] = {}
+
+    def add_group(self, weights: Sequence[Weight], shards: Shards) -> None:
+        """Append the weights of one group; those that are not simply a run of one shard get a piece."""
+        first = len(self.names)
+        self.names += [w.name for w in weights]
+        self.shapes += [w.shape for w in weights]
+        self.dtype_index += [self.dtypes.setdefault(w.dtype, len(self.dtypes)) for w in weights]
+        nbytes = np.array(shards.measure(weights), np.uint64)
+        begin = np.cumsum(nbytes, dtype=np.uint64) - nbytes
+        source, offset, plain = shards.locate_many(begin, nbytes)
+        plain &= np.array([w.item > 0 and not w.steps for w in weights], bool)
+        for i in np.flatnonzero(~plain).tolist():
+            weight, size = weights[i], int(nbytes[i])
+            where = shards.locate(int(begin[i]), size) if size else Inline(b"")
+            steps = weight.steps if weight.item else (Strings(weight.elements),)
+            self.pieces[first + i] = (Piece(where, steps),)
+        zero = np.uint64(0)
+        self.extents.append((np.where(plain, source, 0), np.where(plain, offset, zero), np.where(plain, nbytes, zero)))
+
+    def table(self, crc32c: Mapping[str, int]) -> TensorTable:
+        """The finished table with its checksums."""
+        columns = [np.concatenate(c) if c else np.zeros(0) for c in zip(*self.extents, strict=True)] or [
+            np.zeros(0)
+        ] * 3
+        source, offset, nbytes = columns
+        table = TensorTable(
+            self.names,
+            list(self.dtypes),
+            np.array(self.dtype_index, np.uint32),
+            self.shapes,
+            source.astype(np.uint32),
+            offset.astype(np.uint64),
+            nbytes.astype(np.uint64),
+            pieces=self.pieces,
+        )
+        if crc32c:
+            known = np.array([name in crc32c for name in self.names], bool)
+            table.check_kind[known] = KINDS.index("crc32c")
+            table.check_value[known] = np.array([crc32c[n] for n in self.names if n in crc32c], np.uint32)
+        return table
+
+
 def _layout(document: Document, files: Files, base: PurePosixPath) -> Layout:
-    entries: dict[str, TensorEntry] = {}
+    rows, record = _Rows(), document.record
     sources: list[str] = []
     sizes: list[int] = []
     specs: list[Any] = []
     for number, (paths, raw_weights) in enumerate(document.groups, 1):
         names = [str(base / shard_path(p, number)) for p in paths]
-        for i, path in enumerate(names):
-            if path in names[:i] or path in sources:
-                raise FormatError(f"group {number} lists the weight file {path!r} that was listed before")
-        weights = [parse_weight(raw, number, i, document.record.dtypes) for i, raw in enumerate(raw_weights, 1)]
+        weights = [parse_weight(raw, number, i, record.dtypes) for i, raw in enumerate(raw_weights, 1)]
+        if (twice := _duplicate([*sources, *names])) is not None:
+            raise FormatError(f"group {number} lists the weight file {twice!r} that was listed before")
         shards = Shards(files, names, number, len(sources))
-        _add_group(entries, shards, weights, document)
+        rows.add_group(weights, shards)
         sources += names
         sizes += shards.sizes
         specs += raw_weights
-    _check_record(document, entries)
+    if (twice := _duplicate(rows.names)) is not None:
+        raise FormatError("two weights have the same name", tensor=twice)
+    if not record.damaged:
+        _check_record(record, set(rows.names))
     metadata = document.extra.get("userDefinedMetadata")
     layout = Layout(
         format="tfjs",
-        tensors=TensorTable.from_entries(entries),
+        tensors=rows.table(record.crc32c),
         sources=tuple(sources),
         metadata=metadata if isinstance(metadata, dict) else {},
-        structure=document.record.structure,
+        structure=record.structure,
         extra={**document.extra, "weightSpecs": specs},
-        damaged=document.record.damaged,
+        damaged=record.damaged,
     )
     return layout.validate(sizes)
 
 
-def _add_group(entries: dict[str, TensorEntry], shards: Shards, weights: Sequence[Weight], document: Document) -> None:
-    """Append one group's rows."""
-    begin = 0
-    for weight, size in zip(weights, shards.measure(weights), strict=True):
-        if weight.name in entries:
-            raise FormatError("two weights have the same name", tensor=weight.name)
-        where = shards.locate(begin, size) if size else Inline(b"")
-        steps = weight.steps if weight.item else (Strings(weight.count),)
-        crc = document.record.crc32c.get(weight.name)
-        checksum = None if crc is None else Checksum("crc32c", crc)
-        entries[weight.name] = TensorEntry(weight.dtype, weight.shape, (Piece(where, steps),), checksum=checksum)
-        begin += size
+def _duplicate(names: Sequence[str]) -> str | None:
+    """The first name that is there twice."""
+    seen: set[str] = set()
+    if len(set(names)) == len(names):
+        return None
+    return next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
 
 
-def _check_record(document: Document, entries: Mapping[str, TensorEntry]) -> None:
-    """Our own record speaks of the weights that are there, unless the document was changed since."""
-    if document.record.damaged:
-        return
-    for what, table in (("checksum", document.record.crc32c), ("dtype", document.record.dtypes)):
+def _check_record(record: Record, names: Set[str]) -> None:
+    """Our own record speaks of the weights that are there."""
+    for what, table in (("checksum", record.crc32c), ("dtype", record.dtypes)):
         for name in table:
-            if name not in entries:
+            if name not in names:
                 raise FormatError(f"there is a {what} for a weight that the manifest does not have", tensor=name)
 
 

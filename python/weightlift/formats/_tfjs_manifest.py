@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from weightlift._checksum import crc32c
 from weightlift._dtypes import DTYPES, STRING, DType
@@ -66,14 +66,14 @@ _INTEGRAL = re.compile(r"\.0(?=[,\]}])")
 
 
 # --- reading --------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Weight:
+class Weight(NamedTuple):
     """One manifest entry, understood.
 
     Attributes:
         name: Its name.
         shape: In elements.
         dtype: Element type once decoded.
+        elements: How many, exact.
         item: Bytes a stored element takes; 0 for strings, whose sizes are known only to the data.
         steps: From stored elements to decoded ones.
     """
@@ -81,13 +81,9 @@ class Weight:
     name: str
     shape: tuple[int, ...]
     dtype: DType
+    elements: int
     item: int
     steps: tuple[Step, ...]
-
-    @property
-    def count(self) -> int:
-        """Elements, exact."""
-        return prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -202,7 +198,7 @@ def parse_weight(raw: Any, group: int, index: int, originals: Mapping[str, str])
     if quantization is not None:
         stored, decoded, steps = _quantized(quantization, dtype, name, original)
     elif dtype == "string":
-        return Weight(name, shape, STRING, 0, ())
+        return Weight(name, shape, STRING, prod(shape), 0, ())
     elif dtype in PLAIN:
         stored, decoded, steps = dtype, dtype, ()
     else:
@@ -213,15 +209,19 @@ def parse_weight(raw: Any, group: int, index: int, originals: Mapping[str, str])
         if quantization is not None or WIDENED.get(original) != decoded:
             raise FormatError(f"the recorded dtype {original!r} does not go with {decoded!r} as stored", tensor=name)
         decoded, steps = original, (Cast(stored, original),)
-    return Weight(name, shape, DTYPES[decoded], DTYPES[stored].bits // 8, steps)
+    return Weight(name, shape, DTYPES[decoded], prod(shape), DTYPES[stored].bits // 8, steps)
 
 
 def _shape(raw: Any, name: str) -> tuple[int, ...]:
-    if not isinstance(raw, list) or not all(type(d) is int and 0 <= d < 1 << 63 for d in raw):
-        raise FormatError(f"the shape is {str(raw)[:80]}, not a list of non-negative integers", tensor=name)
-    if len(raw) > MAX_RANK:
-        raise UnsupportedFeatureError(f"{len(raw)} dimensions; at most {MAX_RANK} are handled", tensor=name)
-    return tuple(raw)
+    if isinstance(raw, list):
+        if len(raw) > MAX_RANK:
+            raise UnsupportedFeatureError(f"{len(raw)} dimensions; at most {MAX_RANK} are handled", tensor=name)
+        for size in raw:
+            if type(size) is not int or not 0 <= size < 1 << 63:
+                break
+        else:
+            return tuple(raw)
+    raise FormatError(f"the shape is {str(raw)[:80]}, not a list of non-negative integers", tensor=name)
 
 
 def _quantized(raw: Any, dtype: Any, name: str, original: str | None) -> tuple[str, str, tuple[Step, ...]]:

@@ -45,7 +45,10 @@ def encode(specs: TensorSpecs, quantize: Mapping[str, Any] | str | None) -> dict
     _refuse(specs)
     affine: dict[int, str] = {}
     wanted = _quantization_map(specs.names, quantize)
+    plain = set(NATIVE) - ({"float32"} if wanted else set())
     for i, dtype in enumerate(specs.dtypes):
+        if dtype.name in plain:
+            continue
         kept = specs.encodings.get(i)
         target = wanted.get(specs.names[i]) if dtype.name == "float32" else None
         if i in specs.strings or (kept is not None and target in (None, kept.quantization)):
@@ -84,11 +87,8 @@ def _store(specs: TensorSpecs, i: int, encoding: Encoding, count: int) -> None:
 
 def _refuse(specs: TensorSpecs) -> None:
     """One error for all tensors that TensorFlow.js cannot hold."""
-    bad = [
-        i
-        for i, dtype in enumerate(specs.dtypes)
-        if i not in specs.strings and dtype.name not in (*NATIVE, *WIDENED, "float16")
-    ]
+    held = {*NATIVE, *WIDENED, "float16"}
+    bad = [i for i, dtype in enumerate(specs.dtypes) if dtype.name not in held and i not in specs.strings]
     if not bad:
         return
     kinds = sorted({specs.dtypes[i].name for i in bad})
@@ -230,16 +230,17 @@ def _document(options: PackOptions) -> dict[str, Any]:
 
 
 def _entries(specs: TensorSpecs, extra: Mapping[str, Any]) -> list[dict[str, Any]]:
+    columns = zip(specs.names, specs.shapes, specs.dtypes, strict=True)
+    entries: list[dict[str, Any]] = [{"name": n, "shape": list(s), "dtype": d.name} for n, s, d in columns]
+    for i in {*specs.encodings, *specs.strings}:
+        entries[i]["dtype"] = _dtype(specs, i)
     groups = {e["name"]: e["group"] for e in extra.get("weightSpecs") or () if e.get("group") is not None}
-    entries = []
-    for i, name in enumerate(specs.names):
-        encoding = specs.encodings.get(i)
-        entry: dict[str, Any] = {"name": name, "shape": list(specs.shapes[i]), "dtype": _dtype(specs, i)}
-        if name in groups:
-            entry["group"] = groups[name]
-        if encoding is not None and encoding.quantization is not None:
-            entry["quantization"] = _quantization(encoding, specs.dtypes[i], name)
-        entries.append(entry)
+    for entry in entries if groups else ():
+        if entry["name"] in groups:
+            entry["group"] = groups[entry["name"]]
+    for i, encoding in specs.encodings.items():
+        if encoding.quantization is not None:
+            entries[i]["quantization"] = _quantization(encoding, specs.dtypes[i], specs.names[i])
     return entries
 
 
@@ -271,10 +272,9 @@ def _quantization(encoding: Encoding, dtype: DType, name: str) -> dict[str, Any]
 def _record(specs: TensorSpecs, options: PackOptions) -> dict[str, Any]:
     """Our own key, but for the checksums; empty when there is nothing that TensorFlow.js does not hold itself."""
     record: dict[str, Any] = {}
+    widened = {*WIDENED, "float16"}
     narrow = {
-        name: dtype.name
-        for i, (name, dtype) in enumerate(zip(specs.names, specs.dtypes, strict=True))
-        if i not in specs.strings and dtype.name in (*WIDENED, "float16")
+        specs.names[i]: d.name for i, d in enumerate(specs.dtypes) if d.name in widened and i not in specs.strings
     }
     if narrow:
         record["dtypes"] = narrow
@@ -288,7 +288,7 @@ def manifest(packing: Packing, checksums: Checksums, names: Mapping[str, str]) -
     state: _State = packing.state
     record = dict(state.record)
     if state.checksums:
-        record["crc32c"] = {n: f"{int(c):08x}" for n, c in zip(state.names, checksums.crc32c, strict=True)}
+        record["crc32c"] = {n: f"{c:08x}" for n, c in zip(state.names, checksums.crc32c.tolist(), strict=True)}
     document = dict(state.document)
     document["weightsManifest"] = [{"paths": [names.get(f, f) for f in state.files], "weights": state.entries}]
     return dump(document, record or None)

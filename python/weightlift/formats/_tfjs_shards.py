@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from itertools import accumulate
 from struct import Struct
 
+import numpy as np
+import numpy.typing as npt
+
 from weightlift._json import impostor
-from weightlift._layout import Chain, Extent
+from weightlift._layout import U32, U64, Chain, Extent
 from weightlift.errors import FormatError, NotFoundError
 from weightlift.formats._tfjs_manifest import Weight
 from weightlift.protocols import Files, Reader
@@ -66,7 +69,7 @@ class Shards:
         sizes: list[int] = []
         at = 0
         for weight in weights:
-            size = weight.count * weight.item if weight.item else self._strings(weight, at, weights)
+            size = weight.elements * weight.item if weight.item else self._strings(weight, at, weights)
             sizes.append(size)
             at += size
         if at != self.nbytes:
@@ -75,7 +78,7 @@ class Shards:
 
     def _strings(self, weight: Weight, begin: int, weights: Sequence[Weight]) -> int:
         """Bytes that the strings of ``weight`` take from byte ``begin`` on."""
-        count = weight.count
+        count = weight.elements
         if begin + 4 * count > self.nbytes:
             raise self._mismatch(begin + 4 * count, weights, at_least=True)
         at, window, window_at = begin, b"", begin
@@ -97,6 +100,15 @@ class Shards:
         """Where ``nbytes`` bytes (more than 0) from byte ``begin`` of the group on lie."""
         extents = self._extents(begin, nbytes)
         return extents[0] if len(extents) == 1 else Chain(tuple(extents))
+
+    def locate_many(self, begin: U64, nbytes: U64) -> tuple[U32, U64, npt.NDArray[np.bool_]]:
+        """Source and offset of runs that lie in one shard each, and which ones do (0 bytes: none)."""
+        begins = np.array(self._begins, np.uint64)
+        shard = np.searchsorted(begins, begin, "right") - 1
+        inside = nbytes > 0
+        inside[inside] = (begin + nbytes)[inside] <= begins[shard[inside] + 1]
+        shard[~inside] = 0
+        return (shard + self._first).astype(np.uint32), begin - begins[shard], inside
 
     def _extents(self, begin: int, nbytes: int) -> list[Extent]:
         extents, end = [], begin + nbytes
