@@ -1,0 +1,104 @@
+"""``weightlift convert``: the same tensors in another format, dtype, quantisation or sharding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import click
+
+import weightlift as wl
+from weightlift.cli import _text
+from weightlift.cli._options import names_option
+from weightlift.cli._progress import progress
+
+_QUANTIZATIONS = ("uint8", "uint16", "float16")
+
+
+class _Quantize(click.ParamType[tuple[str, str]]):
+    """``uint8`` or ``uint8=GLOB``: (glob, quantisation)."""
+
+    name = "quantisation"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        kind, _, glob = str(value).partition("=")
+        if kind not in _QUANTIZATIONS:
+            self.fail(f"{kind!r} is none of {', '.join(_QUANTIZATIONS)}", param, ctx)
+        return glob or "*", kind
+
+
+@click.command("convert")
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST")
+@click.option("--to", "to_format", metavar="FORMAT", help="safetensors, npy, npz or tfjs. Default: by DST's suffix.")
+@click.option("--dtype", metavar="DTYPE", help="Cast floating-point tensors, e.g. to float16 or bfloat16.")
+@click.option(
+    "--quantize",
+    "quantize",
+    type=_Quantize(),
+    metavar="KIND[=GLOB]",
+    multiple=True,
+    help="uint8, uint16 or float16, for all float32 tensors or those whose names match; may be given several times.",
+)
+@click.option("--shard-size", type=_text.SIZE, help="Split into files of at most this size, e.g. 4MiB.")
+@names_option
+@click.option("--compression", type=click.Choice(["deflate"]), help="Compress (npz).")
+@click.option("--no-checksums", is_flag=True, help="Store no CRC-32C checksums.")
+@click.option("--no-verify", is_flag=True, help="Do not check SRC against its checksums: to salvage a damaged file.")
+@click.option("--no-sync", is_flag=True, help="Do not wait until the data is on the disk.")
+@click.option("--force", is_flag=True, help="Replace DST if it exists.")
+def command(
+    source: str,
+    target: str,
+    to_format: str | None,
+    dtype: str | None,
+    quantize: Sequence[tuple[str, str]],
+    shard_size: int | None,
+    names: Sequence[str],
+    compression: str | None,
+    no_checksums: bool,
+    no_verify: bool,
+    no_sync: bool,
+    force: bool,
+) -> None:
+    """Write the weights of SRC to DST, streaming: memory use does not grow with the file.
+
+    DST appears whole at the end or not at all.
+    """
+    if not force:
+        _refuse_to_replace(target)
+    begin = perf_counter()
+    with progress("converting") as callback:
+        result = wl.convert(
+            source,
+            target,
+            format=to_format,
+            names=list(names) or None,
+            dtype=dtype,
+            quantize=dict(quantize) or None,
+            shard_size=shard_size,
+            compression=compression,
+            checksums=not no_checksums,
+            verify=not no_verify,
+            durable=not no_sync,
+            progress=callback,
+        )
+    elapsed = perf_counter() - begin
+    files = f" in {_text.count(len(result.files), 'file')}" if len(result.files) > 1 else ""
+    click.echo(
+        f"{_text.printable(result.files[0])}: {result.format}, {_text.count(result.tensors, 'tensor')}, "
+        f"{_text.size(result.nbytes)}{files}, {_text.seconds(elapsed)}, {_text.rate(result.nbytes, elapsed)}"
+    )
+
+
+def _refuse_to_replace(target: str) -> None:
+    """A usage error where there is something already; an existing empty directory is fine."""
+    path = Path(target)
+    if path.is_dir():
+        taken = next(path.iterdir(), None)
+    else:
+        taken = next((p for p in (path, Path(f"{target}.index.json")) if p.exists()), None)
+    if taken is not None:
+        raise click.UsageError(f"{_text.printable(str(taken))} exists; --force replaces it")

@@ -1,0 +1,31 @@
+"""What standard output and standard error are, and the rich console for the one that is a terminal.
+
+Rule: a terminal gets colours, folding and progress; a pipe gets plain, stable text. rich is imported
+only for a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["console", "is_terminal"]
+
+
+def is_terminal(*, stderr: bool = False) -> bool:
+    """Whether a person looks at the stream on a terminal that can move its cursor."""
+    stream = sys.stderr if stderr else sys.stdout
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+@lru_cache(maxsize=2)
+def console(*, stderr: bool = False) -> Console:
+    """The rich console of a terminal; it guesses nothing from the text (no markup, no highlighting)."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)

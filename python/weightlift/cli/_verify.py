@@ -1,0 +1,106 @@
+"""``weightlift verify``: is every byte what it was when it was written?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+
+import click
+
+import weightlift as wl
+from weightlift.cli import _text
+from weightlift.cli._errors import ExitCode
+from weightlift.cli._options import each, echo_json, json_option, paths_argument
+from weightlift.cli._progress import progress
+from weightlift.cli._table import Column, Table
+
+_STYLES = {"corrupt": "red", "unchecked": "yellow"}
+_MAX_ROWS = 50
+
+
+@click.command("verify")
+@paths_argument
+@click.option("--strict", is_flag=True, help="A tensor without a checksum is a failure too.")
+@json_option
+def command(paths: Sequence[str], strict: bool, as_json: bool) -> None:
+    """Check weight files against their checksums, without loading them.
+
+    Exit code 0: all match; 1: something is corrupt (or, with --strict, carries no checksum).
+    """
+
+    def work(path: str) -> ExitCode:
+        begin = perf_counter()
+        with progress(f"verifying {_text.printable(path)}") as callback:
+            report = wl.verify(path, progress=callback)
+        good = report.ok and not (strict and report.unchecked)
+        if as_json:
+            echo_json(_document(path, report, good))
+        else:
+            _show(path, report, perf_counter() - begin)
+        return ExitCode.OK if good else ExitCode.NEGATIVE
+
+    each(paths, work)
+
+
+def _show(path: str, report: wl.VerifyReport, elapsed: float) -> None:
+    counts = {status: sum(t.status == status for t in report.tensors) for status in ("ok", "corrupt", "unchecked")}
+    if not report.ok:
+        verdict = "CORRUPT"
+    elif counts["unchecked"]:
+        verdict = "ok as far as can be told" if counts["ok"] else "no checksums to check against"
+    else:
+        verdict = "ok"
+    found = ", ".join(f"{n:,} {status}" for status, n in counts.items() if n) or "no tensors"
+    click.echo(
+        f"{_text.printable(path)}: {verdict} ({report.format}; {found}; {_text.size(report.nbytes)} read "
+        f"in {_text.seconds(elapsed)}, {_text.rate(report.nbytes, elapsed)})"
+    )
+    for problem in report.problems:
+        click.echo(f"  {_text.printable(problem)}")
+    if report.ok and not counts["ok"]:
+        return  # a list of all tensors would say nothing more
+    table = Table(
+        (
+            Column("tensor", fold=True),
+            Column("status"),
+            Column("size", right=True),
+            Column("file", fold=True),
+            Column("offset", right=True),
+            Column("detail", fold=True),
+        )
+    )
+    bad = sorted((t for t in report.tensors if t.status != "ok"), key=lambda t: t.status != "corrupt")
+    for t in bad[:_MAX_ROWS]:
+        table.add(
+            _text.printable(t.name),
+            t.status,
+            _text.size(t.nbytes),
+            _text.printable(t.file),
+            str(t.offset),
+            _text.printable(t.detail),
+            style=_STYLES[t.status],
+        )
+    table.show()
+    if len(bad) > _MAX_ROWS:
+        click.echo(f"... {len(bad) - _MAX_ROWS:,} more; --json lists all")
+
+
+def _document(path: str, report: wl.VerifyReport, good: bool) -> dict[str, object]:
+    return {
+        "path": path,
+        "format": report.format,
+        "ok": good,
+        "nbytes": report.nbytes,
+        "problems": list(report.problems),
+        "tensors": [
+            {
+                "name": t.name,
+                "status": t.status,
+                "nbytes": t.nbytes,
+                "file": t.file,
+                "offset": t.offset,
+                "detail": t.detail,
+            }
+            for t in report.tensors
+        ],
+    }
