@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import isfinite
 from typing import Any
 
@@ -10,14 +10,15 @@ import click
 import numpy as np
 
 import weightlift as wl
+from weightlift._chunks import iter_chunks
 from weightlift.cli import _text
 from weightlift.cli._errors import did_you_mean
 from weightlift.cli._options import echo_json
 from weightlift.cli._progress import ProgressCallback, progress
-from weightlift.cli._statistics import Array, Histogram, Statistics, as_numbers
+from weightlift.cli._statistics import Array, Histogram, Statistics, as_numbers, is_number
 from weightlift.errors import MismatchError
 
-_PIECE = 16 << 20
+_PIECE = 1 << 20
 _FIRST = 8
 _BAR = 40
 
@@ -32,11 +33,11 @@ def command(path: str, name: str, values: bool, as_json: bool) -> None:
 
     A big tensor is read in pieces: memory use does not grow with it.
     """
-    with wl.open(path) as weights, wl.open(path, memory="arena") as spans:
+    with wl.open(path) as weights:
         if name not in weights:
             hint = did_you_mean(name, weights) or "`weightlift inspect` lists the tensors."
             raise MismatchError(f"no such tensor; {hint}", path=path, tensor=name)
-        tensor = _Tensor(weights[name], spans[name])
+        tensor = _Tensor(weights, name)
         if values:
             _print_values(tensor, as_json)
             return
@@ -51,66 +52,58 @@ def command(path: str, name: str, values: bool, as_json: bool) -> None:
 class _Tensor:
     """A tensor that can be gone through in pieces, more than once."""
 
-    def __init__(self, view: wl.TensorView, spans: wl.TensorView) -> None:
-        """``view`` maps what can be mapped; ``spans`` reads rows into memory of their own."""
-        self.view = view
-        self.dtype = str(view.dtype)
-        self._spans = spans
-        self._whole: Array = view[...]
+    def __init__(self, weights: wl.Weights, name: str) -> None:
+        """The tensor ``name`` of open weights."""
+        self.view = weights[name]
+        self.dtype = str(self.view.dtype)
+        self._source = weights.source
+        self._row = weights.source.table.index(name)
 
     def pieces(self) -> Iterator[Array]:
-        """Flat arrays of about ``_PIECE`` bytes, all elements once; in C order if the tensor is stored so."""
-        whole = self._whole
-        mapped = not whole.flags.writeable and whole.flags.c_contiguous
-        row = whole.nbytes // max(1, len(whole)) if whole.ndim else whole.nbytes
-        if mapped and row <= _PIECE < whole.nbytes:
-            # Reading rows, unlike touching the mapping, keeps no more than one piece in memory.
-            step = _PIECE // row
-            for begin in range(0, len(whole), step):
-                yield self._spans[begin : begin + step].reshape(-1)
-            return
-        flat = whole.ravel(order="K")
-        step = max(1, _PIECE // max(1, whole.itemsize))
-        for begin in range(0, flat.size, step):
-            yield flat[begin : begin + step]
+        """Flat arrays of at most ``_PIECE`` elements, in C order; each is valid until the next.
+
+        Elements are as NumPy computes with them, packed types unpacked.
+        """
+        for chunk in iter_chunks(self._source, self._row):
+            for begin in range(0, chunk.size, _PIECE):
+                yield as_numbers(chunk[begin : begin + _PIECE], self.dtype)
 
     def rows(self) -> Iterator[Array]:
         """The rows of the last axis, in C order; of fewer than two axes, each element."""
-        whole = self._whole
-        if whole.ndim < 2:
-            yield from whole.reshape(-1, 1)
-        else:
-            for index in np.ndindex(whole.shape[:-1]):
-                yield whole[index]
+        length = self.view.shape[-1] if self.view.ndim > 1 else 1
+        rest: Array | None = None
+        for piece in self.pieces():
+            joined = piece if rest is None else np.concatenate((rest, piece))
+            whole = joined.size // length * length
+            yield from joined[:whole].reshape(-1, length)
+            rest = joined[whole:].copy()
 
     def first(self) -> list[Any]:
-        """The first values, in C order."""
-        return list(_elements(np.asarray(self._whole.flat[:_FIRST]), self.dtype))[:_FIRST]
+        """The first values."""
+        return list(next(self.pieces(), np.empty(0))[:_FIRST])
 
 
 def _summary(tensor: _Tensor, callback: ProgressCallback | None) -> tuple[Statistics | None, Histogram | None]:
-    """Statistics in one pass, a histogram of their range in a second."""
-    statistics, done, total = Statistics(), 0, 2 * tensor.view.nbytes
-    histogram: Histogram | None = None
+    """Statistics in one pass, a histogram of their range in a second; None for what are no numbers."""
+    done, total = 0, 2 * tensor.view.nbytes
 
-    def numbers() -> Iterator[Array | None]:
+    def feed(add: Callable[[Array], None]) -> None:
         nonlocal done
         for piece in tensor.pieces():
-            yield as_numbers(piece, tensor.dtype)
+            add(piece)
             done += piece.nbytes
             if callback is not None:
                 callback(done, total)
 
-    for piece in numbers():
-        if piece is None:
-            return None, None
-        statistics.add(piece)
+    if not is_number(next(tensor.pieces(), np.empty(0)).dtype):
+        return None, None
+    statistics = Statistics()
+    feed(statistics.add)
     low, high = statistics.minimum, statistics.maximum
-    if statistics.finite > 1 and low < high:
-        histogram = Histogram(low, high)
-        for piece in numbers():
-            if piece is not None:
-                histogram.add(piece)
+    if statistics.finite < 2 or low == high:
+        return statistics, None
+    histogram = Histogram(low, high)
+    feed(histogram.add)
     return statistics, histogram
 
 
@@ -166,17 +159,10 @@ def _show_histogram(histogram: Histogram) -> None:
 
 def _print_values(tensor: _Tensor, as_json: bool) -> None:
     if as_json:
-        values = [_plain(x) for row in tensor.rows() for x in _elements(row, tensor.dtype)]
-        echo_json({**_head(tensor.view), "values": values})
+        echo_json({**_head(tensor.view), "values": [_plain(x) for piece in tensor.pieces() for x in piece]})
         return
     for row in tensor.rows():
-        click.echo(" ".join(_text.value(x, exact=True) for x in _elements(row, tensor.dtype)))
-
-
-def _elements(row: Array, dtype: str) -> Array:
-    """Elements as they are to be printed: packed types unpacked, all else as NumPy has it."""
-    numbers = as_numbers(row, dtype) if row.dtype.kind == "u" else None
-    return row if numbers is None else numbers
+        click.echo(" ".join(_text.value(x, exact=True) for x in row))
 
 
 def _head(view: wl.TensorView) -> dict[str, Any]:

@@ -18,7 +18,7 @@ _QUANTIZATIONS = ("uint8", "uint16", "float16")
 
 
 class _Quantize(click.ParamType[tuple[str, str]]):
-    """``uint8`` or ``uint8=GLOB``: (glob, quantisation)."""
+    """``uint8`` or ``uint8=GLOB``: (quantisation, glob or the empty string)."""
 
     name = "quantisation"
 
@@ -26,7 +26,7 @@ class _Quantize(click.ParamType[tuple[str, str]]):
         kind, _, glob = str(value).partition("=")
         if kind not in _QUANTIZATIONS:
             self.fail(f"{kind!r} is none of {', '.join(_QUANTIZATIONS)}", param, ctx)
-        return glob or "*", kind
+        return kind, glob
 
 
 @click.command("convert")
@@ -40,7 +40,8 @@ class _Quantize(click.ParamType[tuple[str, str]]):
     type=_Quantize(),
     metavar="KIND[=GLOB]",
     multiple=True,
-    help="uint8, uint16 or float16, for all float32 tensors or those whose names match; may be given several times.",
+    help="Quantise float32 tensors, all or those whose names match, to uint8, uint16 or float16 (tfjs); "
+    "may be given several times. Add --dtype float32 to include other floats.",
 )
 @click.option("--shard-size", type=_text.SIZE, help="Split into files of at most this size, e.g. 4MiB.")
 @names_option
@@ -77,7 +78,7 @@ def command(
             format=to_format,
             names=list(names) or None,
             dtype=dtype,
-            quantize=dict(quantize) or None,
+            quantize=_quantize_map(quantize),
             shard_size=shard_size,
             compression=compression,
             checksums=not no_checksums,
@@ -91,6 +92,18 @@ def command(
         f"{_text.printable(result.files[0])}: {result.format}, {_text.count(result.tensors, 'tensor')}, "
         f"{_text.size(result.nbytes)}{files}, {_text.seconds(elapsed)}, {_text.rate(result.nbytes, elapsed)}"
     )
+
+
+def _quantize_map(choices: Sequence[tuple[str, str]]) -> dict[str, bool | list[str]] | None:
+    """As ``wl.convert`` takes it: globs by quantisation, True for all other tensors."""
+    globs: dict[str, bool | list[str]] = {}
+    for kind, glob in choices:
+        known = globs.setdefault(kind, [] if glob else True)
+        if isinstance(known, bool) == bool(glob):
+            raise click.UsageError(f"--quantize {kind} is given both with and without a GLOB")
+        if isinstance(known, list):
+            known.append(glob)
+    return globs or None
 
 
 def _refuse_to_replace(target: str) -> None:

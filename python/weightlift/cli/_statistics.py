@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Histogram", "Statistics", "as_numbers"]
+__all__ = ["Histogram", "Statistics", "as_numbers", "is_number"]
 
 Array = npt.NDArray[Any]
 
-_NUMBERS = {
+_PACKED = {
     "float4_e2m1fn": np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32),
     "int4": np.array([*range(8), *range(-8, 0)], np.int8),
     "uint4": np.arange(16, dtype=np.uint8),
@@ -21,23 +21,21 @@ _NUMBERS = {
 """Values of the types that are packed two elements a byte, by their four bits."""
 
 
-def as_numbers(array: Array, dtype: str) -> Array | None:
-    """One flat array of bools, integers, floats or complex numbers that NumPy computes with; None: no numbers.
+def as_numbers(array: Array, dtype: str) -> Array:
+    """The elements of a flat array: those of packed types, which come as bytes, unpacked; all else as it is.
 
-    ``dtype`` is the tensor's type by name: packed types come as bytes, low four bits first.
+    ``dtype`` is the tensor's type by name. The low four bits of a byte are the first element.
     """
-    table = _NUMBERS.get(dtype)
-    if table is not None:
-        packed = array.reshape(-1).view(np.uint8)
-        return table[np.stack((packed & 15, packed >> 4), axis=-1)].reshape(-1)
-    if array.dtype.kind in "biufc":
-        return array.reshape(-1)
-    if array.dtype.kind == "V" and array.dtype.names is None and np.can_cast(array.dtype, np.float32, "unsafe"):
-        try:
-            return array.reshape(-1).astype(np.float32)  # ml_dtypes: bfloat16, float8
-        except (TypeError, ValueError):
-            return None
-    return None
+    table = _PACKED.get(dtype)
+    if table is None:
+        return array
+    packed = array.view(np.uint8)
+    return table[np.stack((packed & 15, packed >> 4), axis=-1)].reshape(-1)
+
+
+def is_number(dtype: np.dtype[Any]) -> bool:
+    """Whether there is arithmetic for a dtype: NumPy's own numbers and the small floats of ml_dtypes."""
+    return dtype.kind in "biufc" or (dtype.kind == "V" and not issubclass(dtype.type, np.void))
 
 
 @dataclass
@@ -67,6 +65,8 @@ class Statistics:
         """Take in a flat array."""
         self.elements += numbers.size
         self.zeros += int(numbers.size - np.count_nonzero(numbers))
+        if numbers.dtype.kind == "V":
+            numbers = numbers.astype(np.float32)
         if numbers.dtype.kind in "fc":
             numbers = self._finite(numbers)
         if not numbers.size:
@@ -118,4 +118,5 @@ class Histogram:
         """Take in a flat array."""
         if numbers.dtype.kind == "c":
             numbers = np.abs(numbers)
-        self.counts += np.histogram(numbers[np.isfinite(numbers)].astype(np.float64), self.edges)[0]
+        wide = numbers.astype(np.float64)
+        self.counts += np.histogram(wide[np.isfinite(wide)], self.edges)[0]
