@@ -1,7 +1,7 @@
 """The command ``weightlift``; see ``docs/cli.md``.
 
 click and rich are optional dependencies and cost time to import, so this module imports neither:
-``main`` does, when it is called.
+``main`` does, when it is called and needs them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,19 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        from weightlift.cli._help import help_text
+
+        print(help_text(), end="")
+        return
     missing = [name for name in ("click", "rich") if find_spec(name) is None]
     if missing:
-        print(f"weightlift: the command line needs {' and '.join(missing)}: pip install 'weightlift[cli]'", file=sys.stderr)
+        needed = " and ".join(missing)
+        print(f"error: the command line needs {needed}: pip install 'weightlift[cli]'", file=sys.stderr)
         raise SystemExit(3)
     try:
         from weightlift.cli._app import app
 
         app(prog_name="weightlift")
-    except KeyboardInterrupt:  # outside of any command: while Python is still importing
+    except KeyboardInterrupt:  # outside of any command: while modules are still being imported
         raise SystemExit(130) from None

@@ -1,4 +1,4 @@
-"""The command group: its options, its commands, and how every command ends.
+"""The command group, and how every command ends.
 
 A command prints its result and returns; one with a negative result raises ``Exit(ExitCode.NEGATIVE)``.
 Whatever else comes out of it becomes one line on standard error and an exit code, here and nowhere else.
@@ -9,42 +9,32 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
 from click.exceptions import Abort, Exit
 
+import weightlift as wl
 from weightlift.cli._errors import ExitCode, report
+from weightlift.cli._help import COMMANDS, SUMMARY, help_text
 
 __all__ = ["app"]
-
-_COMMANDS = {
-    "inspect": "List the tensors of weight files.",
-    "convert": "Write weights in another format, dtype or sharding.",
-    "verify": "Check weight files against their checksums.",
-    "diff": "Compare two weight files, tensor by tensor.",
-    "cat": "Show one tensor: statistics, histogram, values.",
-    "demo": "Show on this machine that it works, and how fast.",
-}
-"""Each lives in a module of its name, imported when it is called."""
 
 
 class _Group(click.Group):
     """Commands imported on demand; errors and interrupts become exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"weightlift.cli._{cmd_name}").command
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+    def get_help(self, ctx: click.Context) -> str:
+        return help_text().rstrip("\n")
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -68,19 +58,11 @@ def _forget_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _version() -> str:
-    try:
-        return version("weightlift")
-    except PackageNotFoundError:
-        return "(not installed)"
-
-
 @click.group(
     cls=_Group,
+    help=SUMMARY,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 all is well; 1 a negative result (corrupt, different); 2 wrong usage; "
-    "3 an error in a file or its storage; 130 interrupted.",
 )
-@click.version_option(_version(), message="weightlift %(version)s")
+@click.version_option(wl.__version__, message="weightlift %(version)s")
 def app() -> None:
-    """Save and load model weights: any format, at the speed of the hardware, verified."""
+    """Only options here; the commands do the work."""
