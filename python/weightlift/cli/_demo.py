@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from weightlift.cli._demo_models import Arrays, checkpoint, forward, mlp
 from weightlift.cli._demo_trials import TRIALS, Outcome, Trial, agreement, flip_bit, numpy_trial, run_trial
 from weightlift.cli._errors import ExitCode
 from weightlift.cli._table import Column, Table
+from weightlift.cli._terminal import paint
 from weightlift.errors import ChecksumError, QuotaError
 
 _DEFAULT_BYTES = 256 << 20
@@ -215,7 +215,7 @@ def _conclude(outcomes: Sequence[Outcome], baseline: Outcome, held: bool, elapse
     caught = sum(o.damage != "" for o in outcomes)
     click.echo()
     if not held:
-        click.secho("NOT everything held: see above.", fg="red" if "NO_COLOR" not in os.environ else None)
+        click.echo(paint("NOT everything held: see above.", "red"))
         raise Exit(ExitCode.NEGATIVE)
     click.echo(
         f"All held in {_text.seconds(elapsed)}: {len(saves)} formats saved and loaded, every value checked, "

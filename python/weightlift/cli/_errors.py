@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from weightlift.cli._terminal import is_terminal
+from weightlift.cli._terminal import paint
 from weightlift.cli._text import printable
 from weightlift.errors import (
     AccessError,
@@ -23,7 +23,7 @@ from weightlift.errors import (
     WeightliftError,
 )
 
-__all__ = ["DEBUG", "EXPECTED", "ExitCode", "did_you_mean", "report", "warn"]
+__all__ = ["DEBUG", "EXPECTED", "ExitCode", "did_you_mean", "report"]
 
 DEBUG = "WEIGHTLIFT_DEBUG"
 """Environment variable: errors come with their traceback."""
@@ -65,18 +65,9 @@ def report(error: BaseException) -> None:
         import traceback
 
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
-    text = " ".join(printable(line) for line in _message(error).splitlines())
-    _line("error", f"{text.rstrip('.')}. {_hint(error)}" if _hint(error) else text, "red")
-
-
-def warn(text: str) -> None:
-    """Print one yellow line on standard error."""
-    _line("warning", text, "yellow")
-
-
-def _line(kind: str, text: str, colour: str) -> None:
-    styled = click.style(f"{kind}: {text}", fg=colour) if is_terminal(stderr=True) else f"{kind}: {text}"
-    click.echo(styled, err=True, color=None if "NO_COLOR" not in os.environ else False)
+    text, hint = " ".join(printable(line) for line in _message(error).splitlines()), _hint(error)
+    line = f"error: {text.rstrip('.')}. {hint}" if hint else f"error: {text}"
+    click.echo(paint(line, "red", stderr=True), err=True)
 
 
 def _message(error: BaseException) -> str:

@@ -11,16 +11,23 @@ import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import click
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console", "is_terminal"]
+__all__ = ["console", "is_terminal", "paint"]
 
 
 def is_terminal(*, stderr: bool = False) -> bool:
     """Whether a person looks at the stream on a terminal that can move its cursor."""
     stream = sys.stderr if stderr else sys.stdout
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, colour: str, *, stderr: bool = False) -> str:
+    """``text`` in a colour, where the stream is a terminal and nobody set NO_COLOR."""
+    return click.style(text, fg=colour) if is_terminal(stderr=stderr) and not os.environ.get("NO_COLOR") else text
 
 
 @lru_cache(maxsize=2)
