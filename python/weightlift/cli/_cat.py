@@ -195,7 +195,10 @@ def _document(tensor: _Tensor, statistics: Statistics | None, histogram: Histogr
 def _plain(value: Any) -> Any:
     """A value as JSON has it; what JSON has no number for (NaN, infinities) as text."""
     if isinstance(value, np.generic):
-        value = value.item() if value.dtype.kind in "biufcSU" else float(value) if value.dtype.kind == "V" else str(value)
+        if value.dtype.kind in "biufcSU":
+            value = value.item()
+        else:
+            value = float(value) if is_number(value.dtype) else str(value)  # type: ignore[arg-type]
     if isinstance(value, float) and not isfinite(value):
         return str(value)
     if isinstance(value, complex):
