@@ -89,8 +89,8 @@ def command(
     elapsed = perf_counter() - begin
     files = f" in {_text.count(len(result.files), 'file')}" if len(result.files) > 1 else ""
     click.echo(
-        f"{_text.printable(result.files[0])}: {result.format}, {_text.count(result.tensors, 'tensor')}, "
-        f"{_text.size(result.nbytes)}{files}, {_text.seconds(elapsed)}, {_text.rate(result.nbytes, elapsed)}"
+        f"{_text.printable(str(Path(result.files[0])))}: {result.format}, {_text.count(result.tensors, 'tensor')}, "
+        f"{_text.size(result.nbytes)}{files}, {_text.pace(result.nbytes, elapsed)}"
     )
 
 

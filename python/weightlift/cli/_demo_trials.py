@@ -124,7 +124,7 @@ def numpy_trial(place: Path, tensors: Arrays, rounds: int) -> Outcome:
 
 def agreement(expected: Arrays, loaded: Arrays, quantized: str | None) -> str:
     """Whether the loaded arrays are what they must be: the first tensor that is not, by name."""
-    if list(loaded) != list(expected):
+    if loaded.keys() != expected.keys():
         return "names differ"
     for name, array in expected.items():
         if not _agrees(array, loaded[name], quantized):

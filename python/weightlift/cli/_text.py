@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 import numpy as np
 
-__all__ = ["SIZE", "count", "exact", "printable", "rate", "seconds", "shape", "size", "value"]
+__all__ = ["SIZE", "count", "exact", "pace", "printable", "seconds", "shape", "size", "value"]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -28,9 +28,10 @@ def exact(nbytes: int) -> str:
     return size(nbytes) if nbytes < 1000 else f"{size(nbytes)} ({nbytes:,} bytes)"
 
 
-def rate(nbytes: float, elapsed: float) -> str:
-    """Bytes a second in GB/s (10^9), as hardware is rated."""
-    return f"{nbytes / max(elapsed, 1e-9) / 1e9:.2f} GB/s"
+def pace(nbytes: float, elapsed: float) -> str:
+    """``"0.40 s, 2.65 GB/s"``; the rate, in 10^9 bytes a second as hardware is rated, only where it means something."""
+    rate = f", {nbytes / elapsed / 1e9:.2f} GB/s" if nbytes >= 1 << 20 and elapsed > 0 else ""
+    return seconds(elapsed) + rate
 
 
 def seconds(elapsed: float) -> str:

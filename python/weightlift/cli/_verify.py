@@ -52,8 +52,8 @@ def _show(path: str, report: wl.VerifyReport, elapsed: float) -> None:
         verdict = "ok"
     found = ", ".join(f"{n:,} {status}" for status, n in counts.items() if n) or "no tensors"
     click.echo(
-        f"{_text.printable(path)}: {verdict} ({report.format}; {found}; {_text.size(report.nbytes)} read "
-        f"in {_text.seconds(elapsed)}, {_text.rate(report.nbytes, elapsed)})"
+        f"{_text.printable(path)}: {verdict} ({report.format}; {found}; "
+        f"{_text.size(report.nbytes)} in {_text.pace(report.nbytes, elapsed)})"
     )
     for problem in report.problems:
         click.echo(f"  {_text.printable(problem)}")
