@@ -166,7 +166,7 @@ def test_no_color_is_honoured(saved: Path) -> None:
     assert not re.search(r"\x1b\[(?:\d+;)*(?:3[0-7]|9[0-7])m", terminal.screen)
     plain = Terminal("inspect", "nothing.npz", cwd=saved)
     assert plain.finish() == 3
-    assert "\x1b[31merror: " in plain.screen
+    assert "\x1b[31mError: " in plain.screen
 
 
 def test_terminal_rows_are_limited(tmp_path: Path) -> None:

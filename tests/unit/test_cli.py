@@ -246,7 +246,7 @@ def test_one_bad_path_does_not_stop_the_others(run: Run, saved: str) -> None:
     assert result.exit_code == ExitCode.ERROR
     assert "layers.0.weight" in result.stdout
     errors = result.stderr.splitlines()
-    assert len(errors) == 2 and all(line.startswith("error: ") for line in errors)
+    assert len(errors) == 2 and all(line.startswith("Error: ") for line in errors)
     assert "page.safetensors" in errors[0] and "nothing.npz" in errors[1]
 
 
@@ -447,7 +447,7 @@ def test_errors_are_one_line_that_helps(
 ) -> None:
     report(error)
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+    assert out == "" and err.startswith("Error: ") and err.count("\n") == 1
     assert all(part in err for part in parts), err
 
 
@@ -503,4 +503,4 @@ def test_missing_libraries_are_said(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 3
-    assert capsys.readouterr().err == "error: the command line needs rich: pip install 'weightlift[cli]'\n"
+    assert capsys.readouterr().err == "Error: the command line needs rich: pip install 'weightlift[cli]'\n"

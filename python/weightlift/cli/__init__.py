@@ -22,7 +22,7 @@ def main() -> None:
     missing = [name for name in ("click", "rich") if find_spec(name) is None]
     if missing:
         needed = " and ".join(missing)
-        print(f"error: the command line needs {needed}: pip install 'weightlift[cli]'", file=sys.stderr)
+        print(f"Error: the command line needs {needed}: pip install 'weightlift[cli]'", file=sys.stderr)
         raise SystemExit(3)
     try:
         from weightlift.cli._app import app

@@ -15,7 +15,7 @@ import click
 from click.exceptions import Abort, Exit
 
 import weightlift as wl
-from weightlift.cli._errors import ExitCode, report
+from weightlift.cli._errors import ExitCode, did_you_mean, report
 from weightlift.cli._help import COMMANDS, SUMMARY, help_text
 
 __all__ = ["app"]
@@ -32,6 +32,15 @@ class _Group(click.Group):
             return None
         command: click.Command = import_module(f"weightlift.cli._{cmd_name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            error.message += f" {did_you_mean(args[0], COMMANDS)}"
+            raise
 
     def get_help(self, ctx: click.Context) -> str:
         return help_text().rstrip("\n")

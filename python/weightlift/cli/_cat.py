@@ -145,7 +145,7 @@ def _show_statistics(statistics: Statistics) -> None:
         share = f"  {100 * number / statistics.elements:.3g} %" if number else ""
         lines.append((title, f"{number:,}{share}"))
     for title, text in lines:
-        click.echo(f"  {title:<9}{text}")
+        click.echo(f"  {title:<10}{text}")
 
 
 def _show_histogram(histogram: Histogram) -> None:

@@ -107,7 +107,7 @@ def _structures(place: Path) -> bool:
         back = wl.load(place / "x.safetensors")
         ok &= type(back) is type(obj) and repr(back) == repr(obj)
     (place / "x.safetensors").unlink()
-    click.echo(f"A tensor, a list and a dict of tensors: {'come back as they were' if ok else 'NOT the same'}.")
+    click.echo(f"One tensor, a list and a dict {'come back as they were saved' if ok else 'do NOT come back the same'}.")
     return ok
 
 
@@ -177,12 +177,11 @@ def _results(outcomes: Sequence[Outcome], baseline: Outcome, limits: Limits) -> 
             f"{100 * o.nbytes / o.load / limits.read:.0f} %",
             o.equal,
             o.damage,
-            style=None if o.held else "bold red",
+            colour=None if o.held else "red",
         )
     table.add(
-        "limit: write + fsync, pread", "", f"{limits.write / 1e9:.2f}", "", f"{limits.read / 1e9:.2f}", "", "", "", "",
-        style="dim",
-    )  # fmt: skip
+        "limit: write + fsync, pread", "", f"{limits.write / 1e9:.2f}", "", f"{limits.read / 1e9:.2f}", "", "", "", ""
+    )
     return table
 
 

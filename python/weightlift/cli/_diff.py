@@ -14,8 +14,8 @@ from weightlift.cli._options import echo_json, json_option
 from weightlift.cli._progress import progress
 from weightlift.cli._table import Column, Table
 
-_STYLES = {"missing": "red", "extra": "green", "dtype": "yellow", "shape": "yellow", "values": "yellow"}
-_ORDER = tuple(_STYLES)
+_COLOURS = {"missing": "red", "extra": "green", "dtype": "yellow", "shape": "yellow", "values": "yellow"}
+_ORDER = tuple(_COLOURS)
 
 
 @click.command("diff")
@@ -50,7 +50,7 @@ def _show(report: wl.DiffReport) -> None:
             Column("difference"),
             Column("A", fold=True),
             Column("B", fold=True),
-            Column("elements", right=True),
+            Column("differ", right=True),
             Column("max abs", right=True),
             Column("max rel", right=True),
         )
@@ -64,7 +64,7 @@ def _show(report: wl.DiffReport) -> None:
             "" if d.count is None else f"{d.count:,}",
             "" if d.max_abs is None else f"{d.max_abs:.3g}",
             "" if d.max_rel is None else f"{d.max_rel:.3g}",
-            style=_STYLES[d.kind],
+            colour=_COLOURS[d.kind],
         )
     table.show()
     kinds = [d.kind for d in report.differences]

@@ -66,7 +66,7 @@ def report(error: BaseException) -> None:
 
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     text, hint = " ".join(printable(line) for line in _message(error).splitlines()), _hint(error)
-    line = f"error: {text.rstrip('.')}. {hint}" if hint else f"error: {text}"
+    line = f"Error: {text.rstrip('.')}. {hint}" if hint else f"Error: {text}"
     click.echo(paint(line, "red", stderr=True), err=True)
 
 

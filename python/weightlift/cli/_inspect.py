@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import prod
+from os.path import commonprefix
 from pathlib import PurePath
 from typing import Any
 
@@ -20,6 +21,7 @@ from weightlift.cli._terminal import is_terminal
 from weightlift.cli._tree import tree_table
 
 _TERMINAL_ROWS = 200
+_METADATA = 200
 
 _SORTS = {
     "file": None,
@@ -89,7 +91,7 @@ def _show(path: str, weights: wl.Weights, views: Sequence[wl.TensorView], tree: 
         del tree.rows[shown:]
         tree.show()
     else:
-        _tensor_table(views[:shown], several_files=len(weights.files) > 1).show()
+        _tensor_table(views[:shown]).show()
     if shown < total:
         click.echo(f"... {_text.count(total - shown, 'more row')}; --limit 0 shows all")
     click.echo()
@@ -97,19 +99,19 @@ def _show(path: str, weights: wl.Weights, views: Sequence[wl.TensorView], tree: 
 
 
 def _show_header(path: str, weights: wl.Weights, views: Sequence[wl.TensorView]) -> None:
-    files = len(weights.files)
+    nbytes, stored = sum(view.nbytes for view in views), sum(view.stored_nbytes for view in views)
     selected = "" if len(views) == len(weights) else f" of {len(weights):,}"
     facts = [
         weights.format,
         f"{len(views):,}{selected} {'tensor' if len(views) == 1 and not selected else 'tensors'}",
-        _text.size(sum(view.nbytes for view in views)),
-        *([f"{files:,} files"] if files > 1 else []),
+        _text.exact(nbytes),
+        *([f"stored in {_text.size(stored)}"] if stored != nbytes else []),
         _checksums(views),
     ]
     click.echo(f"{_text.printable(path)}: {', '.join(facts)}")
     for key, value in weights.metadata.items():
         text = _text.printable(f"{key}: {value}")
-        click.echo(f"  {text if len(text) <= 200 else text[:199] + '…'}")
+        click.echo(f"  {text if len(text) <= _METADATA else text[: _METADATA - 1] + '…'}")
 
 
 def _checksums(views: Sequence[wl.TensorView]) -> str:
@@ -119,32 +121,48 @@ def _checksums(views: Sequence[wl.TensorView]) -> str:
     return f"{checked:,} with checksums" if checked else "no checksums"
 
 
-def _tensor_table(views: Sequence[wl.TensorView], several_files: bool) -> Table:
+def _tensor_table(views: Sequence[wl.TensorView]) -> Table:
     table = Table(
         (
-            Column("name", fold=True, style="cyan"),
+            Column("name", fold=True),
             Column("dtype"),
             Column("shape"),
             Column("size", right=True),
             Column("stored as"),
             Column("offset", right=True),
-            Column("file", fold=True),
+            Column("file"),
         )
     )
+    files = {view.file: _text.printable(PurePath(view.file).name) for view in views}
+    if len(files) == 1:
+        files = dict.fromkeys(files, "")
+    elif is_terminal():
+        pattern, files = _abbreviate(files)
+        click.echo(f"files: {pattern}\n")
     for view in views:
         table.add(
             _text.printable(view.name),
             str(view.dtype),
             _text.shape(view.shape),
             _text.size(view.nbytes),
-            stored_as(view),
+            _stored_as(view),
             "" if view.offset is None else str(view.offset),
-            _text.printable(PurePath(view.file).name) if several_files and view.file else "",
+            files[view.file],
         )
     return table
 
 
-def stored_as(view: wl.TensorView) -> str:
+def _abbreviate(files: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """``model-*-of-00004.safetensors`` and what the star stands for in each name."""
+    names = list(files.values())
+    head = commonprefix(names).rstrip("0123456789")
+    tail = commonprefix([name[len(head) :][::-1] for name in names])[::-1].lstrip("0123456789")
+    if len(head) + len(tail) < 8:
+        return ", ".join(names), dict(files)
+    return f"{head}*{tail}", {file: name[len(head) : len(name) - len(tail)] for file, name in files.items()}
+
+
+def _stored_as(view: wl.TensorView) -> str:
     """How the stored bytes differ from the tensor's own, or nothing."""
     quantized = str(view.stored) != str(view.dtype)
     resized = view.stored_nbytes != view.nbytes
@@ -171,13 +189,7 @@ def _totals_table(views: Sequence[wl.TensorView]) -> Table:
     for name, _ in nbytes.most_common():
         table.add(name, f"{tensors[name]:,}", f"{elements[name]:,}", _text.size(nbytes[name]))
     if len(nbytes) > 1:
-        table.add(
-            "total",
-            f"{tensors.total():,}",
-            f"{elements.total():,}",
-            _text.exact(nbytes.total()),
-            style="bold",
-        )
+        table.add("total", f"{tensors.total():,}", f"{elements.total():,}", _text.size(nbytes.total()))
     return table
 
 

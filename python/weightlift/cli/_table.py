@@ -1,18 +1,27 @@
-"""One table, two looks: folded to the width of a terminal, or plain columns in a pipe."""
+"""One table, two looks: coloured and folded to the width of a terminal, or plain columns in a pipe."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from unicodedata import combining, east_asian_width
 
 import click
 
-from weightlift.cli._terminal import console, is_terminal
+from weightlift.cli._terminal import is_terminal, paint
 
-__all__ = ["Column", "Table"]
+__all__ = ["Column", "Table", "fold"]
 
-_RICH_ROWS = 2_000
-"""Beyond this a terminal gets plain columns too: rich lays out some thousand rows a second."""
+_GAP = "  "
+_NARROWEST = 16
+"""Cells that a column keeps when it is folded."""
+
+_BREAKS = re.compile(r"[^./_\-: ]*[./_\-: ]?")
+"""Runs that a long name is best not broken inside."""
+
+_GUIDES = " │├└"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,64 +31,87 @@ class Column:
     title: str
     right: bool = False
     fold: bool = False
-    style: str | None = None
 
 
 @dataclass
 class Table:
-    """Rows of text under columns.
+    """Rows of text under columns; columns in which no row has anything are left out.
 
-    Columns in which no row has anything are left out. ``row_styles`` gives rows a colour on a terminal.
+    ``colours`` gives rows a colour on a terminal.
     """
 
     columns: Sequence[Column]
     rows: list[Sequence[str]] = field(default_factory=list)
-    row_styles: dict[int, str] = field(default_factory=dict)
+    colours: dict[int, str] = field(default_factory=dict)
 
-    def add(self, *cells: str, style: str | None = None) -> None:
+    def add(self, *cells: str, colour: str | None = None) -> None:
         """Append a row."""
-        if style is not None:
-            self.row_styles[len(self.rows)] = style
+        if colour is not None:
+            self.colours[len(self.rows)] = colour
         self.rows.append(cells)
 
     def show(self) -> None:
         """Print it."""
-        if not self.rows:
-            return
+        if self.rows:
+            click.echo("\n".join(self._lines()))
+
+    def _lines(self) -> Iterator[str]:
         used = [i for i in range(len(self.columns)) if any(row[i] for row in self.rows)]
-        if is_terminal() and len(self.rows) <= _RICH_ROWS:
-            self._show_rich(used)
-        else:
-            click.echo("\n".join(self._plain(used)))
-
-    def _show_rich(self, used: Sequence[int]) -> None:
-        from rich import box
-        from rich.table import Table as RichTable
-        from rich.text import Text
-
-        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", show_edge=False)
-        for i in used:
-            column = self.columns[i]
-            table.add_column(
-                column.title,
-                justify="right" if column.right else "left",
-                style=column.style,
-                overflow="fold",
-                no_wrap=not column.fold,
-                # what may fold gives way first, down to a width that can still be read
-                min_width=min(12, max(len(row[i]) for row in self.rows)) if column.fold else None,
-            )
+        titles = [self.columns[i].title for i in used]
+        widths = [max(cells(self.columns[i].title), max(cells(row[i]) for row in self.rows)) for i in used]
+        if not is_terminal():
+            yield self._line(used, titles, widths)
+            for row in self.rows:
+                yield self._line(used, [row[i] for i in used], widths)
+            return
+        widths = self._squeezed(used, widths, shutil.get_terminal_size().columns)
+        yield paint(self._line(used, titles, widths), bold=True)
         for number, row in enumerate(self.rows):
-            table.add_row(*(Text(row[i]) for i in used), style=self.row_styles.get(number))
-        console().print(table)
+            parts = [fold(row[i], width) for i, width in zip(used, widths, strict=True)]
+            for k in range(max(map(len, parts))):
+                line = self._line(used, [part[k] if k < len(part) else "" for part in parts], widths)
+                yield paint(line, self.colours.get(number))
 
-    def _plain(self, used: Sequence[int]) -> Iterable[str]:
-        titles = [column.title for column in self.columns]
-        widths = [max(len(titles[i]), max(len(row[i]) for row in self.rows)) for i in used]
-        rights = [self.columns[i].right for i in used]
-        for cells in (titles, *self.rows):
-            line = "  ".join(
-                cells[i].rjust(width) if right else cells[i].ljust(width)
-                for i, width, right in zip(used, widths, rights, strict=True)
-            )
-            yield line.rstrip()
+    def _line(self, used: Sequence[int], texts: Sequence[str], widths: Sequence[int]) -> str:
+        padded = []
+        for i, text, width in zip(used, texts, widths, strict=True):
+            space = " " * (width - cells(text))
+            padded.append(space + text if self.columns[i].right else text + space)
+        return _GAP.join(padded).rstrip()
+
+    def _squeezed(self, used: Sequence[int], widths: list[int], available: int) -> list[int]:
+        """Take from the widest column that folds until the line fits, or none of them can give more."""
+        widths = list(widths)
+        excess = sum(widths) + len(_GAP) * (len(widths) - 1) - available
+        folding = [k for k, i in enumerate(used) if self.columns[i].fold]
+        for _ in range(max(0, excess)):
+            widest = max(folding, key=lambda k: widths[k], default=None)
+            if widest is None or widths[widest] <= _NARROWEST:
+                break
+            widths[widest] -= 1
+        return widths
+
+
+def cells(text: str) -> int:
+    """How many cells of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def fold(text: str, width: int) -> list[str]:
+    """Lines of at most ``width`` cells, broken after separators where that is possible; later ones are indented."""
+    if cells(text) <= width:
+        return [text]
+    indent = " " * min(len(text) - len(text.lstrip(_GUIDES)) + 2, width // 2)
+    lines, line = [], ""
+    for run in _BREAKS.findall(text):
+        if cells(line + run) > width and line.strip(_GUIDES):
+            lines.append(line)
+            line = indent
+        for c in run:
+            if cells(line + c) > width:
+                lines.append(line)
+                line = indent
+            line += c
+    return [*lines, line]

@@ -25,9 +25,13 @@ def is_terminal(*, stderr: bool = False) -> bool:
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def paint(text: str, colour: str, *, stderr: bool = False) -> str:
-    """``text`` in a colour, where the stream is a terminal and nobody set NO_COLOR."""
-    return click.style(text, fg=colour) if is_terminal(stderr=stderr) and not os.environ.get("NO_COLOR") else text
+def paint(text: str, colour: str | None = None, *, bold: bool = False, stderr: bool = False) -> str:
+    """``text`` in a colour, where the stream is a terminal; with NO_COLOR no colour, but bold is none."""
+    if not is_terminal(stderr=stderr):
+        return text
+    if os.environ.get("NO_COLOR"):
+        colour = None
+    return click.style(text, fg=colour, bold=bold) if colour or bold else text
 
 
 @lru_cache(maxsize=2)

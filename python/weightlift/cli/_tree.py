@@ -54,7 +54,7 @@ def tree_table(views: Sequence[wl.TensorView], depth: int | None) -> Table:
             table.add(label, "", str(node.view.dtype), _text.shape(node.view.shape), _text.size(node.nbytes))
         else:
             dtype = next(iter(node.dtypes)) if len(node.dtypes) == 1 else "mixed"
-            table.add(label, f"{node.tensors:,}", dtype, "", _text.size(node.nbytes), style="bold cyan")
+            table.add(label, f"{node.tensors:,}", dtype, "", _text.size(node.nbytes), colour="cyan")
     return table
 
 

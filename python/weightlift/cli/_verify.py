@@ -14,7 +14,7 @@ from weightlift.cli._options import each, echo_json, json_option, paths_argument
 from weightlift.cli._progress import progress
 from weightlift.cli._table import Column, Table
 
-_STYLES = {"corrupt": "red", "unchecked": "yellow"}
+_COLOURS = {"corrupt": "red", "unchecked": "yellow"}
 _MAX_ROWS = 50
 
 
@@ -78,7 +78,7 @@ def _show(path: str, report: wl.VerifyReport, elapsed: float) -> None:
             _text.printable(t.file),
             str(t.offset),
             _text.printable(t.detail),
-            style=_STYLES[t.status],
+            colour=_COLOURS[t.status],
         )
     table.show()
     if len(bad) > _MAX_ROWS:
