@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from math import prod
 from os.path import commonprefix
@@ -91,7 +91,7 @@ def _show(path: str, weights: wl.Weights, views: Sequence[wl.TensorView], tree: 
         del tree.rows[shown:]
         tree.show()
     else:
-        _tensor_table(views[:shown]).show()
+        _tensor_table(views, shown).show()
     if shown < total:
         click.echo(f"... {_text.count(total - shown, 'more row')}; --limit 0 shows all")
     click.echo()
@@ -109,6 +109,9 @@ def _show_header(path: str, weights: wl.Weights, views: Sequence[wl.TensorView])
         _checksums(views),
     ]
     click.echo(f"{_text.printable(path)}: {', '.join(facts)}")
+    files = {PurePath(view.file).name for view in views}
+    if files - {PurePath(path).name}:
+        click.echo(f"  {_text.count(len(files), 'file')}: {_text.printable(_pattern(sorted(files))[0])}")
     for key, value in weights.metadata.items():
         text = _text.printable(f"{key}: {value}")
         click.echo(f"  {text if len(text) <= _METADATA else text[: _METADATA - 1] + '…'}")
@@ -121,7 +124,7 @@ def _checksums(views: Sequence[wl.TensorView]) -> str:
     return f"{checked:,} with checksums" if checked else "no checksums"
 
 
-def _tensor_table(views: Sequence[wl.TensorView]) -> Table:
+def _tensor_table(views: Sequence[wl.TensorView], limit: int) -> Table:
     table = Table(
         (
             Column("name", fold=True),
@@ -133,13 +136,10 @@ def _tensor_table(views: Sequence[wl.TensorView]) -> Table:
             Column("file"),
         )
     )
-    files = {view.file: _text.printable(PurePath(view.file).name) for view in views}
-    if len(files) == 1:
-        files = dict.fromkeys(files, "")
-    elif is_terminal():
-        pattern, files = _abbreviate(files)
-        click.echo(f"files: {pattern}\n")
-    for view in views:
+    names = sorted({PurePath(view.file).name for view in views})
+    short = _pattern(names)[1] if is_terminal() else names
+    files = dict(zip(names, map(_text.printable, short), strict=True)) if len(names) > 1 else {names[0]: ""}
+    for view in views[:limit]:
         table.add(
             _text.printable(view.name),
             str(view.dtype),
@@ -147,19 +147,20 @@ def _tensor_table(views: Sequence[wl.TensorView]) -> Table:
             _text.size(view.nbytes),
             _stored_as(view),
             "" if view.offset is None else str(view.offset),
-            files[view.file],
+            files[PurePath(view.file).name],
         )
     return table
 
 
-def _abbreviate(files: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """``model-*-of-00004.safetensors`` and what the star stands for in each name."""
-    names = list(files.values())
+def _pattern(names: Sequence[str]) -> tuple[str, list[str]]:
+    """``model-*-of-00004.safetensors``, and what the star stands for in each name."""
+    if len(names) == 1:
+        return names[0], list(names)
     head = commonprefix(names).rstrip("0123456789")
     tail = commonprefix([name[len(head) :][::-1] for name in names])[::-1].lstrip("0123456789")
     if len(head) + len(tail) < 8:
-        return ", ".join(names), dict(files)
-    return f"{head}*{tail}", {file: name[len(head) : len(name) - len(tail)] for file, name in files.items()}
+        return ", ".join(names), list(names)
+    return f"{head}*{tail}", [name[len(head) : len(name) - len(tail)] for name in names]
 
 
 def _stored_as(view: wl.TensorView) -> str:

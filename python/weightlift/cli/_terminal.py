@@ -31,7 +31,7 @@ def paint(text: str, colour: str | None = None, *, bold: bool = False, stderr: b
         return text
     if os.environ.get("NO_COLOR"):
         colour = None
-    return click.style(text, fg=colour, bold=bold) if colour or bold else text
+    return click.style(text, fg=colour, bold=bold or None) if colour or bold else text
 
 
 @lru_cache(maxsize=2)
