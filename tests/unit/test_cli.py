@@ -95,7 +95,7 @@ def test_sizes_are_read(text: str, nbytes: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "MiB", "-1", "0", "0.1", "4XiB", "1e6", "4MiB4"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="size|byte"):
+    with pytest.raises(click.BadParameter, match=r"size|byte"):
         _text.SIZE.convert(text, None, None)
 
 
@@ -264,7 +264,8 @@ def test_convert_keeps_every_bit(run: Run, target: str) -> None:
 
 
 def test_convert_options_reach_the_file(run: Run, saved: str) -> None:
-    assert run("convert", saved, "a.bin", "--to", "npz", "--names", "*.weight", "--compression", "deflate").exit_code == 0
+    deflated = ("--to", "npz", "--names", "*.weight", "--compression", "deflate")
+    assert run("convert", saved, "a.bin", *deflated).exit_code == 0
     assert list(np.load("a.bin", allow_pickle=False)) == ["layers.0.weight", "layers.1.weight"]
     assert run("convert", saved, "h.safetensors", "--dtype", "float16", "--no-checksums", "--no-sync").exit_code == 0
     with wl.open("h.safetensors") as weights:

@@ -107,7 +107,7 @@ def _structures(place: Path) -> bool:
         back = wl.load(place / "x.safetensors")
         ok &= type(back) is type(obj) and repr(back) == repr(obj)
     (place / "x.safetensors").unlink()
-    click.echo(f"One tensor, a list and a dict {'come back as they were saved' if ok else 'do NOT come back the same'}.")
+    click.echo(f"One tensor, a list and a dict {'come back' if ok else 'do NOT come back'} as they were saved.")
     return ok
 
 
@@ -133,7 +133,7 @@ def _perceptron(place: Path) -> bool:
     exact = sum(trial.quantized is None for trial in formats)
     parameters = sum(array.size for array in tensors.values())
     click.echo(
-        f"The book's MLP, Linear(20, 256), ReLU, Linear(256, 10), {parameters:,} parameters in {len(tensors)} tensors:\n"
+        f"The book's MLP, Linear(20, 256), ReLU, Linear(256, 10), {len(tensors)} tensors, {parameters:,} parameters:\n"
         f"  saved and loaded in {len(formats)} formats; {exact} give the very same outputs, "
         f"{len(formats) - exact} quantised ones within {gap:.1g}."
     )
@@ -200,7 +200,8 @@ def _damage(place: Path, tensors: Arrays) -> bool:
         caught = True
         click.echo(f"  wl.load    ChecksumError: {error}")
     report = wl.verify(copy)
-    click.echo(f"  wl.verify  corrupt: {', '.join(report.corrupt) or 'NOTHING'}; {len(report.tensors) - 1} others are ok")
+    fine = sum(tensor.status == "ok" for tensor in report.tensors)
+    click.echo(f"  wl.verify  corrupt: {', '.join(report.corrupt) or 'NOTHING'}; {fine} others are ok")
     whole = wl.verify(original).ok
     click.echo(f"  wl.verify  the original is {'ok' if whole else 'NOT ok'}")
     for path in (original, copy):

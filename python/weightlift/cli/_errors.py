@@ -95,7 +95,7 @@ def _hint(error: BaseException) -> str:
 
 def _similar_file(path: Path) -> str:
     try:
-        return did_you_mean(path.name, os.listdir(path.parent))
+        return did_you_mean(path.name, [file.name for file in path.parent.iterdir()])
     except OSError:
         return ""
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
-from math import prod
-from os.path import commonprefix
 from pathlib import PurePath
 from typing import Any
 
@@ -15,6 +12,7 @@ import click
 import weightlift as wl
 from weightlift.cli import _text
 from weightlift.cli._errors import ExitCode
+from weightlift.cli._facts import Facts, tensor_facts
 from weightlift.cli._options import each, echo_json, json_option, names_option, paths_argument
 from weightlift.cli._table import Column, Table
 from weightlift.cli._terminal import is_terminal
@@ -25,10 +23,10 @@ _METADATA = 200
 
 _SORTS = {
     "file": None,
-    "name": lambda view: view.name,
-    "size": lambda view: -view.nbytes,
-    "dtype": lambda view: (str(view.dtype), view.name),
-    "offset": lambda view: (view.file or "", -1 if view.offset is None else view.offset),
+    "name": lambda tensor: tensor.name,
+    "size": lambda tensor: -tensor.nbytes,
+    "dtype": lambda tensor: (tensor.dtype, tensor.name),
+    "offset": lambda tensor: (tensor.file, -1 if tensor.offset is None else tensor.offset),
 }
 
 
@@ -62,69 +60,69 @@ def command(
     def work(path: str) -> ExitCode:
         nonlocal first
         with wl.open(path) as weights:
-            views = [v for n, v in weights.items() if not names or any(fnmatchcase(n, glob) for glob in names)]
+            tensors = tensor_facts(weights, names)
             key = _SORTS[sort]
             if key is not None:
-                views.sort(key=key)
+                tensors.sort(key=key)
             if as_json:
-                echo_json(_document(path, weights, views))
+                echo_json(_document(path, weights, tensors))
                 return ExitCode.OK
             if not first:
                 click.echo()
             first = False
-            _show(path, weights, views, tree_table(views, depth) if as_tree else None, limit)
+            _show(path, weights, tensors, tree_table(tensors, depth) if as_tree else None, limit)
         return ExitCode.OK
 
     each(paths, work)
 
 
-def _show(path: str, weights: wl.Weights, views: Sequence[wl.TensorView], tree: Table | None, limit: int | None) -> None:
-    _show_header(path, weights, views)
-    if not views:
+def _show(path: str, weights: wl.Weights, tensors: Sequence[Facts], tree: Table | None, limit: int | None) -> None:
+    _show_header(path, weights, tensors)
+    if not tensors:
         return
     if limit is None:
         limit = _TERMINAL_ROWS if is_terminal() else 0
-    total = len(tree.rows) if tree is not None else len(views)
+    total = len(tree.rows) if tree is not None else len(tensors)
     shown = min(total, limit or total)
     click.echo()
     if tree is not None:
         del tree.rows[shown:]
         tree.show()
     else:
-        _tensor_table(views, shown).show()
+        _tensor_table(tensors, shown).show()
     if shown < total:
         click.echo(f"... {_text.count(total - shown, 'more row')}; --limit 0 shows all")
     click.echo()
-    _totals_table(views).show()
+    _totals_table(tensors).show()
 
 
-def _show_header(path: str, weights: wl.Weights, views: Sequence[wl.TensorView]) -> None:
-    nbytes, stored = sum(view.nbytes for view in views), sum(view.stored_nbytes for view in views)
-    selected = "" if len(views) == len(weights) else f" of {len(weights):,}"
+def _show_header(path: str, weights: wl.Weights, tensors: Sequence[Facts]) -> None:
+    nbytes, stored = sum(tensor.nbytes for tensor in tensors), sum(tensor.stored_nbytes for tensor in tensors)
+    selected = "" if len(tensors) == len(weights) else f" of {len(weights):,}"
     facts = [
         weights.format,
-        f"{len(views):,}{selected} {'tensor' if len(views) == 1 and not selected else 'tensors'}",
+        f"{len(tensors):,}{selected} {'tensor' if len(tensors) == 1 and not selected else 'tensors'}",
         _text.exact(nbytes),
         *([f"stored in {_text.size(stored)}"] if stored != nbytes else []),
-        _checksums(views),
+        _checksums(tensors),
     ]
     click.echo(f"{_text.printable(path)}: {', '.join(facts)}")
-    files = {PurePath(view.file).name for view in views}
-    if files - {PurePath(path).name}:
-        click.echo(f"  {_text.count(len(files), 'file')}: {_text.printable(_pattern(sorted(files))[0])}")
+    files = _file_names(tensors)
+    if set(files.values()) - {PurePath(path).name}:
+        click.echo(f"  {_text.count(len(files), 'file')}: {_text.printable(_pattern(list(files.values()))[0])}")
     for key, value in weights.metadata.items():
         text = _text.printable(f"{key}: {value}")
         click.echo(f"  {text if len(text) <= _METADATA else text[: _METADATA - 1] + '…'}")
 
 
-def _checksums(views: Sequence[wl.TensorView]) -> str:
-    checked = sum(view.checksum is not None for view in views)
-    if checked == len(views):
-        return "all with checksums" if views else "empty"
+def _checksums(tensors: Sequence[Facts]) -> str:
+    checked = sum(tensor.checksum is not None for tensor in tensors)
+    if checked == len(tensors):
+        return "all with checksums" if tensors else "empty"
     return f"{checked:,} with checksums" if checked else "no checksums"
 
 
-def _tensor_table(views: Sequence[wl.TensorView], limit: int) -> Table:
+def _tensor_table(tensors: Sequence[Facts], limit: int) -> Table:
     table = Table(
         (
             Column("name", fold=True),
@@ -136,84 +134,78 @@ def _tensor_table(views: Sequence[wl.TensorView], limit: int) -> Table:
             Column("file"),
         )
     )
-    names = sorted({PurePath(view.file).name for view in views})
-    short = _pattern(names)[1] if is_terminal() else names
-    files = dict(zip(names, map(_text.printable, short), strict=True)) if len(names) > 1 else {names[0]: ""}
-    for view in views[:limit]:
+    files = _file_names(tensors)
+    names = list(files.values())
+    if len(files) == 1:
+        names = [""]
+    elif is_terminal():
+        names = _pattern(names)[1]
+    files = dict(zip(files, map(_text.printable, names), strict=True))
+    for tensor in tensors[:limit]:
         table.add(
-            _text.printable(view.name),
-            str(view.dtype),
-            _text.shape(view.shape),
-            _text.size(view.nbytes),
-            _stored_as(view),
-            "" if view.offset is None else str(view.offset),
-            files[PurePath(view.file).name],
+            _text.printable(tensor.name),
+            tensor.dtype,
+            _text.shape(tensor.shape),
+            _text.size(tensor.nbytes),
+            _stored_as(tensor),
+            "" if tensor.offset is None else str(tensor.offset),
+            files[tensor.file],
         )
     return table
+
+
+def _file_names(tensors: Sequence[Facts]) -> dict[str, str]:
+    """Names by path of the files that the tensors are in, sorted."""
+    return {file: PurePath(file).name for file in sorted({tensor.file for tensor in tensors})}
 
 
 def _pattern(names: Sequence[str]) -> tuple[str, list[str]]:
     """``model-*-of-00004.safetensors``, and what the star stands for in each name."""
     if len(names) == 1:
         return names[0], list(names)
-    head = commonprefix(names).rstrip("0123456789")
-    tail = commonprefix([name[len(head) :][::-1] for name in names])[::-1].lstrip("0123456789")
+    head = _common_start(names).rstrip("0123456789")
+    tail = _common_start([name[len(head) :][::-1] for name in names])[::-1].lstrip("0123456789")
     if len(head) + len(tail) < 8:
         return ", ".join(names), list(names)
     return f"{head}*{tail}", [name[len(head) : len(name) - len(tail)] for name in names]
 
 
-def _stored_as(view: wl.TensorView) -> str:
+def _common_start(texts: Sequence[str]) -> str:
+    first, last = min(texts), max(texts)
+    return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
+
+
+def _stored_as(tensor: Facts) -> str:
     """How the stored bytes differ from the tensor's own, or nothing."""
-    quantized = str(view.stored) != str(view.dtype)
-    resized = view.stored_nbytes != view.nbytes
-    return " ".join([str(view.stored)] * quantized + [_text.size(view.stored_nbytes)] * resized)
+    quantized = tensor.stored != tensor.dtype
+    resized = tensor.stored_nbytes != tensor.nbytes
+    return " ".join([tensor.stored] * quantized + [_text.size(tensor.stored_nbytes)] * resized)
 
 
-def _totals_table(views: Sequence[wl.TensorView]) -> Table:
-    tensors: Counter[str] = Counter()
+def _totals_table(tensors: Sequence[Facts]) -> Table:
+    number: Counter[str] = Counter()
     elements: Counter[str] = Counter()
     nbytes: Counter[str] = Counter()
-    for view in views:
-        name = str(view.dtype)
-        tensors[name] += 1
-        elements[name] += prod(view.shape)
-        nbytes[name] += view.nbytes
-    table = Table(
-        (
-            Column("dtype"),
-            Column("tensors", right=True),
-            Column("elements", right=True),
-            Column("size", right=True),
-        )
-    )
-    for name, _ in nbytes.most_common():
-        table.add(name, f"{tensors[name]:,}", f"{elements[name]:,}", _text.size(nbytes[name]))
+    for tensor in tensors:
+        number[tensor.dtype] += 1
+        elements[tensor.dtype] += tensor.elements
+        nbytes[tensor.dtype] += tensor.nbytes
+    right = [Column(title, right=True) for title in ("tensors", "elements", "size")]
+    table = Table((Column("dtype"), *right))
+    for dtype, _ in nbytes.most_common():
+        table.add(dtype, f"{number[dtype]:,}", f"{elements[dtype]:,}", _text.size(nbytes[dtype]))
     if len(nbytes) > 1:
-        table.add("total", f"{tensors.total():,}", f"{elements.total():,}", _text.size(nbytes.total()))
+        table.add("total", f"{number.total():,}", f"{elements.total():,}", _text.size(nbytes.total()))
     return table
 
 
-def _document(path: str, weights: wl.Weights, views: Sequence[wl.TensorView]) -> dict[str, Any]:
+def _document(path: str, weights: wl.Weights, tensors: Sequence[Facts]) -> dict[str, Any]:
     return {
         "path": path,
         "format": weights.format,
         "files": list(weights.files),
-        "nbytes": sum(view.nbytes for view in views),
+        "nbytes": sum(tensor.nbytes for tensor in tensors),
         "metadata": dict(weights.metadata),
         "structure": weights.structure,
-        "tensors": [
-            {
-                "name": view.name,
-                "dtype": str(view.dtype),
-                "shape": list(view.shape),
-                "nbytes": view.nbytes,
-                "file": view.file,
-                "offset": view.offset,
-                "stored": str(view.stored),
-                "stored_nbytes": view.stored_nbytes,
-                "checksum": view.checksum,
-            }
-            for view in views
-        ],
+        "tensors": [{name: getattr(tensor, name) for name in Facts.__slots__} for tensor in tensors],
     }
