@@ -116,7 +116,7 @@ def test_values_are_short_or_exact() -> None:
 def test_plain_table_aligns_and_drops_empty_columns(capsys: pytest.CaptureFixture[str]) -> None:
     table = Table((Column("name"), Column("nothing"), Column("n", right=True)))
     table.add("long name", "", "1")
-    table.add("x", "", "1,000", style="red")
+    table.add("x", "", "1,000", colour="red")
     table.show()
     assert capsys.readouterr().out == "name           n\nlong name      1\nx          1,000\n"
 
