@@ -16,6 +16,7 @@ from weightlift.cli._errors import did_you_mean
 from weightlift.cli._options import echo_json
 from weightlift.cli._progress import ProgressCallback, progress
 from weightlift.cli._statistics import Array, Histogram, Statistics, as_numbers, is_number
+from weightlift.cli._terminal import say
 from weightlift.errors import MismatchError
 
 _PIECE = 1 << 20
@@ -113,7 +114,7 @@ def _show(tensor: _Tensor, statistics: Statistics | None, histogram: Histogram |
     if str(view.stored) != tensor.dtype:
         facts.append(f"stored as {view.stored}")
     facts.append(view.checksum or "no checksum")
-    click.echo(f"{_text.printable(view.name)}: {', '.join(facts)}")
+    say(f"{_text.printable(view.name)}: {', '.join(facts)}")
     if statistics is not None and statistics.elements:
         _show_statistics(statistics)
     if histogram is not None:
@@ -122,7 +123,8 @@ def _show(tensor: _Tensor, statistics: Statistics | None, histogram: Histogram |
     first = tensor.first()
     if first:
         more = " ..." if statistics is None or statistics.elements > len(first) else ""
-        click.echo(f"\nvalues: {'  '.join(_text.value(x) for x in first)}{more}")
+        click.echo()
+        say(f"values: {'  '.join(_text.value(x) for x in first)}{more}")
 
 
 def _show_statistics(statistics: Statistics) -> None:

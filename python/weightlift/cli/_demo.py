@@ -20,7 +20,7 @@ from weightlift.cli._demo_models import Arrays, checkpoint, forward, mlp
 from weightlift.cli._demo_trials import TRIALS, Outcome, Trial, agreement, flip_bit, numpy_trial, run_trial
 from weightlift.cli._errors import ExitCode
 from weightlift.cli._table import Column, Table
-from weightlift.cli._terminal import paint
+from weightlift.cli._terminal import paint, say
 from weightlift.errors import ChecksumError, QuotaError
 
 _DEFAULT_BYTES = 256 << 20
@@ -132,24 +132,25 @@ def _perceptron(place: Path) -> bool:
     shutil.rmtree(place / "mlp")
     exact = sum(trial.quantized is None for trial in formats)
     parameters = sum(array.size for array in tensors.values())
-    click.echo(
-        f"The book's MLP, Linear(20, 256), ReLU, Linear(256, 10), {len(tensors)} tensors, {parameters:,} parameters:\n"
-        f"  saved and loaded in {len(formats)} formats; {exact} give the very same outputs, "
+    say(
+        f"The book's MLP, Linear(20, 256), ReLU, Linear(256, 10), {len(tensors)} tensors, {parameters:,} parameters: "
+        f"saved and loaded in {len(formats)} formats; {exact} give the very same outputs, "
         f"{len(formats) - exact} quantised ones within {gap:.1g}."
     )
     for text in wrong:
-        click.echo(f"  WRONG: {text}")
+        say(f"  WRONG: {text}")
     return not wrong
 
 
 def _introduce(tensors: Arrays, limits: Limits) -> None:
     total = sum(array.nbytes for array in tensors.values())
     cores = _text.count(limits.threads, "core")
-    click.echo(
-        f"A checkpoint of {_text.count(len(tensors), 'tensor')}, {_text.size(total)} of random float32 and bfloat16,\n"
-        f"  on {cores} that copy memory at {limits.memcpy / 1e9:.2f} GB/s. Rates in GB/s of tensors; saves are\n"
-        "  durable (fsync) and checksummed, loads verified, from the page cache.\n"
+    say(
+        f"A checkpoint of {_text.count(len(tensors), 'tensor')}, {_text.size(total)} of random float32 and bfloat16, "
+        f"on {cores} that copy memory at {limits.memcpy / 1e9:.2f} GB/s. Rates in GB/s of tensors; saves are "
+        "durable (fsync) and checksummed, loads verified, from the page cache."
     )
+    click.echo()
 
 
 def _results(outcomes: Sequence[Outcome], baseline: Outcome, limits: Limits) -> Table:
@@ -191,17 +192,18 @@ def _damage(place: Path, tensors: Arrays) -> bool:
     wl.save(tensors, original, durable=False)
     shutil.copyfile(original, copy)
     name, _, at = flip_bit(copy)
-    click.echo(f"\nOne bit of {name} flipped in a copy, at byte {at:,}:")
+    click.echo()
+    say(f"One bit of {name} flipped in a copy, at byte {at:,}:")
     caught = False
     try:
         wl.load(copy)
         click.echo("  wl.load    returned it: NOT CAUGHT")
     except ChecksumError as error:
         caught = True
-        click.echo(f"  wl.load    ChecksumError: {error}")
+        say(f"  wl.load    ChecksumError: {error}")
     report = wl.verify(copy)
     fine = sum(tensor.status == "ok" for tensor in report.tensors)
-    click.echo(f"  wl.verify  corrupt: {', '.join(report.corrupt) or 'NOTHING'}; {fine} others are ok")
+    say(f"  wl.verify  corrupt: {', '.join(report.corrupt) or 'NOTHING'}; {fine} others are ok")
     whole = wl.verify(original).ok
     click.echo(f"  wl.verify  the original is {'ok' if whole else 'NOT ok'}")
     for path in (original, copy):
@@ -217,9 +219,9 @@ def _conclude(outcomes: Sequence[Outcome], baseline: Outcome, held: bool, elapse
     if not held:
         click.echo(paint("NOT everything held: see above.", "red"))
         raise Exit(ExitCode.NEGATIVE)
-    click.echo(
+    say(
         f"All held in {_text.seconds(elapsed)}: {len(saves)} formats saved and loaded, every value checked, "
-        f"{caught + 1} of {caught + 1} flipped bits caught;\n"
+        f"{caught + 1} of {caught + 1} flipped bits caught; "
         f"safetensors against NumPy's npz: saves {saves[0]:.1f} x as fast, loads {loads[0]:.1f} x "
         f"({loads[1]:.1f} x into existing arrays)."
     )

@@ -15,7 +15,7 @@ from weightlift.cli._errors import ExitCode
 from weightlift.cli._facts import Facts, tensor_facts
 from weightlift.cli._options import each, echo_json, json_option, names_option, paths_argument
 from weightlift.cli._table import Column, Table
-from weightlift.cli._terminal import is_terminal
+from weightlift.cli._terminal import is_terminal, say
 from weightlift.cli._tree import tree_table
 
 _TERMINAL_ROWS = 200
@@ -102,17 +102,17 @@ def _show_header(path: str, weights: wl.Weights, tensors: Sequence[Facts]) -> No
     facts = [
         weights.format,
         f"{len(tensors):,}{selected} {'tensor' if len(tensors) == 1 and not selected else 'tensors'}",
-        _text.exact(nbytes),
+        _text.size(nbytes),
         *([f"stored in {_text.size(stored)}"] if stored != nbytes else []),
         _checksums(tensors),
     ]
-    click.echo(f"{_text.printable(path)}: {', '.join(facts)}")
+    say(f"{_text.printable(path)}: {', '.join(facts)}")
     files = _file_names(tensors)
     if set(files.values()) - {PurePath(path).name}:
-        click.echo(f"  {_text.count(len(files), 'file')}: {_text.printable(_pattern(list(files.values()))[0])}")
+        say(f"  {_text.count(len(files), 'file')}: {_text.printable(_pattern(list(files.values()))[0])}")
     for key, value in weights.metadata.items():
         text = _text.printable(f"{key}: {value}")
-        click.echo(f"  {text if len(text) <= _METADATA else text[: _METADATA - 1] + '…'}")
+        say(f"  {text if len(text) <= _METADATA else text[: _METADATA - 1] + '…'}")
 
 
 def _checksums(tensors: Sequence[Facts]) -> str:

@@ -7,8 +7,10 @@ only for a terminal.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from functools import lru_cache
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +18,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console", "is_terminal", "paint"]
+__all__ = ["console", "is_terminal", "paint", "say"]
 
 
 def is_terminal(*, stderr: bool = False) -> bool:
@@ -32,6 +34,15 @@ def paint(text: str, colour: str | None = None, *, bold: bool = False, stderr: b
     if os.environ.get("NO_COLOR"):
         colour = None
     return click.style(text, fg=colour, bold=bold or None) if colour or bold else text
+
+
+def say(text: str) -> None:
+    """Print a line; on a terminal, wrapped between words to its width, with later lines indented."""
+    if is_terminal():
+        first = len(text) - len(text.lstrip())
+        width, indent = shutil.get_terminal_size().columns, " " * (first + 2)
+        text = "\n".join(wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
+    click.echo(text)
 
 
 @lru_cache(maxsize=2)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 import numpy as np
 
-__all__ = ["SIZE", "count", "exact", "pace", "printable", "seconds", "shape", "size", "value"]
+__all__ = ["SIZE", "count", "pace", "printable", "seconds", "shape", "size", "value"]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -21,11 +21,6 @@ def size(nbytes: float) -> str:
     if unit == 0:
         return f"{int(value)} B"
     return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {_UNITS[unit]}"
-
-
-def exact(nbytes: int) -> str:
-    """A size with its exact number of bytes, for summaries."""
-    return size(nbytes) if nbytes < 1000 else f"{size(nbytes)} ({nbytes:,} bytes)"
 
 
 def pace(nbytes: float, elapsed: float) -> str:

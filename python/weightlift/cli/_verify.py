@@ -13,6 +13,7 @@ from weightlift.cli._errors import ExitCode
 from weightlift.cli._options import each, echo_json, json_option, paths_argument
 from weightlift.cli._progress import progress
 from weightlift.cli._table import Column, Table
+from weightlift.cli._terminal import say
 
 _COLOURS = {"corrupt": "red", "unchecked": "yellow"}
 _MAX_ROWS = 50
@@ -51,12 +52,12 @@ def _show(path: str, report: wl.VerifyReport, elapsed: float) -> None:
     else:
         verdict = "ok"
     found = ", ".join(f"{n:,} {status}" for status, n in counts.items() if n) or "no tensors"
-    click.echo(
+    say(
         f"{_text.printable(path)}: {verdict} ({report.format}; {found}; "
         f"{_text.size(report.nbytes)} in {_text.pace(report.nbytes, elapsed)})"
     )
     for problem in report.problems:
-        click.echo(f"  {_text.printable(problem)}")
+        say(f"  {_text.printable(problem)}")
     if report.ok and not counts["ok"]:
         return  # a list of all tensors would say nothing more
     table = Table(
