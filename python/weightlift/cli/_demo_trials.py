@@ -18,29 +18,46 @@ from weightlift.errors import ChecksumError
 
 __all__ = ["TRIALS", "Outcome", "Trial", "agreement", "flip_bit", "numpy_trial", "run_trial"]
 
-_MIB = 1 << 20
-
 
 @dataclass(frozen=True)
 class Trial:
-    """A format with its options; ``quantized`` says which error is allowed: none, or that of a quantisation."""
+    """A format with its options.
+
+    Attributes:
+        title: Its row in the table.
+        target: Where it is saved, relative to the working directory.
+        options: Of ``wl.save``.
+        quantized: The error that is allowed: none (None), or that of rounding to this type.
+        shards: Cut into about so many files.
+        reuse: Load what the trial before saved, into arrays that exist already.
+    """
 
     title: str
     target: str
     options: Mapping[str, Any] = field(default_factory=dict)
     quantized: str | None = None
+    shards: int | None = None
     reuse: bool = False
+
+    def save(self, tensors: Arrays, path: Path, *, durable: bool = True) -> None:
+        """Save as the trial says."""
+        options = dict(self.options)
+        if self.shards is not None:
+            total = sum(array.nbytes for array in tensors.values())
+            options["shard_size"] = total // (self.shards - 1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wl.save(tensors, path, durable=durable, **options)
 
 
 TRIALS = (
     Trial("safetensors", "model.safetensors"),
-    Trial("  into existing arrays", "model.safetensors", reuse=True),
-    Trial("safetensors, shards", "sharded/model.safetensors", {"shard_size": 64 * _MIB}),
+    Trial("  reused arrays", "model.safetensors", reuse=True),
+    Trial("  several files", "sharded/model.safetensors", shards=4),
     Trial("npz", "model.npz"),
     Trial("tfjs", "tfjs/model.json"),
-    Trial("tfjs, 4 MiB shards", "tfjs-shards/model.json", {"shard_size": 4 * _MIB}),
-    Trial("tfjs, uint8", "tfjs-uint8/model.json", {"dtype": "float32", "quantize": "uint8"}, "uint8"),
-    Trial("tfjs, float16", "tfjs-float16/model.json", {"dtype": "float32", "quantize": "float16"}, "float16"),
+    Trial("  4 MiB shards", "tfjs-shards/model.json", {"shard_size": 4 << 20}),
+    Trial("  uint8", "tfjs-uint8/model.json", {"dtype": "float32", "quantize": "uint8"}, "uint8"),
+    Trial("  float16", "tfjs-float16/model.json", {"dtype": "float32", "quantize": "float16"}, "float16"),
 )
 
 
@@ -54,7 +71,7 @@ class Outcome:
         nbytes: Bytes of the loaded arrays.
         save: Seconds; None where nothing was saved.
         load: Seconds.
-        equal: ``"bit for bit"``, ``"within half a step"`` or what is wrong.
+        equal: ``"equal"`` (every bit), ``"1/2 step"`` (at most, of the quantisation) or what is wrong.
         damage: ``"caught"``, or what happened instead to the flipped bit; empty where none was flipped.
     """
 
@@ -72,16 +89,13 @@ class Outcome:
         return self.equal in (_EXACT, _HALF) and self.damage in (_CAUGHT, "")
 
 
-_EXACT, _HALF, _CAUGHT = "equal", "half a step", "caught"
+_EXACT, _HALF, _CAUGHT = "equal", "1/2 step", "caught"
 
 
 def run_trial(trial: Trial, place: Path, tensors: Arrays, rounds: int) -> Outcome:
     """Save, load, compare, and flip a bit (and flip it back)."""
     path = place / trial.target
-    path.parent.mkdir(exist_ok=True)
-    save = None
-    if not trial.reuse:
-        save = timed(lambda: wl.save(tensors, path, **trial.options), rounds)
+    save = None if trial.reuse else timed(lambda: trial.save(tensors, path), rounds)
     with wl.open(path) as weights:
         files = [Path(file) for file in weights.files]
     warm(files)
