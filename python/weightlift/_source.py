@@ -93,6 +93,8 @@ def open_source(url: str | os.PathLike[str], *, format: str | None = None, mode:
     path = local_path(url)
     if path.is_dir():
         path = in_directory(path)
+    elif not path.exists() and (index := path.with_name(f"{path.name}.index.json")).is_file():
+        path = index  # saved under this name with shard_size=
     store = LocalStore(path.parent, path.name, mode=mode)
     files = OpenFiles(store)
     try:
