@@ -39,8 +39,7 @@ class _Group(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            error.message += f" {did_you_mean(args[0], COMMANDS)}"
-            raise
+            raise click.UsageError(f"{error.message} {did_you_mean(args[0], COMMANDS)}".rstrip(), ctx) from None
 
     def get_help(self, ctx: click.Context) -> str:
         return help_text().rstrip("\n")

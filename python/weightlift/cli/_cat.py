@@ -200,7 +200,7 @@ def _plain(value: Any) -> Any:
         if value.dtype.kind in "biufcSU":
             value = value.item()
         else:
-            value = float(value) if is_number(value.dtype) else str(value)  # type: ignore[arg-type]
+            value = float(value) if is_number(value.dtype) else str(value)
     if isinstance(value, float) and not isfinite(value):
         return str(value)
     if isinstance(value, complex):

@@ -11,8 +11,11 @@ from statistics import median
 from time import perf_counter
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = ["Limits", "measure_limits", "sync_directory", "timed", "warm"]
+
+Bytes = npt.NDArray[np.uint8]
 
 _BLOCK = 8 << 20
 
@@ -89,15 +92,15 @@ def _blocks(nbytes: int) -> Iterator[slice]:
     return (slice(begin, min(begin + _BLOCK, nbytes)) for begin in range(0, nbytes, _BLOCK))
 
 
-def _copy(pool: ThreadPoolExecutor, source: np.ndarray, target: np.ndarray) -> None:
+def _copy(pool: ThreadPoolExecutor, source: Bytes, target: Bytes) -> None:
     list(pool.map(lambda block: np.copyto(target[block], source[block]), _blocks(len(source))))
 
 
-def _read(pool: ThreadPoolExecutor, path: Path, target: np.ndarray) -> None:
+def _read(pool: ThreadPoolExecutor, path: Path, target: Bytes) -> None:
     descriptor = os.open(path, os.O_RDONLY)
 
     def block(part: slice) -> None:
-        at, view = part.start, memoryview(target)[part]
+        at, view = part.start, target[part].data
         while view:
             got = os.preadv(descriptor, [view], at)
             if got == 0:
@@ -110,11 +113,11 @@ def _read(pool: ThreadPoolExecutor, path: Path, target: np.ndarray) -> None:
         os.close(descriptor)
 
 
-def _write(path: Path, source: np.ndarray) -> None:
+def _write(path: Path, source: Bytes) -> None:
     path.unlink(missing_ok=True)
     with path.open("wb", buffering=0) as file:
         for part in _blocks(len(source)):
-            view = memoryview(source)[part]
+            view = source[part].data
             while view:
                 view = view[file.write(view) :]
         os.fsync(file.fileno())

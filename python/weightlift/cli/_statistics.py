@@ -13,7 +13,7 @@ __all__ = ["Histogram", "Statistics", "as_numbers", "is_number"]
 
 Array = npt.NDArray[Any]
 
-_PACKED = {
+_PACKED: dict[str, Array] = {
     "float4_e2m1fn": np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32),
     "int4": np.array([*range(8), *range(-8, 0)], np.int8),
     "uint4": np.arange(16, dtype=np.uint8),
