@@ -75,18 +75,43 @@ def save_model(
         >>> [f.rpartition("/")[2] for f in result.files]
         ['model.json', 'weights.bin']
     """
+    result = begin_save(
+        model,
+        url_or_handler,
+        trainable_only=trainable_only,
+        include_optimizer=include_optimizer,
+        metadata=metadata,
+        quantize=quantize,
+        shard_size=shard_size,
+        checksums=checksums,
+        durable=durable,
+        progress=progress,
+    )
+    return settle(result)
+
+
+SAVE_DEFAULTS = {"quantize": None, "shard_size": None, "checksums": True, "durable": True, "progress": None}
+"""Options that handlers hear of when they differ from these."""
+
+
+def begin_save(
+    model: Any,
+    url_or_handler: Url | SupportsSave,
+    *,
+    trainable_only: bool = False,
+    include_optimizer: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Any:
+    """What the handler's ``save`` returns: a result, or an awaitable one."""
     artifacts = _as_artifacts(model, trainable_only=trainable_only, include_optimizer=include_optimizer)
     if metadata:
         merged = {**(artifacts.user_defined_metadata or {}), **metadata}
         artifacts = replace(artifacts, user_defined_metadata=merged)
-    given = {"quantize": quantize, "shard_size": shard_size, "progress": progress}
-    options = {k: v for k, v in given.items() if v is not None}
-    options |= {k: v for k, v in (("checksums", checksums), ("durable", durable)) if not v}
+    given = {k: v for k, v in options.items() if v is not SAVE_DEFAULTS.get(k)}
     if isinstance(url_or_handler, (str, os.PathLike)):
-        handler = ROUTER.save_handler(url_or_handler, options)
-    else:
-        handler = _checked(url_or_handler, "save", options)
-    return settle(handler.save(artifacts))
+        return ROUTER.save_handler(url_or_handler, given).save(artifacts)
+    return _checked(url_or_handler, "save", given).save(artifacts)
 
 
 def _checked(handler: Any, verb: str, options: Mapping[str, Any]) -> Any:
@@ -136,14 +161,31 @@ def load_model(
         >>> wl.load_model("my-model/model.json").weights["w"][...].tolist()
         [0.0, 1.0, 2.0]
     """
-    given = {"weight_names": weight_names, "on_progress": on_progress}
-    options |= {k: v for k, v in given.items() if v is not None}
-    options |= {k: v for k, v in (("strict", strict), ("lazy", lazy), ("verify", verify)) if not v}
+    options |= {"on_progress": on_progress, "lazy": lazy, "verify": verify}
+    artifacts = settle(begin_load(url_or_handler, weight_names=weight_names, strict=strict, **options))
+    return finish_load(artifacts, url_or_handler, weight_names, strict=strict)
+
+
+LOAD_DEFAULTS = {"weight_names": None, "strict": True, "on_progress": None, "lazy": True, "verify": True}
+"""Options that handlers hear of when they differ from these."""
+
+
+def begin_load(url_or_handler: Url | SupportsLoad, **options: Any) -> Any:
+    """What the handler's ``load`` returns: artifacts, or an awaitable of them."""
+    given = {k: v for k, v in options.items() if k not in LOAD_DEFAULTS or v is not LOAD_DEFAULTS[k]}
     if isinstance(url_or_handler, (str, os.PathLike)):
-        return settle(ROUTER.load_handler(url_or_handler, options).load())
-    own = {k: v for k, v in options.items() if k not in ("weight_names", "strict")}
-    artifacts: ModelArtifacts = settle(_checked(url_or_handler, "load", own).load())
-    return artifacts if weight_names is None else select_weights(artifacts, weight_names, strict=strict)
+        return ROUTER.load_handler(url_or_handler, given).load()
+    own = {k: v for k, v in given.items() if k not in ("weight_names", "strict")}
+    return _checked(url_or_handler, "load", own).load()
+
+
+def finish_load(
+    artifacts: ModelArtifacts, url_or_handler: Url | SupportsLoad, weight_names: Names, *, strict: bool
+) -> ModelArtifacts:
+    """The weights that were asked for, where the handler was not told."""
+    if weight_names is None or isinstance(url_or_handler, (str, os.PathLike)):
+        return artifacts
+    return select_weights(artifacts, weight_names, strict=strict)
 
 
 # --- live models ----------------------------------------------------------------------------------

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from weightlift import _api
+from weightlift import _api, _models
 from weightlift._weights import Weights
-from weightlift.types import DiffReport, SaveResult, VerifyReport
+from weightlift.types import DiffReport, ModelArtifacts, SaveResult, VerifyReport
 
-__all__ = ["convert", "diff", "load", "open", "save", "verify"]
+__all__ = ["convert", "diff", "load", "load_model", "open", "save", "save_model", "verify"]
 
 T = TypeVar("T")
 Path = str | os.PathLike[str]
@@ -122,3 +122,40 @@ async def diff(a: Path, b: Path, **options: Any) -> DiffReport:
         True
     """
     return await _run(_api.diff, a, b, **options)
+
+
+async def save_model(model: Any, url_or_handler: Any, **options: Any) -> Any:
+    """:func:`weightlift.save_model`, awaitable: asynchronous handlers are awaited, others run in a thread.
+
+    Example:
+        >>> import asyncio, numpy as np, weightlift as wl
+        >>> model = wl.ModelArtifacts(weights={"w": np.ones(2, "f4")})
+        >>> asyncio.run(wl.aio.save_model(model, "my-model")).tensors
+        1
+    """
+    import asyncio
+
+    if isinstance(url_or_handler, (str, os.PathLike)):
+        result = await _run(_models.begin_save, model, url_or_handler, **options)
+    else:
+        result = await asyncio.to_thread(_models.begin_save, model, url_or_handler, **options)
+    return await result if isinstance(result, Awaitable) else result
+
+
+async def load_model(
+    url_or_handler: Any, *, weight_names: Any = None, strict: bool = True, **options: Any
+) -> ModelArtifacts:
+    """:func:`weightlift.load_model`, awaitable: asynchronous handlers are awaited, others run in a thread.
+
+    Example:
+        >>> import asyncio, numpy as np, weightlift as wl
+        >>> _ = wl.save_model(wl.ModelArtifacts(weights={"w": np.ones(2, "f4")}), "my-model")
+        >>> list(asyncio.run(wl.aio.load_model("my-model")).weights)
+        ['w']
+    """
+    import asyncio
+
+    given = {"weight_names": weight_names, "strict": strict, **options}
+    result = await asyncio.to_thread(_models.begin_load, url_or_handler, **given)
+    artifacts: ModelArtifacts = await result if isinstance(result, Awaitable) else result
+    return _models.finish_load(artifacts, url_or_handler, weight_names, strict=strict)

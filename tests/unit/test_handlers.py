@@ -359,8 +359,22 @@ def test_asynchronous_handlers_are_waited_for() -> None:
     async def inside() -> None:
         with pytest.raises(wl.WeightliftError, match=r"wl\.aio"):
             wl.load_model(Slow())
+        assert await wl.aio.save_model(model(), Slow()) == "saved"
+        assert list((await wl.aio.load_model(Slow(), weight_names="iter")).weights) == ["iter"]
 
     asyncio.run(inside())
+
+
+def test_models_of_files_are_awaitable_too(tmp_path: Path) -> None:
+    async def story() -> None:
+        result = await wl.aio.save_model(model(), tmp_path, quantize="uint8")
+        assert result.tensors == 3
+        loaded = await wl.aio.load_model(tmp_path, weight_names=["d/*"])
+        assert list(loaded.weights) == ["d/kernel", "d/bias"]
+        with pytest.raises(wl.NotFoundError):
+            await wl.aio.load_model(tmp_path / "none")
+
+    asyncio.run(story())
 
 
 def test_settle_passes_values_through() -> None:
