@@ -126,6 +126,7 @@ TEST(RandomPlansAreLikeTheModel) {
   constexpr std::array<std::uint64_t, 6> kTaskBytes = {0, 1, 7, 64, 1000, 40'000};
   for (std::uint32_t seed = 0; seed < 300; ++seed) {
     RandomPlan random(seed);
+    for (const auto& reader : random.readers) reader->cached = seed % 5 < 2 ? 0.3 : 1;
     random.Run({.threads = static_cast<int>(seed % 4),
                 .monitor = nullptr,
                 .task_bytes = kTaskBytes[seed % kTaskBytes.size()]});
@@ -165,6 +166,24 @@ TEST(LargePlanOnThePool) {
   Tensors tensors(9, 1'000'003);
   tensors.Run();
   CHECK(tensors.buffers[0] == tensors.reader->bytes());
+}
+
+TEST(ColdTasksAreReadByOneCallWhereverTheyLand) {
+  for (const std::size_t shift : {0u, 1u}) {
+    Tensors tensors(3, 700'000);
+    tensors.reader->cached = 0;
+    Bytes memory(3 * 700'000 + 4096);
+    const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
+    const std::span<std::byte> out =
+        std::span<std::byte>(memory).subspan(4096 - address % 4096 + shift, 3 * 700'000 - shift);
+    tensors.plan.ops[2].nbytes -= shift;
+    tensors.plan.checksums[2].verify = false;
+    const std::vector<std::shared_ptr<const Reader>> readers = {tensors.reader};
+    ExecuteRead(tensors.plan, readers, {{out}},
+                {.threads = 1, .monitor = nullptr, .task_bytes = 4u << 20});
+    CHECK(std::equal(out.begin(), out.end(), tensors.reader->bytes().begin()));
+    CHECK_EQ(tensors.reader->calls.load(), 1);
+  }
 }
 
 TEST(AdjacentOpsAreReadByOneCall) {

@@ -9,10 +9,13 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <mutex>
 #include <random>
 #include <span>
+#include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "weightlift/error.h"
@@ -27,8 +30,8 @@ inline std::vector<std::byte> RandomBytes(std::size_t n, std::uint32_t seed) {
   return bytes;
 }
 
-// Memory as a file; reads that touch a bad byte fail.
-class FakeReader final : public Reader {
+// Memory as a file, cached to any degree; reads that touch a bad byte fail.
+class FakeReader final : public FileReader {
  public:
   explicit FakeReader(std::vector<std::byte> bytes) : bytes_(std::move(bytes)) {}
 
@@ -48,7 +51,15 @@ class FakeReader final : public Reader {
     if (changed) throw Error(ErrorCode::kChanged, "changed");
   }
 
+  double Residency(std::uint64_t, std::uint64_t) const override { return cached; }
+  std::shared_ptr<MappedFile> Map() const override { return nullptr; }
+  bool on_network() const noexcept override { return false; }
+  std::uint64_t device() const noexcept override { return 0; }
+  std::uint64_t inode() const noexcept override { return 0; }
+  std::int64_t mtime_ns() const noexcept override { return 0; }
+
   std::vector<std::byte>& bytes() { return bytes_; }
+  double cached = 1;
   std::vector<std::uint64_t> bad_bytes;
   bool changed = false;
   mutable std::atomic<int> calls{0};

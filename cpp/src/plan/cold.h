@@ -5,7 +5,9 @@
 #define WEIGHTLIFT_PLAN_COLD_H_
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "base/thread_pool.h"
 #include "weightlift/reader.h"
@@ -25,6 +27,15 @@ inline bool IsCold(const Reader& reader, std::uint64_t offset, std::uint64_t nby
   if (file == nullptr) return false;
   const double cached = file->Residency(offset, nbytes);
   return cached >= 0 && cached < 1;
+}
+
+// Whether a direct read from `offset` into these buffers needs no bounce buffer: one block of
+// memory, as far from a block's boundary as the offset is.
+inline bool LandsWithoutBounce(std::span<const std::span<std::byte>> outs, std::uint64_t offset) {
+  constexpr std::uint64_t kDiskBlock = 512;  // the least that devices have
+  if (outs.size() != 1) return false;
+  const auto address = reinterpret_cast<std::uintptr_t>(outs[0].data());
+  return address % kDiskBlock == offset % kDiskBlock;
 }
 
 }  // namespace weightlift

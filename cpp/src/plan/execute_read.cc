@@ -1,7 +1,9 @@
 // Read execution. The sorted plan is cut into tasks; a task is read in sub-blocks, each by one call
 // into all its destinations (ReadScatter where they are scattered), and hashed and converted right
 // after it landed, while it is in cache. Bytes that have no plain destination (gaps, input of
-// pipelines, bytes that are only hashed) land in the worker's scratch.
+// pipelines, bytes that are only hashed) land in the worker's scratch. So does what comes from a
+// disk in one long read and could not land where it belongs without a bounce: the copy, with the
+// checksum riding along, costs less than the many short reads of a bounce.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -64,6 +66,7 @@ struct Part {
   std::size_t op;        // in file order
   std::uint64_t offset;  // in the file
   Bytes stored;          // where its bytes land
+  std::byte* copy_to;    // where they are copied then; nullptr: nowhere
 };
 
 struct Worker {
@@ -185,7 +188,10 @@ class ReadExecution {
     while (at < end) {
       if (!execution_.undisturbed() && execution_.Abandoned(FirstInPlan(op, task.last))) return;
       const std::uint64_t cut = end - at <= step ? end : CutAt(op, task.last, at + step);
-      Collect(op, at, cut, worker);
+      Collect(op, at, cut, Landing::kInPlace, worker);
+      if (cold && !LandsWithoutBounce(worker.outs, at)) {
+        Collect(op, at, cut, Landing::kInScratch, worker);
+      }
       if (Read(reader, at, worker)) {
         for (const Part& part : worker.parts) Finish(part, sums, task);
       } else {
@@ -212,23 +218,33 @@ class ReadExecution {
     return WholeElements(*holder, at);
   }
 
+  enum class Landing : std::uint8_t { kInPlace, kInScratch };
+
   // Lists the parts of [at, cut) and where they land. `op` is the first that has bytes there.
-  void Collect(std::size_t op, std::uint64_t at, std::uint64_t cut, Worker& worker) const {
+  void Collect(std::size_t op, std::uint64_t at, std::uint64_t cut, Landing landing,
+               Worker& worker) const {
     worker.parts.clear();
     worker.outs.clear();
     for (std::uint64_t position = at; position < cut; ++op) {
       const ReadOp& item = ops()[op];
       const std::uint64_t begin = std::clamp(item.offset, position, cut);
       const std::uint64_t end = std::clamp(item.end(), begin, cut);
-      if (position < begin)
+      if (position < begin) {
         worker.Land(worker.Scratch(at, cut).subspan(position - at, begin - position));
+      }
       if (begin < end) {
+        Part part{op, begin, {}, nullptr};
         const bool direct = item.buffer != kNoIndex && item.pipeline == kNoIndex;
-        const Bytes stored =
-            direct ? buffers_[item.buffer].subspan(item.dest + (begin - item.offset), end - begin)
-                   : worker.Scratch(at, cut).subspan(begin - at, end - begin);
-        worker.Land(stored);
-        worker.parts.push_back({op, begin, stored});
+        if (direct) {
+          part.stored =
+              buffers_[item.buffer].subspan(item.dest + (begin - item.offset), end - begin);
+        }
+        if (!direct || landing == Landing::kInScratch) {
+          part.copy_to = direct ? part.stored.data() : nullptr;
+          part.stored = worker.Scratch(at, cut).subspan(begin - at, end - begin);
+        }
+        worker.Land(part.stored);
+        worker.parts.push_back(part);
       }
       position = end;
     }
@@ -263,9 +279,13 @@ class ReadExecution {
 
   // What happens to a part that has landed.
   void Finish(const Part& part, std::uint32_t* sums, const ReadTask& task) const {
-    if (sums != nullptr) {
-      std::uint32_t& sum = sums[part.op - task.first];
-      sum = Extend(KindOf(ops()[part.op]), sum, part.stored);
+    const ChecksumKind kind = KindOf(ops()[part.op]);
+    std::uint32_t unused = 0;
+    std::uint32_t& sum = sums != nullptr ? sums[part.op - task.first] : unused;
+    if (part.copy_to == nullptr) {
+      sum = Extend(kind, sum, part.stored);
+    } else {
+      sum = CopyAndExtend(kind, sum, part.stored, {part.copy_to, part.stored.size()});
     }
     Convert(part);
   }

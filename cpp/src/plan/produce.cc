@@ -12,6 +12,7 @@ namespace {
 
 // The input of a pipeline is fetched in pieces of this size where it is not in memory in order.
 constexpr std::uint64_t kFetchBytes = 4u << 20;
+constexpr std::uint64_t kPage = 4096;
 
 // Calls body for consecutive tiles that stay in cache.
 template <typename Byte, typename Body>
@@ -27,9 +28,12 @@ std::uint64_t DivideUp(std::uint64_t a, std::uint64_t b) { return a / b + (a % b
 
 }  // namespace
 
-std::byte* Producer::Scratch::Get(std::uint64_t nbytes) {
-  if (!memory_ || memory_->bytes().size() < nbytes) memory_ = Buffer::Allocate(nbytes);
-  return memory_->bytes().data();
+std::span<std::byte> Producer::Scratch::Get(std::uint64_t nbytes, std::uint64_t offset) {
+  const std::uint64_t skip = offset % kPage;
+  if (!memory_ || memory_->bytes().size() < skip + nbytes) {
+    memory_ = Buffer::Allocate(kPage + std::max(nbytes, kFetchBytes));
+  }
+  return memory_->bytes().subspan(skip, nbytes);
 }
 
 Producer::Producer(const WritePlan& plan, std::span<const std::shared_ptr<const Reader>> readers)
@@ -87,7 +91,7 @@ void Producer::Produce(const WriteOp& op, std::uint64_t begin, std::span<std::by
   if (op.source == kNoIndex) {
     std::memset(out.data(), 0, out.size());
   } else if (const auto* extent = std::get_if<ExtentSource>(&plan_.sources[op.source])) {
-    return ReadExtent(op, *extent, op.start + begin, out, sums);
+    return ReadExtent(op, *extent, op.start + begin, out, scratch, sums);
   } else {
     gathers_[op.source].Copy(op.start + begin, out);
   }
@@ -109,28 +113,34 @@ void Producer::CopyMemory(const WriteOp& op, const std::byte* from, std::span<st
 }
 
 void Producer::ReadExtent(const WriteOp& op, const ExtentSource& extent, std::uint64_t begin,
-                          std::span<std::byte> out, PartSums& sums) const {
+                          std::span<std::byte> out, Scratch& scratch, PartSums& sums) const {
   const Reader& reader = *readers_[extent.reader];
-  const std::uint64_t offset = extent.offset + begin;
+  std::uint64_t offset = extent.offset + begin;
   const ChecksumKind kind = SourceKind(op);
-  const auto hash = [&](std::span<std::byte> tile) {
+  const auto hash = [&](std::span<const std::byte> tile) {
     const bool again = kind == ChecksumKind::kCrc32c && plan_.crc32c && op.tensor != kNoIndex;
     const std::uint32_t before = sums.crc32c;
     Hash(op, tile, sums);
     // As long as the two have run over the same bytes, they are the same.
     sums.source = again && before == sums.source ? sums.crc32c : Extend(kind, sums.source, tile);
   };
-  if (out.size() > kSubBlock && IsCold(reader, offset, out.size())) {
-    reader.ReadAt(offset, out);
-    ForTiles(out, hash);
-    return;
+  // A disk wants long reads; where they could not land in `out` without a bounce, in scratch first.
+  const bool cold = out.size() > kSubBlock && IsCold(reader, offset, out.size());
+  const bool in_place = !cold || LandsWithoutBounce({&out, 1}, offset);
+  const std::uint64_t most = !cold ? kSubBlock : in_place ? out.size() : kFetchBytes;
+  while (!out.empty()) {
+    const std::span<std::byte> chunk = out.first(std::min<std::size_t>(out.size(), most));
+    std::span<std::byte> landing = chunk;
+    if (!in_place) landing = scratch.Get(chunk.size(), offset);
+    reader.ReadAt(offset, landing);
+    ForTiles(chunk, [&](std::span<std::byte> tile) {
+      if (!in_place) std::memcpy(tile.data(), landing.data(), tile.size());
+      landing = landing.subspan(tile.size());
+      hash(tile);
+    });
+    offset += chunk.size();
+    out = out.subspan(chunk.size());
   }
-  std::uint64_t at = offset;
-  ForTiles(out, [&](std::span<std::byte> tile) {
-    reader.ReadAt(at, tile);
-    hash(tile);
-    at += tile.size();
-  });
 }
 
 std::uint64_t Producer::FetchElements(const WriteOp& op, const Pipeline& pipeline,
@@ -152,11 +162,13 @@ const std::byte* Producer::Fetch(const WriteOp& op, const Pipeline& pipeline, st
   const auto* const extent = std::get_if<ExtentSource>(&plan_.sources[op.source]);
   if (extent == nullptr && gather.contiguous() != nullptr)
     return gather.contiguous() + first * item;
-  const std::span<std::byte> out(scratch.Get(std::max(kFetchBytes, count * item)), count * item);
+  const std::uint64_t begin = first * item;
+  const std::uint64_t offset = extent == nullptr ? 0 : extent->offset + begin;
+  const std::span<std::byte> out = scratch.Get(count * item, offset);
   if (extent == nullptr) {
-    gather.Copy(first * item, out);
+    gather.Copy(begin, out);
   } else {
-    readers_[extent->reader]->ReadAt(extent->offset + first * item, out);
+    readers_[extent->reader]->ReadAt(offset, out);
   }
   return out.data();
 }

@@ -27,8 +27,9 @@ class Producer {
   // One a worker; keeps memory for the input of pipelines.
   class Scratch {
    public:
-    // At least `nbytes`; what it held before is lost when it grows.
-    std::byte* Get(std::uint64_t nbytes);
+    // Memory for `nbytes` that come from `offset` of a file: congruent to it, so that direct reads
+    // need no bounce. It is the same memory each time.
+    std::span<std::byte> Get(std::uint64_t nbytes, std::uint64_t offset);
 
    private:
     std::shared_ptr<Buffer> memory_;
@@ -61,7 +62,7 @@ class Producer {
   void CopyMemory(const WriteOp& op, const std::byte* from, std::span<std::byte> out,
                   PartSums& sums) const;
   void ReadExtent(const WriteOp& op, const ExtentSource& extent, std::uint64_t begin,
-                  std::span<std::byte> out, PartSums& sums) const;
+                  std::span<std::byte> out, Scratch& scratch, PartSums& sums) const;
   void Convert(const WriteOp& op, const Pipeline& pipeline, std::uint64_t begin,
                std::span<std::byte> out, Scratch& scratch, PartSums& sums) const;
   // How many elements to fetch at once for nbytes of output, at least `tile`'s worth.

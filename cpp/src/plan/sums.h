@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 
@@ -25,6 +26,14 @@ inline std::uint32_t Extend(ChecksumKind kind, std::uint32_t crc, std::span<cons
       break;
   }
   return 0;
+}
+
+// The same, and copies the bytes to `copy` (of the same size).
+inline std::uint32_t CopyAndExtend(ChecksumKind kind, std::uint32_t crc,
+                                   std::span<const std::byte> data, std::span<std::byte> copy) {
+  if (kind == ChecksumKind::kCrc32c) return CopyCrc32c(data, copy, crc);
+  if (!data.empty()) std::memcpy(copy.data(), data.data(), data.size());
+  return Extend(kind, crc, copy);
 }
 
 // The checksum of what has `crc`, followed by `nbytes` bytes that have `next`.
