@@ -103,8 +103,8 @@ py::tuple HeaderColumns(const SafetensorsHeader& header) {
   }
   py::dict metadata;
   for (const auto& [key, value] : header.metadata) metadata[Text(key)] = Text(value);
-  return py::make_tuple(names, types, type_index, shapes, begin, end, metadata,
-                        header.table_digest, order);
+  return py::make_tuple(names, types, type_index, shapes, begin, end, metadata, header.table_digest,
+                        order);
 }
 
 py::tuple ParseSafetensors(const py::bytes& json, std::uint64_t data_size,

@@ -1,6 +1,8 @@
 #include "layout/json_scanner.h"
 
+#include <algorithm>
 #include <bit>
+#include <cstddef>
 #include <cstring>
 
 #include "layout/utf8.h"
@@ -172,14 +174,18 @@ std::uint64_t JsonScanner::UnsignedInteger() {
                      : "expected an integer that is not negative, found " + Shown(*at_));
   }
   if (*at_ == '0' && end_ - at_ > 1 && IsDigit(at_[1])) Fail("a number with a leading zero");
+  constexpr std::ptrdiff_t kSafeDigits = 19;  // 10^19 - 1 < 2^64
+  const char* const safe_end = at_ + std::min(kSafeDigits, end_ - at_);
+  const char* p = at_;
   std::uint64_t value = 0;
-  for (; at_ != end_ && IsDigit(*at_); ++at_) {
-    const auto digit = static_cast<std::uint64_t>(*at_ - '0');
+  for (; p != safe_end && IsDigit(*p); ++p) value = value * 10 + static_cast<unsigned>(*p - '0');
+  for (; p != end_ && IsDigit(*p); ++p) {
     if (__builtin_mul_overflow(value, 10u, &value) ||
-        __builtin_add_overflow(value, digit, &value)) {
+        __builtin_add_overflow(value, static_cast<unsigned>(*p - '0'), &value)) {
       Fail("a number beyond 2^64 - 1");
     }
   }
+  at_ = p;
   if (at_ != end_ && (*at_ == '.' || *at_ == 'e' || *at_ == 'E')) {
     Fail("expected an integer, found a fraction or exponent");
   }

@@ -63,7 +63,11 @@ std::string Quoted(std::string_view text) {
 class HeaderParser {
  public:
   HeaderParser(std::string_view json, std::uint64_t data_size)
-      : scan_(json, kLengthBytes), data_begin_(kLengthBytes + json.size()), data_size_(data_size) {}
+      : scan_(json, kLengthBytes), data_begin_(kLengthBytes + json.size()), data_size_(data_size) {
+    constexpr std::size_t kUsualEntry = 96;  // bytes of JSON a tensor takes, about
+    header_.tensors.reserve(json.size() / kUsualEntry);
+    header_.dimensions.reserve(2 * json.size() / kUsualEntry);
+  }
 
   SafetensorsHeader Parse() {
     ParseObject();
@@ -308,7 +312,7 @@ class Digest {
  public:
   void Number(std::uint64_t value) {
     std::array<std::byte, 8> bytes;
-    for (std::size_t i = 0; i < bytes.size(); ++i) {
+    for (std::size_t i = 0; i < bytes.size(); ++i) {  // compilers make one store of it
       bytes[i] = static_cast<std::byte>(value >> (8 * i) & 0xFF);
     }
     Add(bytes);

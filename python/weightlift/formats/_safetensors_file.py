@@ -129,7 +129,10 @@ def _fill_checksums(table: TensorTable, text: str, digest: int) -> str | None:
     if len(values) != len(table) + 1:  # fromhex passes over white space
         return "the checksums are not hexadecimal digits"
     if int(values[0]) != digest:
-        return f"the header was changed: its checksum is {digest:08x}, {int(values[0]):08x} was stored"
+        return (
+            f"the header was changed: its checksum is {digest:08x}, {int(values[0]):08x} was stored (a tool that "
+            f"writes a file anew should not copy {CHECKSUM_KEY!r} into it)"
+        )
     table.check_kind[:] = KINDS.index("crc32c")
     table.check_value[:] = values[1:]
     return None
