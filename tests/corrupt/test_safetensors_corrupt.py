@@ -47,7 +47,7 @@ def load(contents: bytes | Mapping[str, bytes], name: str = "m.safetensors") -> 
 
 
 TENSORS = {"a": np.arange(4, dtype="f4"), "b": np.arange(3, dtype="u1")}
-GOOD = write_tensors(SAFETENSORS, TENSORS, "m.safetensors")["m.safetensors"]
+GOOD = write_tensors(SAFETENSORS, TENSORS, "m.safetensors").files["m.safetensors"]
 DATA = 8 + int.from_bytes(GOOD[:8], "little")
 A = entry("F32", [2], 0, 8)
 
@@ -308,7 +308,7 @@ def test_a_shard_that_is_a_page_or_pointer() -> None:
 
 
 def test_a_damaged_shard_is_named() -> None:
-    contents = write_tensors(SAFETENSORS, TENSORS, "m.safetensors", PackOptions(shard_size=16))
+    contents = write_tensors(SAFETENSORS, TENSORS, "m.safetensors", PackOptions(shard_size=16)).files
     shard = "m-00002-of-00002.safetensors"
     contents[shard] = contents[shard].replace(b'"U8"', b'"I8"')
     layout = SAFETENSORS.read(MemoryFiles(contents), "m.safetensors")

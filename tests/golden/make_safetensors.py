@@ -53,9 +53,9 @@ def ours() -> dict[str, bytes]:
     plain = PackOptions(checksums=False)
     shards = PackOptions(metadata=METADATA, structure=STRUCTURE, shard_size=32)
     return {
-        **write_tensors(SAFETENSORS, ARRAYS, "weightlift.safetensors", whole),
-        **write_tensors(SAFETENSORS, ARRAYS, "weightlift_plain.safetensors", plain),
-        **write_tensors(SAFETENSORS, ARRAYS, "weightlift_shards.safetensors", shards),
+        **write_tensors(SAFETENSORS, ARRAYS, "weightlift.safetensors", whole).files,
+        **write_tensors(SAFETENSORS, ARRAYS, "weightlift_plain.safetensors", plain).files,
+        **write_tensors(SAFETENSORS, ARRAYS, "weightlift_shards.safetensors", shards).files,
     }
 
 

@@ -82,7 +82,7 @@ def header_of(file: bytes) -> dict[str, Any]:
     tensors=st.dictionaries(names, arrays([d.numpy for d in HELD]), max_size=8), metadata=st.dictionaries(keys, texts)
 )
 def test_the_library_reads_what_we_write(tensors: dict[str, Array], metadata: dict[str, str]) -> None:
-    file = write_tensors(SAFETENSORS, tensors, "m.safetensors", PackOptions(metadata=metadata))["m.safetensors"]
+    file = write_tensors(SAFETENSORS, tensors, "m.safetensors", PackOptions(metadata=metadata)).files["m.safetensors"]
     loaded = dict(safetensors.deserialize(file))
     assert set(loaded) == set(tensors)
     for name, array in tensors.items():
@@ -115,7 +115,7 @@ def test_we_read_what_the_library_writes(tensors: dict[str, Array], metadata: di
     shard_size=st.integers(1, 600),
 )
 def test_shards_hold_everything_once(tensors: dict[str, Array], shard_size: int) -> None:
-    contents = write_tensors(SAFETENSORS, tensors, "m.safetensors", PackOptions(shard_size=shard_size))
+    contents = write_tensors(SAFETENSORS, tensors, "m.safetensors", PackOptions(shard_size=shard_size)).files
     assert_same(load(contents), tensors)
     loaded: dict[str, Array] = {}
     for name, content in contents.items():
@@ -137,7 +137,7 @@ def test_every_dtype_is_spelled_as_the_library_does(dtype: Any) -> None:
     array = np.arange(8, dtype=np.uint8).repeat(dtype.bits // 8).view(dtype.numpy)
     if dtype.name == "bool":
         array = np.array([True, False] * 4)
-    file = write_tensors(SAFETENSORS, {"a": array}, "m.safetensors")["m.safetensors"]
+    file = write_tensors(SAFETENSORS, {"a": array}, "m.safetensors").files["m.safetensors"]
     ((name, entry),) = safetensors.deserialize(file)
     assert (name, entry["shape"], bytes(entry["data"])) == ("a", [8], array.tobytes())
     assert_same(load({"m.safetensors": file}), {"a": array})
@@ -159,7 +159,7 @@ def test_float4_is_packed() -> None:
 
 # --- the header we write --------------------------------------------------------------------------
 def pack(tensors: Mapping[str, Array], name: str = "m.safetensors", **options: Any) -> dict[str, bytes]:
-    return write_tensors(SAFETENSORS, tensors, name, PackOptions(**options))
+    return write_tensors(SAFETENSORS, tensors, name, PackOptions(**options)).files
 
 
 def test_header_is_in_the_callers_order_and_data_by_item_size() -> None:
