@@ -26,10 +26,17 @@ def ours(params: dict[str, Any]) -> Any:
 
 def cases() -> list[Case]:
     return [
-        Case(f"{mode} at {share} %", "ours", "owned", "us" if mode == "auto" else "peer", group=f"{share} % cached", args={"mode": mode, "share": share})
+        Case(
+            f"{mode} at {share} %",
+            "ours",
+            "owned",
+            "us" if mode == "auto" else "peer",
+            group=f"{share} % cached",
+            args={"mode": mode, "share": share},
+        )
         for share in SHARES
         for mode in MODES
-    ]  # fmt: skip
+    ]
 
 
 def set_residency(path: Path, share: int) -> None:

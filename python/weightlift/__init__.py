@@ -1,46 +1,53 @@
-"""Weightlift: save and load model weights; any format, any storage, at the speed of the hardware, verified."""
+"""Weightlift: save and load model weights; any format, any storage, at the speed of the hardware, verified.
 
-from weightlift import aio
-from weightlift._api import cast, convert, crc32c, dequantize, diff, load, open, quantize, save, verify
-from weightlift._handlers import from_memory, with_save_handler
-from weightlift._models import (
-    get_load_handlers,
-    get_save_handlers,
-    load_model,
-    register_exporter,
-    register_load_router,
-    register_save_router,
-    save_model,
-    unregister_load_router,
-    unregister_save_router,
-)
-from weightlift._plan import BufferPool
-from weightlift._weights import TensorView, Weights
-from weightlift.errors import (
-    AccessError,
-    ChangedError,
-    ChecksumError,
-    FormatError,
-    MismatchError,
-    NotFoundError,
-    QuotaError,
-    RoutingError,
-    StorageError,
-    TransportError,
-    TruncatedError,
-    UnsafeContentError,
-    UnsupportedFeatureError,
-    WeightliftError,
-)
-from weightlift.types import (
-    DiffReport,
-    ModelArtifacts,
-    ModelArtifactsInfo,
-    SaveResult,
-    TensorDiff,
-    TensorReport,
-    VerifyReport,
-)
+Every name is imported from its module when it is first used, so that ``import weightlift`` takes milliseconds.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from weightlift import aio
+    from weightlift._api import cast, convert, crc32c, dequantize, diff, load, open, quantize, save, verify
+    from weightlift._handlers import from_memory, with_save_handler
+    from weightlift._models import (
+        get_load_handlers,
+        get_save_handlers,
+        load_model,
+        register_exporter,
+        register_load_router,
+        register_save_router,
+        save_model,
+        unregister_load_router,
+        unregister_save_router,
+    )
+    from weightlift._ops import BufferPool
+    from weightlift._weights import TensorView, Weights
+    from weightlift.errors import (
+        AccessError,
+        ChangedError,
+        ChecksumError,
+        FormatError,
+        MismatchError,
+        NotFoundError,
+        QuotaError,
+        RoutingError,
+        StorageError,
+        TransportError,
+        TruncatedError,
+        UnsafeContentError,
+        UnsupportedFeatureError,
+        WeightliftError,
+    )
+    from weightlift.types import (
+        DiffReport,
+        ModelArtifacts,
+        ModelArtifactsInfo,
+        SaveResult,
+        TensorDiff,
+        TensorReport,
+        VerifyReport,
+    )
 
 __version__ = "0.1.0"
 
@@ -92,3 +99,68 @@ __all__ = [
     "verify",
     "with_save_handler",
 ]
+
+_HOME = {
+    "AccessError": "weightlift.errors",
+    "BufferPool": "weightlift._ops",
+    "ChangedError": "weightlift.errors",
+    "ChecksumError": "weightlift.errors",
+    "DiffReport": "weightlift.types",
+    "FormatError": "weightlift.errors",
+    "MismatchError": "weightlift.errors",
+    "ModelArtifacts": "weightlift.types",
+    "ModelArtifactsInfo": "weightlift.types",
+    "NotFoundError": "weightlift.errors",
+    "QuotaError": "weightlift.errors",
+    "RoutingError": "weightlift.errors",
+    "SaveResult": "weightlift.types",
+    "StorageError": "weightlift.errors",
+    "TensorDiff": "weightlift.types",
+    "TensorReport": "weightlift.types",
+    "TensorView": "weightlift._weights",
+    "TransportError": "weightlift.errors",
+    "TruncatedError": "weightlift.errors",
+    "UnsafeContentError": "weightlift.errors",
+    "UnsupportedFeatureError": "weightlift.errors",
+    "VerifyReport": "weightlift.types",
+    "WeightliftError": "weightlift.errors",
+    "Weights": "weightlift._weights",
+    "aio": "weightlift.aio",
+    "cast": "weightlift._api",
+    "convert": "weightlift._api",
+    "crc32c": "weightlift._api",
+    "dequantize": "weightlift._api",
+    "diff": "weightlift._api",
+    "from_memory": "weightlift._handlers",
+    "get_load_handlers": "weightlift._models",
+    "get_save_handlers": "weightlift._models",
+    "load": "weightlift._api",
+    "load_model": "weightlift._models",
+    "open": "weightlift._api",
+    "quantize": "weightlift._api",
+    "register_exporter": "weightlift._models",
+    "register_load_router": "weightlift._models",
+    "register_save_router": "weightlift._models",
+    "save": "weightlift._api",
+    "save_model": "weightlift._models",
+    "unregister_load_router": "weightlift._models",
+    "unregister_save_router": "weightlift._models",
+    "verify": "weightlift._api",
+    "with_save_handler": "weightlift._handlers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module, once."""
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'weightlift' has no attribute {name!r}")
+    module = import_module(home)
+    value = module if home.endswith(f".{name}") else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

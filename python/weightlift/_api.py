@@ -15,7 +15,7 @@ from weightlift._convert import convert_source
 from weightlift._dtypes import DTYPES, from_numpy
 from weightlift._layout import Cast
 from weightlift._load import DTypes, Memory, Rename, as_dtype, load_source
-from weightlift._plan import Progress, core_step
+from weightlift._ops import Progress, core_step
 from weightlift._save import SaveOptions, save_object
 from weightlift._source import Names, open_source
 from weightlift._verify import diff_sources, verify_url

@@ -42,8 +42,8 @@ def check_strings(array: Array, name: str, kind: str = "array") -> None:
     """Object arrays may hold strings and nothing else."""
     if not all(isinstance(x, (bytes, str)) for x in array.flat):
         raise UnsupportedFeatureError(
-            f"a {kind} of Python objects is not an array of numbers or strings (saving it would need pickle); save arrays, "
-            "numbers, or containers of them",
+            f"a {kind} of Python objects is not an array of numbers or strings (saving it would need pickle); "
+            "save arrays, numbers, or containers of them",
             tensor=name,
         )
 

@@ -12,8 +12,8 @@ from weightlift import _core
 from weightlift._dtypes import DType
 from weightlift._layout import VARIABLE_STEPS, Cast, Step
 from weightlift._load import read_arrays
-from weightlift._plan import segment_parts
 from weightlift._source import Source
+from weightlift._write_plan import segment_parts
 
 __all__ = ["CHUNK", "iter_chunks", "value_bounds"]
 
@@ -54,5 +54,3 @@ def value_bounds(source: Source, row: int, dtype: DType) -> tuple[float, float] 
             if low != low:
                 return low, high
     return bounds
-
-

@@ -18,7 +18,8 @@ import numpy as np
 
 from weightlift._dtypes import byte_size
 from weightlift._layout import KINDS, VARIABLE_STEPS, Step, TensorEntry
-from weightlift._plan import item_sizes, read_rows
+from weightlift._ops import item_sizes
+from weightlift._plan import read_rows
 from weightlift._source import Row, Source
 from weightlift.errors import ChecksumError
 

@@ -283,7 +283,7 @@ class TensorTable(Mapping[str, TensorEntry]):
 
     def dtype(self, i: int) -> DType:
         """The element type of row ``i``."""
-        return self.dtypes[self.dtype_index[i]]
+        return self.dtypes[int(self.dtype_index[i])]
 
     def entry(self, i: int) -> TensorEntry:
         """Row ``i``."""

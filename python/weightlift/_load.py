@@ -17,7 +17,8 @@ import numpy.typing as npt
 from weightlift import _core
 from weightlift._dtypes import STRING, DType, array_shape, from_name, from_numpy
 from weightlift._layout import U32, U64
-from weightlift._plan import NONE, BufferPool, Progress, arrays_over, decoded_sizes, place, plain_rows, read_rows
+from weightlift._ops import NONE, BufferPool, Progress
+from weightlift._plan import arrays_over, decoded_sizes, place, plain_rows, read_rows
 from weightlift._source import Names, Source, choose_rows
 from weightlift._tree import unflatten
 from weightlift.errors import ChecksumError, FormatError, MismatchError
@@ -167,14 +168,18 @@ def read_arrays(
         index, dest = np.zeros(len(rows), np.uint32), placed.offset
     else:
         raise ValueError(f'memory must be "arena", "tensor", "map" or a BufferPool, not {memory!r}')
-    strings = read_rows(
-        source.layout, readers, rows, buffers, index, dest, dtypes, verify=verify, progress=progress
-    )
+    strings = read_rows(source.layout, readers, rows, buffers, index, dest, dtypes, verify=verify, progress=progress)
     return _wrap(source, rows, dtypes, buffers, index, dest, strings)
 
 
 def _wrap(
-    source: Source, rows: U32, dtypes: Mapping[int, DType], buffers: list[Any], index: U32, dest: U64, strings: Mapping[int, Array]
+    source: Source,
+    rows: U32,
+    dtypes: Mapping[int, DType],
+    buffers: list[Any],
+    index: U32,
+    dest: U64,
+    strings: Mapping[int, Array],
 ) -> list[Array]:
     """Arrays over the filled buffers; strings have no place in them."""
     table = source.table
@@ -186,7 +191,8 @@ def _wrap(
         made = arrays_over(buffers[0], table, rows[fixed], dest[fixed], dtypes, writeable=True)
     else:
         made = [
-            arrays_over(buffers[index[k]], table, rows[k : k + 1], dest[k : k + 1], dtypes, writeable=True)[0] for k in fixed.tolist()
+            arrays_over(buffers[index[k]], table, rows[k : k + 1], dest[k : k + 1], dtypes, writeable=True)[0]
+            for k in fixed.tolist()
         ]
     if not texts:
         return made
@@ -199,7 +205,12 @@ def _wrap(
 
 
 def _mapped(
-    source: Source, rows: U32, dtypes: Mapping[int, DType], plain: npt.NDArray[np.bool_], verify: bool, progress: Progress | None
+    source: Source,
+    rows: U32,
+    dtypes: Mapping[int, DType],
+    plain: npt.NDArray[np.bool_],
+    verify: bool,
+    progress: Progress | None,
 ) -> list[Array]:
     """Read-only views of the mapped files; what is not plain is read into memory."""
     table, readers = source.table, source.readers()
@@ -212,13 +223,21 @@ def _mapped(
             result[k] = view
     rest = np.flatnonzero(~plain)
     if len(rest):
-        for k, array in zip(rest.tolist(), read_arrays(source, rows[rest], dtypes, verify=verify, progress=progress), strict=True):
+        for k, array in zip(
+            rest.tolist(), read_arrays(source, rows[rest], dtypes, verify=verify, progress=progress), strict=True
+        ):
             result[k] = array
     return result
 
 
 def _into_caller(
-    source: Source, rows: U32, dtypes: dict[int, DType], out: Any, rename: Rename, verify: bool, progress: Progress | None
+    source: Source,
+    rows: U32,
+    dtypes: dict[int, DType],
+    out: Any,
+    rename: Rename,
+    verify: bool,
+    progress: Progress | None,
 ) -> list[Array]:
     """Fill the caller's arrays; what does not fit is reported all at once, before anything is read."""
     table = source.table
@@ -233,8 +252,8 @@ def _into_caller(
             wrong.append((name, tuple(targets[name].shape), wanted))
     if missing or unexpected or wrong:
         raise MismatchError(
-            f"out= does not fit: {len(missing)} tensors have no array {missing[:5]}, {len(unexpected)} arrays have no tensor "
-            f"{unexpected[:5]}, {len(wrong)} shapes differ {wrong[:5]}",
+            f"out= does not fit: {len(missing)} tensors have no array {missing[:5]}, "
+            f"{len(unexpected)} arrays have no tensor {unexpected[:5]}, {len(wrong)} shapes differ {wrong[:5]}",
             missing=missing,
             unexpected=unexpected,
             wrong_shape=wrong,
@@ -246,7 +265,7 @@ def _into_caller(
         if not array.flags.writeable:
             raise MismatchError("the array in out= is read-only", tensor=name)
         have = table.dtype(row)
-        want = have if have.packed or not have.core and array.dtype == have.numpy else from_numpy(array.dtype)
+        want = have if have.packed or (not have.core and array.dtype == have.numpy) else from_numpy(array.dtype)
         if want != have:
             dtypes[row] = want
         fortran = row in table.strides
@@ -272,7 +291,9 @@ def _targets(out: Any, names: list[str]) -> dict[str, Array]:
         return {str(k): np.asarray(v) for k, v in out.items()}
     if isinstance(out, np.ndarray):
         if len(names) != 1:
-            raise MismatchError(f"out= is one array, and {len(names)} tensors are to be loaded; give a dict", missing=names)
+            raise MismatchError(
+                f"out= is one array, and {len(names)} tensors are to be loaded; give a dict", missing=names
+            )
         return {names[0]: out}
     if isinstance(out, Iterable):
         return {str(i): np.asarray(v) for i, v in enumerate(out)}
@@ -283,7 +304,13 @@ def check_only(source: Source, rows: U32, progress: Progress | None = None) -> N
     """Read rows and compare their checksums, keeping nothing."""
     none = np.full(len(rows), NONE, np.uint32)
     read_rows(
-        source.layout, source.readers(), rows, [], none, np.zeros(len(rows), np.uint64), {}, verify=True, progress=progress
+        source.layout,
+        source.readers(),
+        rows,
+        [],
+        none,
+        np.zeros(len(rows), np.uint64),
+        {},
+        verify=True,
+        progress=progress,
     )
-
-

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from weightlift._awaiting import settle
 from weightlift._handlers import select_weights
-from weightlift._plan import Progress
+from weightlift._ops import Progress
 from weightlift._router import ROUTER, LoadRouter, SaveRouter
 from weightlift._source import Names
 from weightlift._urls import Url

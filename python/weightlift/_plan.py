@@ -1,56 +1,43 @@
-"""Plans: a Layout resolved into columns for the core, and the two lanes that Python runs itself.
+"""Plans: a Layout resolved into columns for the core.
 
-Planning is pure. The core executes the direct and the fused lane (fixed-size steps) in parallel; the decoded
-lane (deflate, strings) and small constants are filled in here, in threads, straight into the same memory.
+Planning is pure. The core executes the direct and the fused lane (fixed-size steps) in parallel; what it cannot,
+``_decode`` fills into the same memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from weightlift import _core
-from weightlift._dtypes import DTYPES, STRING, DType, array_shape, byte_size
-from weightlift._inflate import inflate
-from weightlift._layout import (
-    U32,
-    U64,
-    VARIABLE_STEPS,
-    AffineDecode,
-    AffineEncode,
-    Byteswap,
-    Cast,
-    Deflate,
+from weightlift._decode import DecodeJob, decode, stored_nbytes
+from weightlift._dtypes import STRING, DType, array_shape, byte_size
+from weightlift._layout import U32, U64, VARIABLE_STEPS, Cast, Layout, Piece, Step, TensorTable
+from weightlift._ops import NONE, Checks, Counter, Progress, ReadColumns, check_columns, item_sizes
 
-    Fill,
-    Inline,
-    Layout,
-    Piece,
-    Step,
-    Strings,
-    TensorTable,
-)
-from weightlift._packing import PackedFile, Packing
-from weightlift._strings import decode_strings
-from weightlift.errors import FormatError, UnsupportedFeatureError
+__all__ = [
+    "OpenFiles",
+    "Placement",
+    "arrays_over",
+    "check_pieces",
+    "decoded_sizes",
+    "hash_rows",
+    "place",
+    "plain_rows",
+    "read_rows",
+]
 
-
-__all__ = ["NONE", "BufferPool", "OpenFiles", "Pipelines", "Placement", "core_step", "item_sizes", "place", "read_rows"]
-
-NONE = 0xFFFFFFFF
 ALIGNMENT = 64
 """Every loaded tensor begins at a multiple of this."""
 PAGE = 4096
 LARGE = 1 << 20
 """From this size on a tensor is placed so that direct reads need no bounce."""
 
-BufferPool = _core.BufferPool
 Array = npt.NDArray[Any]
-Progress = Callable[[int, int], object]
 
 
 class OpenFiles:
@@ -71,55 +58,6 @@ class OpenFiles:
     def readers(self, sources: Iterable[str]) -> list[Any]:
         """One reader a source, as the core takes them."""
         return [self.open(s) for s in sources]
-
-
-
-# --- steps ----------------------------------------------------------------------------------------
-def core_step(step: Step) -> _core.Step:
-    """A fixed-size step in the core's spelling."""
-    if isinstance(step, Byteswap):
-        return ("byteswap", step.word, step.item)
-    if isinstance(step, Cast):
-        if not _core.can_cast(step.source, step.target):
-            raise UnsupportedFeatureError(f"there is no conversion from {step.source} to {step.target}")
-        return ("cast", step.source, step.target, step.saturate)
-    if isinstance(step, AffineDecode):
-        return ("affine_decode", step.stored, step.target, step.scale, step.min)
-    if isinstance(step, AffineEncode):
-        return ("affine_encode", step.stored, step.scale, step.min, step.max)
-    raise TypeError(f"{type(step).__name__} is not a fixed-size step")
-
-
-def item_sizes(step: Step) -> tuple[int, int]:
-    """Bytes an element takes before and after a fixed-size step."""
-    if isinstance(step, Byteswap):
-        return step.item, step.item
-    if isinstance(step, Cast):
-        return DTYPES[step.source].bits // 8, DTYPES[step.target].bits // 8
-    if isinstance(step, AffineDecode):
-        return DTYPES[step.stored].bits // 8, DTYPES[step.target].bits // 8
-    if isinstance(step, AffineEncode):
-        return 4, DTYPES[step.stored].bits // 8
-    raise TypeError(f"{type(step).__name__} is not a fixed-size step")
-
-
-class Pipelines:
-    """Distinct chains of steps, numbered in order of first use."""
-
-    def __init__(self) -> None:
-        """Empty."""
-        self.columns: list[list[_core.Step]] = []
-        self._index: dict[tuple[Step, ...], int] = {}
-
-    def add(self, steps: tuple[Step, ...]) -> int:
-        """The number of a chain; NONE for the empty one."""
-        if not steps:
-            return NONE
-        found = self._index.get(steps)
-        if found is None:
-            found = self._index[steps] = len(self.columns)
-            self.columns.append([core_step(s) for s in steps])
-        return found
 
 
 # --- where tensors land ---------------------------------------------------------------------------
@@ -145,7 +83,8 @@ def place(table: TensorTable, rows: U32, sizes: U64, plain: npt.NDArray[np.bool_
     source, offset = table.source[rows], table.offset[rows]
     order = np.lexsort((offset, source, ~plain))
     base = 0
-    bounds = np.flatnonzero(np.diff(source[order].astype(np.int64)) | np.diff(plain[order].astype(np.int8))) + 1
+    kind = source[order].astype(np.int64) * 2 + plain[order]
+    bounds = np.flatnonzero(np.diff(kind)) + 1
     for group in np.split(order, bounds):
         off, size = offset[group], sizes[group]
         first = int(off[0]) & ~(PAGE - 1)
@@ -170,34 +109,6 @@ def _up(value: int, multiple: int) -> int:
 
 # --- reading --------------------------------------------------------------------------------------
 @dataclass
-class _Columns:
-    """Read ops, gathered as arrays for many rows at once or one by one."""
-
-    pipelines: Pipelines = field(default_factory=Pipelines)
-    blocks: list[tuple[Any, ...]] = field(default_factory=list)
-    ops: list[tuple[int, int, int, int, int, int, int]] = field(default_factory=list)
-
-    def many(self, tensor: U32, source: U32, offset: U64, nbytes: U64, buffer: U32, dest: U64) -> None:
-        self.blocks.append((source, tensor, offset, nbytes, buffer, dest, np.full(len(tensor), NONE, np.uint32)))
-
-    def one(
-        self, tensor: int, source: int, offset: int, nbytes: int, buffer: int, dest: int, steps: tuple[Step, ...] = ()
-    ) -> None:
-        self.ops.append((source, tensor, offset, nbytes, buffer, dest, self.pipelines.add(steps)))
-
-    def finish(self) -> list[Array]:
-        if self.ops:
-            self.blocks.append(tuple(np.array(column, np.uint64) for column in zip(*self.ops, strict=True)))
-        if not self.blocks:
-            return [np.zeros(0, t) for t in _COLUMN_TYPES]
-        columns = zip(*self.blocks, strict=True)
-        return [np.concatenate(c).astype(t, copy=False) for c, t in zip(columns, _COLUMN_TYPES, strict=True)]
-
-
-_COLUMN_TYPES = (np.uint32, np.uint32, np.uint64, np.uint64, np.uint32, np.uint64, np.uint32)
-
-
-@dataclass
 class Target:
     """Where one row goes: a byte range of a buffer, as which type.
 
@@ -207,23 +118,6 @@ class Target:
     buffer: int
     dest: int
     dtype: DType
-
-
-@dataclass
-class DecodeJob:
-    """One piece for the decoded lane: it fills ``buffer[dest:dest + nbytes]``."""
-
-    row: int
-    piece: Piece
-    buffer: int
-    dest: int
-    nbytes: int
-    cast: tuple[Step, ...]
-
-
-def stored_nbytes(piece: Piece) -> int:
-    """Stored bytes of a piece."""
-    return sum(e.nbytes for e in piece.extents)
 
 
 def read_rows(
@@ -255,7 +149,7 @@ def read_rows(
         String tensors, which have no fixed place in memory, by row.
     """
     table = layout.tensors
-    columns, jobs = _Columns(), []  # type: tuple[_Columns, list[DecodeJob]]
+    columns, jobs = ReadColumns(), []  # type: tuple[ReadColumns, list[DecodeJob]]
     special = np.isin(rows, np.fromiter({*table.pieces, *dtypes}, np.uint32)) if table.pieces or dtypes else None
     direct = np.ones(len(rows), bool) if special is None else ~special
     picked = rows[direct]
@@ -264,8 +158,8 @@ def read_rows(
         row = int(rows[k])
         jobs += _plan_row(table, row, Target(int(buffer[k]), int(dest[k]), dtypes.get(row, table.dtype(row))), columns)
     ops = columns.finish()
-    total = int(ops[3].sum()) + sum(stored_nbytes(j.piece) for j in jobs)
-    done = _Counter(progress, total)
+    total = int(ops.nbytes.sum()) + sum(stored_nbytes(j.piece) for j in jobs)
+    done = Counter(progress, total)
     decoded = {job.row for job in jobs}
     checked = np.fromiter((r for r in rows.tolist() if r not in decoded), np.uint32) if decoded else rows
     _core.execute_read(
@@ -273,21 +167,14 @@ def read_rows(
         buffers,
         *ops,
         columns.pipelines.columns,
-        *(_checks(table, checked) if verify else (None,) * 4),
+        *(check_columns(table, checked) if verify else Checks()),
         table.names,
         progress=done.core if progress else None,
     )
-    return _decode(table, readers, buffers, jobs, verify, done)
+    return decode(table, readers, buffers, jobs, verify, done)
 
 
-def _checks(table: TensorTable, rows: U32) -> tuple[Array, Array, Array, Array]:
-    """The core's checksum columns, for these rows alone: kind, initial, expected, verify."""
-    chosen = np.zeros(len(table), np.uint8)
-    chosen[rows] = 1
-    return table.check_kind * chosen, table.check_initial, table.check_value, chosen
-
-
-def _plan_row(table: TensorTable, row: int, target: Target, columns: _Columns) -> list[DecodeJob]:
+def _plan_row(table: TensorTable, row: int, target: Target, columns: ReadColumns) -> list[DecodeJob]:
     """Ops for a row that is not simply one extent as it is; returns what the decoded lane has to do."""
     entry = table.entry(row)
     cast: tuple[Step, ...] = ()
@@ -315,116 +202,6 @@ def _cuts_between(piece: Piece, steps: tuple[Step, ...]) -> bool:
         return True
     item = item_sizes(steps[0])[0]
     return all(e.nbytes % item == 0 for e in piece.extents)
-
-
-class _Counter:
-    """Progress over the core's bytes and then the decoded lane's."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress = progress
-        self.total = total
-        self.done = 0
-
-    def core(self, done: int, _total: int) -> None:
-        self.done = done
-        if self.progress is not None:
-            self.progress(done, self.total)
-
-    def add(self, nbytes: int) -> None:
-        self.done += nbytes
-        if self.progress is not None:
-            self.progress(self.done, self.total)
-
-
-def _decode(
-    table: TensorTable, readers: Sequence[Any], buffers: Sequence[Any], jobs: list[DecodeJob], verify: bool, done: _Counter
-) -> dict[int, Array]:
-    """The decoded lane, in parallel over pieces."""
-    views = [np.frombuffer(b, np.uint8) if not isinstance(b, np.ndarray) else b.reshape(-1).view(np.uint8) for b in buffers]
-    strings: dict[int, Array] = {}
-
-    def run(job: DecodeJob) -> None:
-        out = None if job.buffer == NONE else views[job.buffer][job.dest : job.dest + job.nbytes]
-        array = _decode_job(table, readers, job, out, verify)
-        if array is not None:
-            strings[job.row] = array
-
-    if len(jobs) < 2:
-        for job in jobs:
-            run(job)
-            done.add(stored_nbytes(job.piece))
-        return strings
-    from concurrent.futures import ThreadPoolExecutor  # milliseconds that only this lane pays
-
-    with ThreadPoolExecutor(min(len(jobs), _core.pool_threads()), "weightlift-decode") as pool:
-        futures = [pool.submit(run, job) for job in jobs]
-        try:
-            for job, future in zip(jobs, futures, strict=True):
-                future.result()
-                done.add(stored_nbytes(job.piece))
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
-    return strings
-
-
-def _decode_job(table: TensorTable, readers: Sequence[Any], job: DecodeJob, out: Array | None, verify: bool) -> Array | None:
-    """Fill ``out`` (None: only check) from one piece; returns the array when it is one of strings."""
-    piece = job.piece
-    where, steps = piece.where, (*piece.steps, *job.cast)
-    if isinstance(where, Fill):
-        if out is not None:
-            out[:] = where.value
-        return None
-    if steps and isinstance(steps[0], Deflate):
-        _inflate_job(table, readers, job, out, steps, verify)
-        return None
-    stored = np.frombuffer(where.data, np.uint8) if isinstance(where, Inline) else _stored(table, readers, job, verify)
-    if steps and isinstance(steps[0], Strings):
-        array = np.empty(steps[0].count, object)
-        array[:] = decode_strings(memoryview(stored), steps[0].count)
-        return array.reshape(table.shapes[job.row])
-    if out is None:
-        return None
-    if not steps:
-        out[:] = stored
-    else:
-        _core.run_pipeline([core_step(s) for s in steps], stored, out)
-    return None
-
-
-def _stored(table: TensorTable, readers: Sequence[Any], job: DecodeJob, verify: bool) -> Array:
-    """All stored bytes of a piece, hashed when it is the tensor's only one."""
-    extents = job.piece.extents
-    stored = np.empty(stored_nbytes(job.piece), np.uint8)
-    at, rows = 0, _Columns()
-    for extent in extents:
-        rows.one(job.row, extent.source, extent.offset, extent.nbytes, 0, at)
-        at += extent.nbytes
-    check = verify and len(table.pieces[job.row]) == 1
-    _core.execute_read(
-        readers, [stored], *rows.finish(), [],
-        *(_checks(table, np.array([job.row], np.uint32)) if check else (None,) * 4),
-        table.names,
-    )  # fmt: skip
-    return stored
-
-
-def _inflate_job(
-    table: TensorTable, readers: Sequence[Any], job: DecodeJob, out: Array | None, steps: tuple[Step, ...], verify: bool
-) -> None:
-    deflate = steps[0]
-    assert isinstance(deflate, Deflate)
-    (extent,) = job.piece.extents
-    size = deflate.nbytes - deflate.skip
-    raw = out if out is not None and len(steps) == 1 else np.empty(size, np.uint8)
-    try:
-        inflate(readers[extent.source], extent, deflate, raw, verify=verify)
-    except FormatError as error:
-        raise error.locate(tensor=table.names[job.row]) from None
-    if len(steps) > 1 and out is not None:
-        _core.run_pipeline([core_step(s) for s in steps[1:]], raw, out)
 
 
 # --- arrays over memory ---------------------------------------------------------------------------
@@ -465,42 +242,22 @@ def plain_rows(table: TensorTable, rows: U32, dtypes: Mapping[int, DType]) -> np
     return ~np.isin(rows, np.fromiter({*table.pieces, *dtypes}, np.uint32))
 
 
-
-
-def segment_parts(
-    readers: Sequence[Any], segments: Sequence[tuple[int, int, int, int]], steps: tuple[Step, ...], part: int = 16 << 20
-) -> Iterator[Array]:
-    """Stored runs of files, (reader, offset, nbytes, check) each, converted, about ``part`` bytes at a time.
-
-    Checksums are compared where a run has one and it is the tensor's only run; the memory is reused.
-    """
-    pipelines = Pipelines()
-    number = pipelines.add(steps)
-    read, written = (item_sizes(steps[0])[0], item_sizes(steps[-1])[1]) if steps else (1, 1)
-    per = max(1, part // read)
-    for reader, offset, nbytes, _ in segments:
-        count = nbytes // read
-        memory = np.empty(min(per, count) * written, np.uint8)
-        for begin in range(0, count, per):
-            n = min(per, count - begin)
-            _core.execute_read(
-                readers, [memory],
-                np.array([reader], np.uint32), np.array([NONE], np.uint32),
-                np.array([offset + begin * read], np.uint64), np.array([n * read], np.uint64),
-                np.zeros(1, np.uint32), np.zeros(1, np.uint64), np.array([number], np.uint32), pipelines.columns,
-            )  # fmt: skip
-            yield memory[: n * written]
-
-
 # --- checking -------------------------------------------------------------------------------------
 def hash_rows(layout: Layout, readers: Sequence[Any], progress: Progress | None = None) -> U32:
     """The checksum of every row's stored bytes, of the kind the table has for it (0 where it has none)."""
-    table, columns = layout.tensors, _Columns()
+    table, columns = layout.tensors, ReadColumns()
     rows = np.arange(len(table), dtype=np.uint32)
     plain = plain_rows(table, rows, {}) & (table.check_kind > 0)
     picked = rows[plain]
     nowhere = np.full(len(picked), NONE, np.uint32)
-    columns.many(picked, table.source[picked], table.offset[picked], table.nbytes[picked], nowhere, np.zeros(len(picked), np.uint64))
+    columns.many(
+        picked,
+        table.source[picked],
+        table.offset[picked],
+        table.nbytes[picked],
+        nowhere,
+        np.zeros(len(picked), np.uint64),
+    )
     for row, pieces in table.pieces.items():
         for extent in (e for p in pieces for e in p.extents) if table.check_kind[row] else ():
             columns.one(row, extent.source, extent.offset, extent.nbytes, NONE, 0)
@@ -513,70 +270,5 @@ def hash_rows(layout: Layout, readers: Sequence[Any], progress: Progress | None 
 def check_pieces(layout: Layout, readers: Sequence[Any], row: int) -> None:
     """Run the decoded lane over one row, keeping nothing; raises what is wrong with it."""
     table = layout.tensors
-    jobs = _plan_row(table, row, Target(NONE, 0, table.dtype(row)), _Columns())
-    _decode(table, readers, [], jobs, True, _Counter(None, 0))
-
-
-# --- writing --------------------------------------------------------------------------------------
-class WriteOps:
-    """The columns of a write plan: a packing's placements over sources, segments and literals.
-
-    Attributes:
-        sources: As ``_core.execute_write`` takes them.
-        pipeline: Of each tensor.
-        ratio: (bytes an element read, bytes written), for tensors in segments that are converted.
-    """
-
-    def __init__(self, packing: Packing, sources: Sequence[Any]) -> None:
-        """Begin with one source a tensor."""
-        self.sources = list(sources)
-        self._placed = packing.placements
-        self._tensors = len(sources)
-        self.pipeline: U32 = np.full(len(sources), NONE, np.uint32)
-        self.ratio: dict[int, tuple[int, int]] = {}
-        self._segmented: set[int] = set()
-        self._rows: list[tuple[int, int, int, int, int, int, int]] = []
-
-    def add_segments(self, tensor: int, segments: Sequence[tuple[int, int, int, int]]) -> None:
-        """Take a tensor from stored runs of other files instead."""
-        self._segmented.add(tensor)
-        read, written = self.ratio.get(tensor, (1, 1))
-        placed = self._placed
-        spans = [
-            (int(placed.start[k]), int(placed.nbytes[k]), int(placed.file[k]), int(placed.offset[k]))
-            for k in np.flatnonzero(placed.tensor == tensor)
-        ]
-        at = 0
-        for segment in segments:
-            number, size = len(self.sources), segment[2] // read * written
-            self.sources.append(segment)
-            for start, nbytes, file, offset in spans:
-                begin, end = max(start, at), min(start + nbytes, at + size)
-                if begin < end:
-                    where = offset + begin - start
-                    self._rows.append((file, number, where, end - begin, begin - at, int(self.pipeline[tensor]), tensor))
-            at += size
-
-    def add_literals(self, files: Sequence[PackedFile]) -> None:
-        """The bytes between tensors."""
-        for number, file in enumerate(files):
-            for offset, data in file.literals:
-                if data:
-                    self._rows.append((number, len(self.sources), offset, len(data), 0, NONE, NONE))
-                    self.sources.append(data)
-
-    def columns(self) -> dict[str, Array]:
-        """The plan, sorted by file and offset."""
-        placed = self._placed
-        keep = ~np.isin(placed.tensor, list(self._segmented)) if self._segmented else np.ones(len(placed.tensor), bool)
-        tensor = placed.tensor[keep]
-        whole = (
-            placed.file[keep], tensor, placed.offset[keep], placed.nbytes[keep], placed.start[keep],
-            self.pipeline[tensor], tensor,
-        )  # fmt: skip
-        extra = np.array(self._rows, np.uint64).reshape(-1, 7).T
-        types = (np.uint32, np.uint32, np.uint64, np.uint64, np.uint64, np.uint32, np.uint32)
-        columns = [np.concatenate([a, b.astype(t)]).astype(t) for a, b, t in zip(whole, extra, types, strict=True)]
-        order = np.lexsort((columns[2], columns[0]))
-        names = ("file", "source", "offset", "nbytes", "start", "pipeline", "tensor")
-        return {n: np.ascontiguousarray(c[order]) for n, c in zip(names, columns, strict=True)}
+    jobs = _plan_row(table, row, Target(NONE, 0, table.dtype(row)), ReadColumns())
+    decode(table, readers, [], jobs, True, Counter(None, 0))

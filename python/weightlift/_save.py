@@ -29,13 +29,14 @@ from weightlift._dtypes import DTYPES, STRING, DType, byte_size, from_numpy
 from weightlift._intake import Intake
 from weightlift._layout import AffineEncode, Byteswap, Cast, Step
 from weightlift._load import DTypes, dtype_chooser, read_arrays
+from weightlift._ops import Pipelines, Progress, core_step, item_sizes
 from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
-from weightlift._plan import Pipelines, Progress, WriteOps, core_step, item_sizes, segment_parts
 from weightlift._source import Row
 from weightlift._strings import encode_strings
 from weightlift._tree import flatten
 from weightlift._urls import local_path
 from weightlift._weights import TensorView
+from weightlift._write_plan import WriteOps, segment_parts
 from weightlift.errors import UnsupportedFeatureError, WeightliftError
 from weightlift.formats import by_name, by_suffix
 from weightlift.formats._safetensors import SAFETENSORS
@@ -232,7 +233,8 @@ def set_affine(specs: TensorSpecs, i: int, stored: DType, bounds: tuple[float, f
         return
     if not np.isfinite(bounds).all():
         raise UnsupportedFeatureError(
-            f"the values run from {bounds[0]} to {bounds[1]}: NaN and infinities cannot be quantised to {stored}", tensor=specs.names[i]
+            f"the values run from {bounds[0]} to {bounds[1]}: NaN and infinities cannot be quantised to {stored}",
+            tensor=specs.names[i],
         )
     scale, low, high = _core.choose_affine(*bounds, (1 << stored.bits) - 1)
     step = AffineEncode(stored.name, scale, low, high)
@@ -278,7 +280,9 @@ def publish(
     packing = fmt.pack(
         job.specs,
         path.name,
-        PackOptions(options.shard_size, options.compression, options.metadata, structure, options.checksums, options.extra),
+        PackOptions(
+            options.shard_size, options.compression, options.metadata, structure, options.checksums, options.extra
+        ),
     )
     store = LocalStore(path.parent, packing.manifest.name if packing.manifest else path.name)
     try:
@@ -291,7 +295,14 @@ class _Publication:
     """One save on its way to its names; see the protocol above."""
 
     def __init__(
-        self, job: Job, fmt: Format, packing: Packing, store: LocalStore, name: str, structure: Any, options: SaveOptions
+        self,
+        job: Job,
+        fmt: Format,
+        packing: Packing,
+        store: LocalStore,
+        name: str,
+        structure: Any,
+        options: SaveOptions,
     ) -> None:
         self.job, self.fmt, self.packing, self.store = job, fmt, packing, store
         self.name, self.structure, self.options = name, structure, options
@@ -310,10 +321,8 @@ class _Publication:
         try:
             for file in self.packing.files:
                 writers.append(self.store.create(self.actual[file.name], file.nbytes, durable=durable))
-            if self.packing.compressed:
-                checksums = self._write_compressed(writers[0])
-            else:
-                checksums = self._write(writers)
+            compressed = self.packing.compressed
+            checksums = self._write_compressed(writers[0]) if compressed else self._write(writers)
             patched = [list(f.literals) for f in self.packing.files]
             for number, patches in self.fmt.seal(self.packing, checksums).items():
                 for offset, data in patches:
@@ -348,7 +357,7 @@ class _Publication:
             writers,
             job.readers,
             ops.sources,
-            **ops.columns(),
+            **ops.columns()._asdict(),
             pipelines=pipelines.columns,
             tensors=len(specs),
             crc32c=self.options.checksums,
@@ -377,7 +386,9 @@ class _Publication:
     def _record(self, checksums: Checksums, literals: list[tuple[int, bytes]]) -> dict[str, Any] | None:
         """The sidecar's record, or None when there is nothing to say."""
         specs, file = self.job.specs, self.packing.files[0]
-        dtypes = {n: d.name for n, d in zip(specs.names, specs.dtypes, strict=True) if d.core and d.numpy.isbuiltin != 1}
+        dtypes = {
+            n: d.name for n, d in zip(specs.names, specs.dtypes, strict=True) if d.core and d.numpy.isbuiltin != 1
+        }
         structure = self.structure if self.packing.structure is None else self.packing.structure
         if not (self.options.checksums or dtypes or structure or self.options.metadata):
             return None
@@ -443,5 +454,3 @@ class _Publication:
         writer.truncate(at)
         self.packing.files = [replace(self.packing.files[0], nbytes=at)]
         return checksums
-
-

@@ -131,7 +131,9 @@ def _sniff(reader: Any, path: str) -> Format:
     if suffixed is not None:
         return suffixed
     known = ", ".join(f.name for f in FORMATS)
-    raise FormatError(f"unknown format: the file begins with {head[:16]!r}; name it with format= (known are {known})", path=path)
+    raise FormatError(
+        f"unknown format: the file begins with {head[:16]!r}; name it with format= (known are {known})", path=path
+    )
 
 
 def choose_rows(table: TensorTable, names: Names) -> U32:

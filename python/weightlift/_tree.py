@@ -92,5 +92,3 @@ def _unflatten(node: Any, tensors: Mapping[str, Any], depth: int) -> Any:
                 result[item[0]] = _unflatten(item[1], tensors, depth + 1)
             return result
     raise FormatError(f"malformed structure: {str(node)[:80]!r}")
-
-

@@ -13,7 +13,8 @@ from weightlift._chunks import CHUNK, iter_chunks
 from weightlift._dtypes import STRING, DType
 from weightlift._layout import Deflate
 from weightlift._load import read_arrays
-from weightlift._plan import Progress, check_pieces, decoded_sizes, hash_rows
+from weightlift._ops import Progress
+from weightlift._plan import check_pieces, decoded_sizes, hash_rows
 from weightlift._source import Source, open_source
 from weightlift.errors import FormatError, TruncatedError
 from weightlift.types import DiffReport, TensorDiff, TensorReport, VerifyReport
@@ -21,7 +22,9 @@ from weightlift.types import DiffReport, TensorDiff, TensorReport, VerifyReport
 __all__ = ["diff_sources", "verify_url"]
 
 
-def verify_url(url: str | os.PathLike[str], *, format: str | None = None, progress: Progress | None = None) -> VerifyReport:
+def verify_url(
+    url: str | os.PathLike[str], *, format: str | None = None, progress: Progress | None = None
+) -> VerifyReport:
     """Compare every tensor with its checksum; a file that breaks its format is a problem in the report."""
     try:
         source = open_source(url, format=format)
@@ -121,7 +124,11 @@ def _compare_exact(a: Source, b: Source, i: int, j: int) -> tuple[int, float | N
     y = read_arrays(b, np.array([j], np.uint32), {}, verify=False)[0]
     if x.dtype != y.dtype:
         return None
-    count = int(np.count_nonzero(x != y)) if x.dtype.kind != "V" or x.dtype.names is None else int(x.tobytes() != y.tobytes())
+    count = (
+        int(np.count_nonzero(x != y))
+        if x.dtype.kind != "V" or x.dtype.names is None
+        else int(x.tobytes() != y.tobytes())
+    )
     return (count, None, None) if count else None
 
 
@@ -164,5 +171,3 @@ def _paired(a: Source, b: Source, i: int, j: int) -> Any:
         yield x[:n], y[:n]
         x = x[n:] if x.size > n else next(xs, np.empty(0))
         y = y[n:] if y.size > n else next(ys, np.empty(0))
-
-

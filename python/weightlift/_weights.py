@@ -12,9 +12,9 @@ import numpy.typing as npt
 from weightlift import _core
 from weightlift._dtypes import DType, array_shape
 from weightlift._layout import KINDS, Extent
-from weightlift._load import Memory, Names, read_arrays
+from weightlift._load import Memory, read_arrays
 from weightlift._plan import arrays_over
-from weightlift._source import Row, Source, choose_rows
+from weightlift._source import Names, Row, Source, choose_rows
 from weightlift.errors import StorageError
 
 __all__ = ["TensorView", "Weights"]
@@ -123,7 +123,9 @@ class Weights(Mapping[str, "TensorView"]):
         """Itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close."""
         self.close()
 
@@ -305,21 +307,23 @@ class TensorView:
             picked = range(*first.indices(length))
             begin, end = (min(picked), max(picked) + 1) if len(picked) else (0, 0)
             span = self._weights.read_span(self._row, begin, end)
-            inner: Any = slice(None) if picked.step == 1 else np.array([i - begin for i in picked], np.intp)
-            span = span[inner]
-            return span[(slice(None), *rest)] if rest else span
+            if picked.step != 1:
+                span = span[np.array([i - begin for i in picked], np.intp)]
+            inner: Any = (slice(None), *rest)
+            result: Array = span[inner]
+            return result
         if isinstance(first, (int, np.integer)) and not isinstance(first, (bool, np.bool_)):
             index = int(first) + (length if first < 0 else 0)
             if not 0 <= index < length:
                 raise IndexError(f"row {first} of {length} of tensor {self.name!r}")
-            found = self._weights.read_span(self._row, index, index + 1)[0]
+            found: Array = self._weights.read_span(self._row, index, index + 1)[0]
             return found[rest] if rest else found
         if isinstance(first, (list, np.ndarray)) and not rest:
             index_array = np.arange(length)[first]
             if index_array.ndim == 1:
                 return self._gather(index_array)
-        result: Array = self._weights.read(self._row)[key]
-        return result
+        whole: Array = self._weights.read(self._row)[key]
+        return whole
 
     def _gather(self, index: Array) -> Array:
         """Rows by number, each run of neighbours in one read."""
@@ -342,5 +346,3 @@ class TensorView:
     def __repr__(self) -> str:
         """Name, type and shape."""
         return f"<TensorView {self.name!r}: {self.dtype} {list(self.shape)}>"
-
-

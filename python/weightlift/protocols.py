@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
     from weightlift.types import ModelArtifacts, SaveResult
 
-__all__ = ["Files", "Format", "IOHandler", "KeepsEncodings", "Reader", "Store", "SupportsLoad", "SupportsSave", "Writer"]
+__all__ = [
+    "Files",
+    "Format",
+    "IOHandler",
+    "KeepsEncodings",
+    "Reader",
+    "Store",
+    "SupportsLoad",
+    "SupportsSave",
+    "Writer",
+]
 
 
 @runtime_checkable

@@ -112,7 +112,9 @@ print("ready", flush=True)
 while True:
     wl.save(tensors, sys.argv[1])
 """
-    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "x.safetensors")], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "x.safetensors")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None and process.stdout.readline() == b"ready\n"
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The main job on files that the real frameworks wrote: inspect, load, convert to every format and back, verify, diff."""
+"""The main job on real files: inspect, load, convert to every format and back, verify, diff."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.conftest import shared_fixtures
 
 import weightlift as wl
-from tests.conftest import shared_fixtures
 
 FRAMEWORKS = shared_fixtures("frameworks")
 TFJS = shared_fixtures("tfjs")
@@ -29,7 +29,8 @@ def loadable() -> list[str]:
     return [
         e["id"] for e in manifest()
         if e["id"].startswith(wanted) and e["must_be_rejected"] is False and e["id"] not in refused
-        and e["format"] in ("safetensors", "safetensors-hf-sharded", "npy", "npz") and e["container"] in ("tensor", "dict")
+        and e["format"] in ("safetensors", "safetensors-hf-sharded", "npy", "npz")
+        and e["container"] in ("tensor", "dict")
     ]  # fmt: skip
 
 
@@ -93,7 +94,11 @@ def test_published_tfjs_models(model: str, tmp_path: Path) -> None:
         assert wl.verify(tmp_path / target).ok
 
 
-@pytest.mark.parametrize("entry", [e for e in manifest() if e["format"] in ("safetensors", "npy", "npz") and e["must_be_rejected"] is True], ids=lambda e: str(e["id"]))
+@pytest.mark.parametrize(
+    "entry",
+    [e for e in manifest() if e["format"] in ("safetensors", "npy", "npz") and e["must_be_rejected"] is True],
+    ids=lambda e: str(e["id"]),
+)
 def test_rejected_by_manifest(entry: dict[str, Any]) -> None:
     with pytest.raises((wl.FormatError, wl.TruncatedError)) as error:
         wl.load(FRAMEWORKS / entry["id"])

@@ -79,7 +79,9 @@ class LocalStore:
             try:
                 os.makedirs(parent, exist_ok=True)
             except OSError as error:
-                raise StorageError(f"cannot make the directory: {error.strerror}", errno=error.errno, path=parent) from error
+                raise StorageError(
+                    f"cannot make the directory: {error.strerror}", errno=error.errno, path=parent
+                ) from error
         return _core.FileWriter(path, nbytes, "auto", durable)
 
     def exists(self, relative: str) -> bool:

@@ -1,0 +1,141 @@
+"""The decoded lane: pieces whose size changes on the way (deflate, strings), constants, and pieces cut in mid-element.
+
+They are few or small next to what the core's lanes carry, and run in threads over pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weightlift import _core
+from weightlift._inflate import inflate
+from weightlift._layout import Deflate, Fill, Inline, Piece, Step, Strings, TensorTable
+from weightlift._ops import NONE, Checks, Counter, ReadColumns, check_columns, core_step
+from weightlift._strings import decode_strings
+from weightlift.errors import FormatError
+
+__all__ = ["DecodeJob", "decode", "stored_nbytes"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class DecodeJob:
+    """One piece for the decoded lane: it fills ``buffer[dest:dest + nbytes]``."""
+
+    row: int
+    piece: Piece
+    buffer: int
+    dest: int
+    nbytes: int
+    cast: tuple[Step, ...]
+
+
+def stored_nbytes(piece: Piece) -> int:
+    """Stored bytes of a piece."""
+    return sum(e.nbytes for e in piece.extents)
+
+
+def decode(
+    table: TensorTable,
+    readers: Sequence[Any],
+    buffers: Sequence[Any],
+    jobs: list[DecodeJob],
+    verify: bool,
+    done: Counter,
+) -> dict[int, Array]:
+    """The decoded lane, in parallel over pieces."""
+    views = [
+        np.frombuffer(b, np.uint8) if not isinstance(b, np.ndarray) else b.reshape(-1).view(np.uint8) for b in buffers
+    ]
+    strings: dict[int, Array] = {}
+
+    def run(job: DecodeJob) -> None:
+        out = None if job.buffer == NONE else views[job.buffer][job.dest : job.dest + job.nbytes]
+        array = _decode_job(table, readers, job, out, verify)
+        if array is not None:
+            strings[job.row] = array
+
+    if len(jobs) < 2:
+        for job in jobs:
+            run(job)
+            done.add(stored_nbytes(job.piece))
+        return strings
+    from concurrent.futures import ThreadPoolExecutor  # milliseconds that only this lane pays
+
+    with ThreadPoolExecutor(min(len(jobs), _core.pool_threads()), "weightlift-decode") as pool:
+        futures = [pool.submit(run, job) for job in jobs]
+        try:
+            for job, future in zip(jobs, futures, strict=True):
+                future.result()
+                done.add(stored_nbytes(job.piece))
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+    return strings
+
+
+def _decode_job(
+    table: TensorTable, readers: Sequence[Any], job: DecodeJob, out: Array | None, verify: bool
+) -> Array | None:
+    """Fill ``out`` (None: only check) from one piece; returns the array when it is one of strings."""
+    piece = job.piece
+    where, steps = piece.where, (*piece.steps, *job.cast)
+    if isinstance(where, Fill):
+        if out is not None:
+            out[:] = where.value
+        return None
+    if steps and isinstance(steps[0], Deflate):
+        _inflate_job(table, readers, job, out, steps, verify)
+        return None
+    stored = np.frombuffer(where.data, np.uint8) if isinstance(where, Inline) else _stored(table, readers, job, verify)
+    if steps and isinstance(steps[0], Strings):
+        array = np.empty(steps[0].count, object)
+        array[:] = decode_strings(stored.data, steps[0].count)
+        return array.reshape(table.shapes[job.row])
+    if out is None:
+        return None
+    if not steps:
+        out[:] = stored
+    else:
+        _core.run_pipeline([core_step(s) for s in steps], stored, out)
+    return None
+
+
+def _stored(table: TensorTable, readers: Sequence[Any], job: DecodeJob, verify: bool) -> Array:
+    """All stored bytes of a piece, hashed when it is the tensor's only one."""
+    extents = job.piece.extents
+    stored = np.empty(stored_nbytes(job.piece), np.uint8)
+    at, rows = 0, ReadColumns()
+    for extent in extents:
+        rows.one(job.row, extent.source, extent.offset, extent.nbytes, 0, at)
+        at += extent.nbytes
+    check = verify and len(table.pieces[job.row]) == 1
+    _core.execute_read(
+        readers, [stored], *rows.finish(), [],
+        *(check_columns(table, np.array([job.row], np.uint32)) if check else Checks()),
+        table.names,
+    )  # fmt: skip
+    return stored
+
+
+def _inflate_job(
+    table: TensorTable, readers: Sequence[Any], job: DecodeJob, out: Array | None, steps: tuple[Step, ...], verify: bool
+) -> None:
+    deflate = steps[0]
+    assert isinstance(deflate, Deflate)
+    (extent,) = job.piece.extents
+    size = deflate.nbytes - deflate.skip
+    raw = out if out is not None and len(steps) == 1 else np.empty(size, np.uint8)
+    try:
+        inflate(readers[extent.source], extent, deflate, raw, verify=verify)
+    except FormatError as error:
+        raise error.locate(tensor=table.names[job.row]) from None
+    if len(steps) > 1 and out is not None:
+        _core.run_pipeline([core_step(s) for s in steps[1:]], raw, out)

@@ -1,0 +1,122 @@
+"""Write plans: a packing's placements over arrays, runs of other files, and literals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from weightlift import _core
+from weightlift._layout import U32, Step
+from weightlift._ops import NONE, Pipelines, item_sizes
+from weightlift._packing import PackedFile, Packing
+
+__all__ = ["WriteOps", "segment_parts"]
+
+Array = npt.NDArray[Any]
+
+
+class WriteColumns(NamedTuple):
+    """The columns of ``_core.execute_write``, by their names there."""
+
+    file: Array
+    source: Array
+    offset: Array
+    nbytes: Array
+    start: Array
+    pipeline: Array
+    tensor: Array
+
+
+class WriteOps:
+    """The columns of a write plan: a packing's placements over sources, segments and literals.
+
+    Attributes:
+        sources: As ``_core.execute_write`` takes them.
+        pipeline: Of each tensor.
+        ratio: (bytes an element read, bytes written), for tensors in segments that are converted.
+    """
+
+    def __init__(self, packing: Packing, sources: Sequence[Any]) -> None:
+        """Begin with one source a tensor."""
+        self.sources = list(sources)
+        self._placed = packing.placements
+        self._tensors = len(sources)
+        self.pipeline: U32 = np.full(len(sources), NONE, np.uint32)
+        self.ratio: dict[int, tuple[int, int]] = {}
+        self._segmented: set[int] = set()
+        self._rows: list[tuple[int, int, int, int, int, int, int]] = []
+
+    def add_segments(self, tensor: int, segments: Sequence[tuple[int, int, int, int]]) -> None:
+        """Take a tensor from stored runs of other files instead."""
+        self._segmented.add(tensor)
+        read, written = self.ratio.get(tensor, (1, 1))
+        placed = self._placed
+        spans = [
+            (int(placed.start[k]), int(placed.nbytes[k]), int(placed.file[k]), int(placed.offset[k]))
+            for k in np.flatnonzero(placed.tensor == tensor)
+        ]
+        at = 0
+        for segment in segments:
+            number, size = len(self.sources), segment[2] // read * written
+            self.sources.append(segment)
+            for start, nbytes, file, offset in spans:
+                begin, end = max(start, at), min(start + nbytes, at + size)
+                if begin < end:
+                    where = offset + begin - start
+                    self._rows.append(
+                        (file, number, where, end - begin, begin - at, int(self.pipeline[tensor]), tensor)
+                    )
+            at += size
+
+    def add_literals(self, files: Sequence[PackedFile]) -> None:
+        """The bytes between tensors."""
+        for number, file in enumerate(files):
+            for offset, data in file.literals:
+                if data:
+                    self._rows.append((number, len(self.sources), offset, len(data), 0, NONE, NONE))
+                    self.sources.append(data)
+
+    def columns(self) -> WriteColumns:
+        """The plan, sorted by file and offset."""
+        placed = self._placed
+        keep = ~np.isin(placed.tensor, list(self._segmented)) if self._segmented else np.ones(len(placed.tensor), bool)
+        tensor = placed.tensor[keep]
+        whole = (
+            placed.file[keep], tensor, placed.offset[keep], placed.nbytes[keep], placed.start[keep],
+            self.pipeline[tensor], tensor,
+        )  # fmt: skip
+        extra = np.array(self._rows, np.uint64).reshape(-1, 7).T
+        types = (np.uint32, np.uint32, np.uint64, np.uint64, np.uint64, np.uint32, np.uint32)
+        columns: list[Array] = [
+            np.concatenate([a, b.astype(t)]).astype(t) for a, b, t in zip(whole, extra, types, strict=True)
+        ]
+        order = np.lexsort((columns[2], columns[0]))
+        return WriteColumns(*(np.ascontiguousarray(c[order]) for c in columns))
+
+
+def segment_parts(
+    readers: Sequence[Any], segments: Sequence[tuple[int, int, int, int]], steps: tuple[Step, ...], part: int = 16 << 20
+) -> Iterator[Array]:
+    """Stored runs of files, (reader, offset, nbytes, check) each, converted, about ``part`` bytes at a time.
+
+    Checksums are compared where a run has one and it is the tensor's only run; the memory is reused.
+    """
+    pipelines = Pipelines()
+    number = pipelines.add(steps)
+    read, written = (item_sizes(steps[0])[0], item_sizes(steps[-1])[1]) if steps else (1, 1)
+    per = max(1, part // read)
+    for reader, offset, nbytes, _ in segments:
+        count = nbytes // read
+        memory = np.empty(min(per, count) * written, np.uint8)
+        for begin in range(0, count, per):
+            n = min(per, count - begin)
+            _core.execute_read(
+                readers, [memory],
+                np.array([reader], np.uint32), np.array([NONE], np.uint32),
+                np.array([offset + begin * read], np.uint64), np.array([n * read], np.uint64),
+                np.zeros(1, np.uint32), np.zeros(1, np.uint64), np.array([number], np.uint32), pipelines.columns,
+            )  # fmt: skip
+            yield memory[: n * written]
