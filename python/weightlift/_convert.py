@@ -30,9 +30,9 @@ def convert_source(
     if verify and layout.damaged:
         raise ChecksumError(f"the tensor table does not match its checksum: {layout.damaged}", path=source.paths()[0])
     path, fmt = resolve_target(target, options.format)
+    refuse_objects(source, names)
     rows = choose_rows(table, names).tolist()
     if names is None:
-        refuse_objects(source)
         rows = rows if layout.order is None else layout.order.tolist()
     new_names = list(rename_keys({table.names[r]: r for r in rows}, rename))
     structure = layout.structure if names is None and rename is None else None

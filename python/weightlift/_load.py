@@ -47,9 +47,8 @@ def load_source(
     layout = source.layout
     if verify and layout.damaged:
         raise ChecksumError(f"the tensor table does not match its checksum: {layout.damaged}", path=source.paths()[0])
+    refuse_objects(source, names)
     rows = choose_rows(source.table, names)
-    if names is None:
-        refuse_objects(source)
     dtypes = target_dtypes(source, rows, dtype)
     if out is not None:
         arrays = _into_caller(source, rows, dtypes, out, rename, verify, progress)
@@ -66,9 +65,12 @@ def load_source(
     return rename_keys(tensors, rename)
 
 
-def refuse_objects(source: Source) -> None:
-    """A file whose members are not all tensors is loaded whole only on purpose."""
+def refuse_objects(source: Source, names: Names) -> None:
+    """What is not a tensor is refused by name: with the whole file, or when it is asked for."""
+    asked = {names} if isinstance(names, str) else set(names or ())
     for name, value in source.layout.objects.items():
+        if names is not None and name not in asked:
+            continue
         if isinstance(value, FormatError):
             raise value
         raise FormatError(f"{name!r} is not a tensor but {value!r}; choose tensors with names=", path=source.paths()[0])
