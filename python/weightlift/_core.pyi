@@ -14,7 +14,10 @@ def dtype_table() -> list[tuple[str, int, int]]:
 
 # --- build and machine --------------------------------------------------------------------------
 def isa() -> str:
-    """The instruction set the kernels use: "portable", "sse42", "avx2", "avx512" or "neon"."""
+    """The instruction set the kernels use: "portable", "sse42", "avx2", "avx512" or "neon".
+
+    ValueError, here and from every kernel, when WEIGHTLIFT_FORCE_ISA names one that is not available.
+    """
 
 def available_isas() -> list[str]: ...
 def set_isa(name: str) -> None:
@@ -39,7 +42,10 @@ Step = tuple[Any, ...]
 """
 
 def run_pipeline(steps: Sequence[Step], src: Array, dst: Array, threads: int = 0) -> None:
-    """Convert every element of contiguous ``src`` into contiguous ``dst`` (bytes are reinterpreted)."""
+    """Convert every element of C-contiguous ``src`` into C-contiguous ``dst`` (bytes are reinterpreted).
+
+    ValueError: unknown steps, steps or sizes that do not fit together, ``src`` and ``dst`` that overlap.
+    """
 
 def can_cast(source: str, target: str) -> bool: ...
 def min_max(values: Array, threads: int = 0) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 //
 // Each instruction set has one Install function that overwrites the entries it does better; a table
 // is built by calling them from the plainest upwards. All pointers of a finished table are set, but
-// for casts that go by way of float32 (see CastRoute in pipeline.cc).
+// for casts that go by way of float32 (see Pipeline::Append).
 #ifndef WEIGHTLIFT_KERNELS_DISPATCH_H_
 #define WEIGHTLIFT_KERNELS_DISPATCH_H_
 
