@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,8 @@ import numpy as np
 import pytest
 
 import weightlift as wl
+from weightlift.formats._tfjs import TFJS
+from weightlift.testing import MemoryFiles
 
 WEIGHTS = [
     {"name": "a", "shape": [2, 4], "dtype": "float32"},
@@ -347,3 +351,30 @@ def test_records_of_ours_that_make_no_sense(model: Path, record: Any) -> None:
     save(model, {"weightlift": record})
     with pytest.raises(wl.FormatError):
         wl.load(model)
+
+
+# ---- anything at all ---------------------------------------------------------------------------------------
+VALUES = (
+    b"null", b"true", b"-1", b"0", b"3", b"1e99", b'""', b'"x"', b"[]", b"{}", b"[[]]", b'{"dtype":"uint8"}',
+    b'["float32"]', b"18446744073709551616", b'"float16"', b'"string"', b'"../x"', b'{"version":1}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_documents_with_random_changes_are_read_or_refused(seed: int) -> None:
+    """Values swapped for others, bytes dropped, doubled or changed: only errors of ours come out."""
+    rng = random.Random(seed)
+    record = {"version": 1, "crc32c": {"a": "00000000"}, "dtypes": {"b": "float32"}, "digest": "00000000"}
+    groups = [{"paths": ["one.bin", "two.bin"], "weights": WEIGHTS}]
+    good = json.dumps({"modelTopology": None, "weightsManifest": groups, "weightlift": record}).encode()
+    spans = [m.span() for m in re.finditer(rb'"[^"]*"|-?[\d.]+|null|\[[^\[\]]*\]', good)]
+    files = {"one.bin": DATA[:20], "two.bin": DATA[20:]}
+    for _ in range(100):
+        bad = bytearray(good)
+        for _ in range(rng.randint(1, 3)):
+            begin, end = rng.choice(spans) if rng.random() < 0.7 else (rng.randrange(len(bad)),) * 2
+            bad[begin : end + (begin == end)] = rng.choice(VALUES) if rng.random() < 0.8 else rng.randbytes(2)
+        try:
+            TFJS.read(MemoryFiles({**files, "model.json": bytes(bad)}), "model.json")
+        except wl.WeightliftError as error:
+            assert str(error)
