@@ -6,11 +6,13 @@ bit, outside the timing.
 
 from __future__ import annotations
 
+import importlib.util
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Case, arguments, claim, finish, measure, ratio, table
+from harness import Case, Skip, arguments, claim, finish, measure, ratio, table
 from models import random_array
 
 PAIRS = [
@@ -91,8 +93,21 @@ def numpy_quantize(params: dict[str, Any]) -> Any:
     return run
 
 
+def tensorflowjs_quantization() -> Any:
+    """tensorflowjs' arithmetic alone: the package itself imports TensorFlow, JAX and more."""
+    spec = importlib.util.find_spec("tensorflowjs")
+    if spec is None or spec.submodule_search_locations is None:
+        raise Skip("tensorflowjs is not installed")
+    path = Path(spec.submodule_search_locations[0]) / "quantization.py"
+    module_spec = importlib.util.spec_from_file_location("tensorflowjs_quantization", path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module
+
+
 def tfjs_quantize(params: dict[str, Any]) -> Any:
-    from tensorflowjs import quantization
+    quantization = tensorflowjs_quantization()
 
     x = values(params)
     return lambda: quantization.quantize_weights(x, "uint8")
@@ -115,7 +130,7 @@ def numpy_dequantize(params: dict[str, Any]) -> Any:
 
 
 def tfjs_dequantize(params: dict[str, Any]) -> Any:
-    from tensorflowjs import quantization
+    quantization = tensorflowjs_quantization()
 
     q = np.random.default_rng(4).integers(0, 256, params["size"] // 4, np.uint8)
     return lambda: quantization.dequantize_weights(

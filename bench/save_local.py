@@ -96,12 +96,18 @@ def tofile(params: dict[str, Any]) -> Any:
 
 def roofline_direct(params: dict[str, Any]) -> Any:
     return roofline(
-        "roofline_write", f"{params['directory']}/roof", str(params["nbytes"]), "--direct", "--fsync", "--threads", "2"
+        "roofline_write",
+        f"{params['directory']}/roof",
+        str(params["nbytes"] & ~4095),
+        "--direct",
+        "--fsync",
+        "--threads",
+        "2",
     )
 
 
 def roofline_buffered(params: dict[str, Any]) -> Any:
-    return roofline("roofline_write", f"{params['directory']}/roofb", str(params["nbytes"]), "--threads", "2")
+    return roofline("roofline_write", f"{params['directory']}/roofb", str(params["nbytes"] & ~4095), "--threads", "2")
 
 
 def main() -> None:
