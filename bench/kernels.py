@@ -110,7 +110,7 @@ def tfjs_quantize(params: dict[str, Any]) -> Any:
     quantization = tensorflowjs_quantization()
 
     x = values(params)
-    return lambda: quantization.quantize_weights(x, "uint8")
+    return lambda: quantization.quantize_weights(x, np.uint8)
 
 
 def ours_dequantize(params: dict[str, Any]) -> Any:
@@ -133,9 +133,7 @@ def tfjs_dequantize(params: dict[str, Any]) -> Any:
     quantization = tensorflowjs_quantization()
 
     q = np.random.default_rng(4).integers(0, 256, params["size"] // 4, np.uint8)
-    return lambda: quantization.dequantize_weights(
-        q, {"dtype": "uint8", "scale": 0.0123, "min": -1.5, "original_dtype": "float32"}
-    )
+    return lambda: quantization.dequantize_weights(q, {"scale": 0.0123, "min": -1.5})
 
 
 HOT = 1 << 20

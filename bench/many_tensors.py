@@ -32,8 +32,7 @@ def ours_views(params: dict[str, Any]) -> Any:
     import weightlift as wl
 
     def run() -> Any:
-        weights = wl.open(params["path"])
-        return sum(int(view[...].reshape(-1).view(np.uint8)[0]) for view in weights.values())
+        return sum(array.item(0) for array in wl.open(params["path"]).arrays().values())
 
     return run
 
@@ -60,7 +59,7 @@ def safetensors_load(params: dict[str, Any]) -> Any:
 def safetensors_torch(params: dict[str, Any]) -> Any:
     from safetensors.torch import load_file
 
-    return lambda: sum(int(t.numpy().reshape(-1).view(np.uint8)[0]) for t in load_file(params["path"]).values())
+    return lambda: sum(t.numpy().item(0) for t in load_file(params["path"]).values())
 
 
 def safetensors_save(params: dict[str, Any]) -> Any:

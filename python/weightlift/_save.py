@@ -151,8 +151,14 @@ def _leaf(leaf: Any, name: str, verify: bool) -> Array | Row:
 
 # --- specs ----------------------------------------------------------------------------------------
 def _job(names: list[str], arrays: Sequence[Array | Row]) -> Job:
-    strings = [i for i, a in enumerate(arrays) if a.dtype == object]
-    dtypes = [_dtype(a) for a in arrays]
+    known: dict[Any, DType] = {}  # few distinct types, looked up a hundred thousand times
+    dtypes = []
+    for array in arrays:
+        found = known.get(array.dtype)
+        if found is None:
+            found = known[array.dtype] = _dtype(array)
+        dtypes.append(found)
+    strings = [i for i, d in enumerate(dtypes) if d is STRING] if STRING in known.values() else []
     sizes = np.fromiter((a.nbytes for a in arrays), np.uint64, len(arrays))
     specs = TensorSpecs(names, dtypes, [a.shape for a in arrays], sizes, strings=frozenset(strings))
     job = Job(specs, list(arrays))
@@ -160,7 +166,7 @@ def _job(names: list[str], arrays: Sequence[Array | Row]) -> Job:
         check_strings(job.sources[i], names[i])
         job.sources[i] = encode_strings(job.sources[i])
         sizes[i] = len(job.sources[i])
-    swapped = {d for d in {a.dtype for a in arrays} if isinstance(d, np.dtype) and not d.isnative}
+    swapped = {d for d in known if isinstance(d, np.dtype) and not d.isnative}
     for i, array in enumerate(arrays) if swapped else ():
         if array.dtype in swapped and dtypes[i].core:
             job.prefix[i] = (Byteswap(dtypes[i].word, dtypes[i].bits // 8),)

@@ -173,7 +173,8 @@ def plan_file(specs: TensorSpecs, rows: Rows, metadata: Mapping[str, str]) -> Pl
     # item size, which keeps every tensor aligned to its items. Empty ones come first, by name: that is where data
     # order (begin, end, name) puts what begins at 0 and ends there.
     sizes = specs.nbytes[rows]
-    bits = np.fromiter((dtypes[i].bits for i in rows.tolist()), np.int64, len(rows))
+    mixed = len({d.bits for d in dtypes}) > 1
+    bits = np.fromiter((dtypes[i].bits if mixed else 0 for i in rows.tolist()), np.int64, len(rows))
     filled, empty = np.flatnonzero(sizes), np.flatnonzero(sizes == 0)
     by_name = sorted(empty.tolist(), key=lambda i: names[rows[i]])
     order = np.concatenate([np.array(by_name, np.intp), filled[np.argsort(-bits[filled], kind="stable")]])
