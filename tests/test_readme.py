@@ -10,7 +10,7 @@ import io
 import os
 import re
 import subprocess
-import sysconfig
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,9 @@ def run_python(text: str, names: dict[str, Any]) -> None:
 
 
 def run_shell(line: str) -> None:
-    """Run one command line as a user with the virtual environment on PATH."""
-    path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(["bash", "-c", line], env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    """Run one command line, with this interpreter's weightlift as the command."""
+    command = f'weightlift() {{ "{sys.executable}" -m weightlift "$@"; }}\n{line}'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     assert done.stdout, f"{line} printed nothing"
 

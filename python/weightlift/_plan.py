@@ -88,7 +88,7 @@ def place(table: TensorTable, rows: U32, sizes: U64, plain: npt.NDArray[np.bool_
     for group in np.split(order, bounds):
         off, size = offset[group], sizes[group]
         first = int(off[0]) & ~(PAGE - 1)
-        span = int(off[-1] + size[-1]) - first
+        span = int((off + size).max()) - first  # not the last one's end: that may be empty, or share bytes
         if plain[group[0]] and span <= int(size.sum()) * 1.01 + LARGE and not np.any(off % ALIGNMENT):
             result[group] = off - np.uint64(first) + np.uint64(base)
             base += _up(span, PAGE)
@@ -211,7 +211,8 @@ def arrays_over(
     """One array a row, over ``base`` at byte ``offsets``; strided rows in the order they are stored."""
     kinds: dict[DType, int] = {d: i for i, d in enumerate(table.dtypes)}
     index = table.dtype_index[rows].astype(np.uint32)
-    shapes = [table.shapes[r] for r in rows] if len(rows) != len(table) else list(table.shapes)
+    in_order = len(rows) == len(table) and not np.any(rows[:-1] >= rows[1:])
+    shapes = list(table.shapes) if in_order else [table.shapes[r] for r in rows]
     position = {int(r): k for k, r in enumerate(rows)} if dtypes or table.strides else {}
     for row, dtype in dtypes.items():
         if row in position:
