@@ -2,6 +2,8 @@
 #ifndef WEIGHTLIFT_LAYOUT_DUPLICATES_H_
 #define WEIGHTLIFT_LAYOUT_DUPLICATES_H_
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -32,16 +34,24 @@ std::optional<std::size_t> FindDuplicate(std::size_t count, const NameOf& name_o
     throw Error(ErrorCode::kUnsupported, "more than 2^31 names");
   std::vector<NameSlot> slots(std::bit_ceil(count * 2));
   const std::size_t mask = slots.size() - 1;
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::string_view name = name_of(i);
-    const std::uint64_t hash = HashName(name);
-    const auto tag = static_cast<std::uint32_t>(hash >> 32);
-    std::size_t at = static_cast<std::size_t>(hash) & mask;
-    while (slots[at].index != NameSlot::kFree) {
-      if (slots[at].tag == tag && name_of(slots[at].index) == name) return i;
-      at = (at + 1) & mask;
+  // The table of many names is larger than the caches: a batch's slots are fetched while its other
+  // names are hashed.
+  std::array<std::uint64_t, 32> hashes;
+  for (std::size_t first = 0; first < count; first += hashes.size()) {
+    const std::size_t last = std::min(count, first + hashes.size());
+    for (std::size_t i = first; i < last; ++i) {
+      hashes[i - first] = HashName(name_of(i));
+      __builtin_prefetch(&slots[static_cast<std::size_t>(hashes[i - first]) & mask], 1);
     }
-    slots[at] = {static_cast<std::uint32_t>(i), tag};
+    for (std::size_t i = first; i < last; ++i) {
+      const std::uint64_t hash = hashes[i - first];
+      const auto tag = static_cast<std::uint32_t>(hash >> 32);
+      std::size_t at = static_cast<std::size_t>(hash) & mask;
+      for (; slots[at].index != NameSlot::kFree; at = (at + 1) & mask) {
+        if (slots[at].tag == tag && name_of(slots[at].index) == name_of(i)) return i;
+      }
+      slots[at] = {static_cast<std::uint32_t>(i), tag};
+    }
   }
   return std::nullopt;
 }
