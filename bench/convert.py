@@ -30,7 +30,7 @@ def ours(params: dict[str, Any]) -> Any:
     source = Path(params["directory"]) / FILES[params["source"]]
     target = (
         Path(params["directory"])
-        / f"out-{params['source']}-{params['target']}".replace(" ", "_")
+        / f"out-{params['source']}-{params['target']}{params.get('quantize', '')}".replace(" ", "_")
         / Path(FILES[params["target"]]).name
     )
     shard_size = 4 << 20 if "shards" in params["target"] else None
