@@ -67,11 +67,13 @@ stage_install() {
 
 stage_lint() {
   install_extras .venv lint
-  "$VENV_PYTHON" -m ruff check .
-  "$VENV_PYTHON" -m ruff format --check .
-  "$VENV_PYTHON" -m mypy
-  git ls-files '*.h' '*.cc' | xargs clang-format-16 --dry-run -Werror
-  git ls-files '*.sh' .ci/run | xargs -n1 bash -n
+  local failed=0
+  "$VENV_PYTHON" -m ruff check . || failed=1
+  "$VENV_PYTHON" -m ruff format --check . || failed=1
+  "$VENV_PYTHON" -m mypy || failed=1
+  git ls-files '*.h' '*.cc' | xargs clang-format-16 --dry-run -Werror || failed=1
+  git ls-files '*.sh' .ci/run | xargs -n1 bash -n || failed=1
+  return "$failed"
 }
 
 # Libraries that tests and benches compare with. TensorFlow.js comes with the test stage.
