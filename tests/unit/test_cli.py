@@ -234,6 +234,21 @@ def test_verify_json(run: Run) -> None:
     assert [t["name"] for t in document["tensors"] if t["status"] == "corrupt"] == ["step"]
 
 
+def test_verify_of_what_is_no_weights_file(run: Run) -> None:
+    Path("page.safetensors").write_text("<!doctype html><html></html>")
+    result = run("verify", "page.safetensors")
+    assert result.exit_code == ExitCode.NEGATIVE
+    assert result.output.startswith("page.safetensors: BROKEN: ") and "HTML" in result.output
+
+
+def test_the_format_can_be_said(run: Run, saved: str) -> None:
+    for command in (("inspect",), ("verify",), ("cat", "step")):
+        path = (*command[:1], saved, *command[1:])
+        assert run(*path, "--format", "safetensors").exit_code == 0
+        assert run(*path, "--format", "npz").exit_code in (ExitCode.ERROR, ExitCode.NEGATIVE)
+    assert run("convert", saved, "a.npz", "--from", "npz").exit_code == ExitCode.ERROR
+
+
 def test_verify_of_nothing_is_an_error(run: Run) -> None:
     assert run("verify", "nothing.safetensors").exit_code == ExitCode.ERROR
 
@@ -264,6 +279,14 @@ def test_diff_shows_every_kind(run: Run, saved: str) -> None:
     document = json.loads(run("diff", "--json", saved, "other.npz").stdout)
     (values,) = (d for d in document["differences"] if d["kind"] == "values")
     assert values["count"] == 1 and values["max_abs"] == pytest.approx(0.5, rel=1e-6)
+
+
+def test_diff_json_is_json_whatever_the_values(run: Run) -> None:
+    wl.save({"x": np.array([np.nan, 1.0])}, "a.npz")
+    wl.save({"x": np.array([1.0, np.inf])}, "b.npz")
+    result = run("diff", "a.npz", "b.npz", "--json")
+    (values,) = json.loads(result.stdout, parse_constant=pytest.fail)["differences"]
+    assert (values["count"], values["max_abs"]) == (2, "inf")
 
 
 def test_diff_tolerates_what_it_is_told(run: Run, saved: str) -> None:

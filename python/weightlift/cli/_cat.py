@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from math import isfinite
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ import weightlift as wl
 from weightlift._chunks import iter_chunks
 from weightlift.cli import _text
 from weightlift.cli._errors import did_you_mean
-from weightlift.cli._options import echo_json
+from weightlift.cli._options import echo_json, format_option, json_option
 from weightlift.cli._progress import ProgressCallback, progress
 from weightlift.cli._statistics import Array, Histogram, Statistics, as_numbers, is_number
 from weightlift.cli._terminal import say
@@ -28,13 +27,14 @@ _BAR = 40
 @click.argument("path", metavar="PATH")
 @click.argument("name", metavar="NAME")
 @click.option("--values", is_flag=True, help="Print all values instead, a line for each row of the last axis.")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
-def command(path: str, name: str, values: bool, as_json: bool) -> None:
+@format_option
+@json_option
+def command(path: str, name: str, values: bool, source_format: str | None, as_json: bool) -> None:
     """Show the tensor NAME of PATH: statistics, a histogram and its first values.
 
     A big tensor is read in pieces: memory use does not grow with it.
     """
-    with wl.open(path) as weights:
+    with wl.open(path, format=source_format) as weights:
         if name not in weights:
             hint = did_you_mean(name, weights) or "`weightlift inspect` lists the tensors."
             raise MismatchError(f"no such tensor; {hint}", path=path, tensor=name)
@@ -195,16 +195,14 @@ def _document(tensor: _Tensor, statistics: Statistics | None, histogram: Histogr
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it; what JSON has no number for (NaN, infinities) as text."""
+    """A value as JSON can have it."""
     if isinstance(value, np.generic):
         if value.dtype.kind in "biufcSU":
             value = value.item()
         else:
             value = float(value) if is_number(value.dtype) else str(value)
-    if isinstance(value, float) and not isfinite(value):
-        return str(value)
     if isinstance(value, complex):
-        return [_plain(value.real), _plain(value.imag)]
+        return [value.real, value.imag]
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     return value

@@ -32,7 +32,8 @@ class _Quantize(click.ParamType[tuple[str, str]]):
 @click.command("convert")
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST")
-@click.option("--to", "to_format", metavar="FORMAT", help="safetensors, npy, npz or tfjs. Default: by DST's suffix.")
+@click.option("--to", "to_format", metavar="FORMAT", help="safetensors, npy, npz or tfjs; default: DST's suffix tells.")
+@click.option("--from", "source_format", metavar="FORMAT", help="Of SRC; default: its content tells.")
 @click.option("--dtype", metavar="DTYPE", help="Cast floating-point tensors, e.g. to float16 or bfloat16.")
 @click.option(
     "--quantize",
@@ -54,6 +55,7 @@ def command(
     source: str,
     target: str,
     to_format: str | None,
+    source_format: str | None,
     dtype: str | None,
     quantize: Sequence[tuple[str, str]],
     shard_size: int | None,
@@ -85,6 +87,7 @@ def command(
             verify=not no_verify,
             durable=not no_sync,
             progress=callback,
+            source_format=source_format,
         )
     elapsed = perf_counter() - begin
     files = f" in {_text.count(len(result.files), 'file')}" if len(result.files) > 1 else ""

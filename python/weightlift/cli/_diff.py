@@ -21,8 +21,12 @@ _ORDER = tuple(_COLOURS)
 @click.command("diff")
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@click.option("--rtol", type=click.FloatRange(0), default=0.0, help="Relative tolerance. Default: 0, exact.")
-@click.option("--atol", type=click.FloatRange(0), default=0.0, help="Absolute tolerance. Default: 0, exact.")
+@click.option(
+    "--rtol", type=click.FloatRange(0), metavar="X", default=0.0, help="Relative tolerance. Default: 0, exact."
+)
+@click.option(
+    "--atol", type=click.FloatRange(0), metavar="X", default=0.0, help="Absolute tolerance. Default: 0, exact."
+)
 @json_option
 def command(a: str, b: str, rtol: float, atol: float, as_json: bool) -> None:
     """Compare the tensors of A and B: missing, extra, dtype, shape, values.

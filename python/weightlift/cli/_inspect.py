@@ -13,7 +13,7 @@ import weightlift as wl
 from weightlift.cli import _text
 from weightlift.cli._errors import ExitCode
 from weightlift.cli._facts import Facts, tensor_facts
-from weightlift.cli._options import each, echo_json, json_option, names_option, paths_argument
+from weightlift.cli._options import each, echo_json, format_option, json_option, names_option, paths_argument
 from weightlift.cli._table import Column, Table
 from weightlift.cli._terminal import is_terminal, say
 from weightlift.cli._tree import tree_table
@@ -33,14 +33,16 @@ _SORTS = {
 @click.command("inspect")
 @paths_argument
 @click.option("--tree", "as_tree", is_flag=True, help="A tree by the dots and slashes of names, with subtotals.")
-@click.option("--depth", type=click.IntRange(1), help="Levels of the tree to show.")
+@click.option("--depth", type=click.IntRange(1), metavar="N", help="Levels of the tree to show.")
 @names_option
 @click.option("--sort", type=click.Choice(list(_SORTS)), default="file", help="Order; default: as in the file.")
 @click.option(
     "--limit",
     type=click.IntRange(0),
+    metavar="N",
     help=f"Rows to show, 0 for all. Default: {_TERMINAL_ROWS} on a terminal, all in a pipe.",
 )
+@format_option
 @json_option
 def command(
     paths: Sequence[str],
@@ -49,6 +51,7 @@ def command(
     names: Sequence[str],
     sort: str,
     limit: int | None,
+    source_format: str | None,
     as_json: bool,
 ) -> None:
     """List the tensors of weight files: name, dtype, shape, size and place.
@@ -59,7 +62,7 @@ def command(
 
     def work(path: str) -> ExitCode:
         nonlocal first
-        with wl.open(path) as weights:
+        with wl.open(path, format=source_format) as weights:
             tensors = tensor_facts(weights, names)
             key = _SORTS[sort]
             if key is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from math import isfinite
 from typing import Any, TypeVar
 
 import click
@@ -12,11 +13,14 @@ from click.exceptions import Exit
 from weightlift.cli._errors import EXPECTED, ExitCode, report
 from weightlift.errors import WeightliftError
 
-__all__ = ["each", "echo_json", "json_option", "names_option", "paths_argument"]
+__all__ = ["each", "echo_json", "format_option", "json_option", "names_option", "paths_argument"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of text, one line a PATH.")
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of text, a line a document.")
+format_option = click.option(
+    "--format", "source_format", metavar="FORMAT", help="Of the file; default: its content tells."
+)
 names_option = click.option(
     "--names", metavar="GLOB", multiple=True, help="Only tensors whose names match; may be given several times."
 )
@@ -39,5 +43,17 @@ def each(paths: Iterable[str], work: Callable[[str], ExitCode]) -> None:
 
 
 def echo_json(document: object) -> None:
-    """Print a document as one line of JSON."""
-    click.echo(json.dumps(document, default=str))
+    """Print a document as one line of JSON; what JSON has no number for (NaN, infinities) becomes text."""
+    try:
+        text = json.dumps(document, default=str, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_without_nan(document), default=str, allow_nan=False)
+    click.echo(text)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return str(value) if isinstance(value, float) and not isfinite(value) else value

@@ -10,7 +10,7 @@ import click
 import weightlift as wl
 from weightlift.cli import _text
 from weightlift.cli._errors import ExitCode
-from weightlift.cli._options import each, echo_json, json_option, paths_argument
+from weightlift.cli._options import each, echo_json, format_option, json_option, paths_argument
 from weightlift.cli._progress import progress
 from weightlift.cli._table import Column, Table
 from weightlift.cli._terminal import say
@@ -22,8 +22,9 @@ _MAX_ROWS = 50
 @click.command("verify")
 @paths_argument
 @click.option("--strict", is_flag=True, help="A tensor without a checksum is a failure too.")
+@format_option
 @json_option
-def command(paths: Sequence[str], strict: bool, as_json: bool) -> None:
+def command(paths: Sequence[str], strict: bool, source_format: str | None, as_json: bool) -> None:
     """Check weight files against their checksums, without loading them.
 
     Exit code 0: all match; 1: something is corrupt (or, with --strict, carries no checksum).
@@ -32,7 +33,7 @@ def command(paths: Sequence[str], strict: bool, as_json: bool) -> None:
     def work(path: str) -> ExitCode:
         begin = perf_counter()
         with progress(f"verifying {_text.printable(path)}") as callback:
-            report = wl.verify(path, progress=callback)
+            report = wl.verify(path, format=source_format, progress=callback)
         good = report.ok and not (strict and report.unchecked)
         if as_json:
             echo_json(_document(path, report, good))
@@ -44,6 +45,9 @@ def command(paths: Sequence[str], strict: bool, as_json: bool) -> None:
 
 
 def _show(path: str, report: wl.VerifyReport, elapsed: float) -> None:
+    if report.problems and not report.tensors:
+        say(f"{_text.printable(path)}: BROKEN: {_text.printable('; '.join(report.problems))}")
+        return
     counts = {status: sum(t.status == status for t in report.tensors) for status in ("ok", "corrupt", "unchecked")}
     if not report.ok:
         verdict = "CORRUPT"
