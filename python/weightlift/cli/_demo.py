@@ -19,6 +19,7 @@ from weightlift.cli._demo_limits import Limits, measure_limits
 from weightlift.cli._demo_models import Arrays, checkpoint, forward, mlp
 from weightlift.cli._demo_trials import TRIALS, Outcome, Trial, agreement, flip_bit, numpy_trial, run_trial
 from weightlift.cli._errors import ExitCode
+from weightlift.cli._progress import activity
 from weightlift.cli._table import Column, Table
 from weightlift.cli._terminal import paint, say
 from weightlift.errors import ChecksumError, QuotaError
@@ -48,11 +49,18 @@ def command(nbytes: int | None, directory: str | None, keep: bool, quick: bool) 
     rounds = 1 if quick else 3
     with _workplace(directory, keep, nbytes) as place:
         held = [_structures(place), _perceptron(place)]
-        tensors = checkpoint(nbytes)
-        limits = measure_limits(place, nbytes, rounds)
+        with activity() as now:
+            now("making a checkpoint ...")
+            tensors = checkpoint(nbytes)
+            now("measuring this machine ...")
+            limits = measure_limits(place, nbytes, rounds)
+            now("NumPy ...")
+            baseline = numpy_trial(place, tensors, rounds)
+            outcomes = []
+            for trial in _tidily(place, keep):
+                now(f"{trial.title.strip()} ...")
+                outcomes.append(run_trial(trial, place, tensors, rounds))
         _introduce(tensors, limits)
-        baseline = numpy_trial(place, tensors, rounds)
-        outcomes = [run_trial(trial, place, tensors, rounds) for trial in _tidily(place, keep)]
         _results(outcomes, baseline, limits).show()
         held += [outcome.held for outcome in (baseline, *outcomes)]
         held.append(_damage(place, tensors))

@@ -56,7 +56,7 @@ def measure_limits(place: Path, nbytes: int, rounds: int) -> Limits:
     return Limits(memcpy, read, write, threads)
 
 
-def timed(work: Callable[[], object], rounds: int, budget: float = 6.0) -> float:
+def timed(work: Callable[[], object], rounds: int, budget: float = 3.0) -> float:
     """Median seconds of ``rounds`` calls; fewer when they take more than ``budget`` seconds together."""
     times: list[float] = []
     while not times or (len(times) < rounds and sum(times) < budget):

@@ -39,7 +39,7 @@ def forward(tensors: Arrays, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def checkpoint(nbytes: int) -> Arrays:
     """A decoder-only language model of about ``nbytes``: attention in bfloat16, the rest in float32; random."""
-    width = next(w for w in (2048, 1024, 512, 256, 128) if w == 128 or nbytes >= 64 * w * w)
+    width = next(w for w in (2048, 1024, 512, 256, 128) if w == 128 or nbytes >= 200 * w * w)
     rng = np.random.default_rng(_SEED)
     tensors: Arrays = {}
 

@@ -1,4 +1,4 @@
-"""A progress bar of bytes on a terminal's standard error; nothing in a pipe."""
+"""What goes on, on a terminal's standard error: a bar of bytes, or a line of text; nothing in a pipe."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import click
+
 from weightlift.cli._terminal import console, is_terminal
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["ProgressCallback", "progress"]
+__all__ = ["ProgressCallback", "activity", "progress"]
 
 ProgressCallback = Callable[[int, int], None]
 
@@ -76,3 +78,18 @@ def progress(title: str) -> Iterator[ProgressCallback | None]:
         yield bar
     finally:
         bar.close()
+
+
+@contextmanager
+def activity() -> Iterator[Callable[[str], None]]:
+    """A function that says what is being done now, in one line that is overwritten and in the end erased."""
+    shown = is_terminal(stderr=True)
+
+    def say(text: str) -> None:
+        if shown:
+            click.echo(f"\r\x1b[2K{text}", err=True, nl=False)
+
+    try:
+        yield say
+    finally:
+        say("")
