@@ -192,13 +192,12 @@ def test_progress_is_shown_and_taken_away(slow: Path, tmp_path: Path) -> None:
 
 
 # ---- Ctrl-C --------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("target", "options"),
-    [("out.npz", ["--compression", "deflate"]), ("web/model.json", ["--quantize", "uint8", "--shard-size", "4MiB"])],
-)
-def test_interrupt_leaves_nothing_behind(slow: Path, tmp_path: Path, target: str, options: list[str]) -> None:
+@pytest.mark.parametrize("target", ["out.npz", "new/out.npz"])
+def test_interrupt_leaves_nothing_behind(slow: Path, tmp_path: Path, target: str) -> None:
     (tmp_path / "before").write_text("untouched")
-    terminal = Terminal("convert", slow / "big.safetensors", tmp_path / target, *options, cwd=tmp_path)
+    terminal = Terminal(
+        "convert", slow / "big.safetensors", tmp_path / target, "--compression", "deflate", cwd=tmp_path
+    )
     assert terminal.read_until(lambda screen: "converting" in screen), terminal.screen
     begin = time.monotonic()
     terminal.process.send_signal(signal.SIGINT)
