@@ -16,8 +16,9 @@ from weightlift._dtypes import DTYPES, from_numpy
 from weightlift._layout import Cast
 from weightlift._load import DTypes, Memory, Rename, as_dtype, load_source
 from weightlift._ops import Progress, core_step
-from weightlift._save import SaveOptions, save_object
-from weightlift._source import Names, open_source
+from weightlift._save import SaveOptions, resolve_target, save_object
+from weightlift._source import Names, open_source, refuse_options
+from weightlift._urls import is_file
 from weightlift._verify import diff_sources, verify_url
 from weightlift._weights import Weights
 from weightlift.errors import UnsupportedFeatureError
@@ -42,12 +43,13 @@ def save(
     durable: bool = True,
     checksums: bool = True,
     progress: Progress | None = None,
+    **store_options: Any,
 ) -> SaveResult:
     """Save an array, a list, or a (nested) dict of arrays; the file appears whole or not at all.
 
     Args:
         obj: What to save. Arrays are anything with ``__array__``, the buffer protocol or DLPack.
-        url: Path or ``file://`` URL. A directory gets ``model.safetensors``.
+        url: Path or URL. A directory gets ``model.safetensors``; ``http(s)://`` gets a PUT, streamed.
         format: ``"safetensors"``, ``"npy"``, ``"npz"`` or ``"tfjs"``; default: by suffix, else safetensors.
         dtype: Convert floating-point tensors to this type, or ``{glob: dtype}`` for any tensor.
         quantize: TensorFlow.js formats: ``"uint8"``, ``"uint16"``, ``"float16"``, or ``{type: glob or True}``.
@@ -57,6 +59,7 @@ def save(
         durable: Return only when the data would survive a power cut.
         checksums: Store a CRC-32C of every tensor.
         progress: Called with (bytes done, bytes total).
+        store_options: Of the URL's scheme; for ``http(s)://`` those of :func:`weightlift.http`.
 
     Returns:
         What was written: files, bytes, checksums, and which names were one memory.
@@ -73,7 +76,7 @@ def save(
     options = SaveOptions(
         format, dtype, quantize, compression, shard_size, dict(metadata or {}), durable, checksums, progress
     )
-    return save_object(obj, url, options)
+    return save_object(obj, url, options, store_options)
 
 
 def load(
@@ -88,11 +91,12 @@ def load(
     progress: Progress | None = None,
     format: str | None = None,
     mode: str = "auto",
+    **store_options: Any,
 ) -> Any:
     """Load what was saved: one array, a list, a (nested) dict.
 
     Args:
-        url: Path or ``file://`` URL of a file, of a sharded set's index, or of a directory that holds one.
+        url: Path or URL of a file, of a sharded set's index, or of a local directory that holds one.
         names: A glob, or a list of names and globs: only these are read. The result is then a flat dict.
         rename: New names: ``{"old.": "new."}`` prefixes or whole names, a function, or (regex, replacement) pairs.
         dtype: Convert floating-point tensors to this type, or ``{glob: dtype}`` for any tensor, in the same pass.
@@ -102,7 +106,8 @@ def load(
         verify: Compare checksums, where the file has them.
         progress: Called with (bytes done, bytes total).
         format: Where content and suffix do not tell.
-        mode: How files are read: ``"auto"`` (by what is in the page cache), ``"buffered"`` or ``"direct"``.
+        mode: How local files are read: ``"auto"`` (by what is in the page cache), ``"buffered"`` or ``"direct"``.
+        store_options: Of the URL's scheme; for ``http(s)://`` those of :func:`weightlift.http`.
 
     Returns:
         Owned, writable, 64-byte aligned arrays (but for ``memory="map"`` and ``out``).
@@ -118,14 +123,20 @@ def load(
         >>> [a.tolist() for a in wl.load("pair.safetensors")]
         [[0, 1, 2], [1.0, 1.0]]
     """
-    source = open_source(url, format=format, mode=mode)
+    source = open_source(url, format=format, mode=mode, store_options=store_options)
     return load_source(
         source, names=names, rename=rename, dtype=dtype, out=out, memory=memory, verify=verify, progress=progress
     )
 
 
 def open(  # the field's word for it; builtins.open is not used here
-    url: Path, *, format: str | None = None, memory: Memory | None = None, verify: bool = True, mode: str = "auto"
+    url: Path,
+    *,
+    format: str | None = None,
+    memory: Memory | None = None,
+    verify: bool = True,
+    mode: str = "auto",
+    **store_options: Any,
 ) -> Weights:
     """Open weights lazily: names, types and shapes at once, bytes when touched.
 
@@ -133,9 +144,10 @@ def open(  # the field's word for it; builtins.open is not used here
         url: As :func:`load`.
         format: As :func:`load`.
         memory: ``"map"``: tensors are read-only views of the mapped file, for free, and not verified; ``"arena"``:
-            each is read and verified when touched. Default: map, but on network file systems arena.
+            each is read and verified when touched. Default: map, but arena on network file systems and for URLs.
         verify: With ``"arena"``: compare checksums of whole tensors.
         mode: As :func:`load`.
+        store_options: As :func:`load`.
 
     Example:
         >>> import numpy as np, weightlift as wl
@@ -143,9 +155,11 @@ def open(  # the field's word for it; builtins.open is not used here
         >>> wl.open("eye.npz")["w"].shape
         (3, 3)
     """
-    source = open_source(url, format=format, mode=mode)
+    source = open_source(url, format=format, mode=mode, store_options=store_options)
     if memory is None:
-        memory = "arena" if any(r.on_network for r in source.readers()) else "map"
+        memory = (
+            "map" if all(isinstance(r, _core.FileReader) and not r.on_network for r in source.readers()) else "arena"
+        )
     return Weights(source, memory=memory, verify=verify)
 
 
@@ -166,6 +180,7 @@ def convert(
     verify: bool = True,
     progress: Progress | None = None,
     source_format: str | None = None,
+    **store_options: Any,
 ) -> SaveResult:
     """Convert between formats in bounded memory, verified on the way.
 
@@ -185,6 +200,7 @@ def convert(
         verify: Compare the source's checksums.
         progress: Called with (bytes done, bytes total).
         source_format: Of the source, where content and suffix do not tell.
+        store_options: Of those of the two that are not local.
 
     Example:
         >>> import numpy as np, weightlift as wl
@@ -192,15 +208,21 @@ def convert(
         >>> wl.convert("a.npz", "a.safetensors").format
         'safetensors'
     """
-    opened = open_source(source, format=source_format)
+    local = [is_file(url) for url in (source, target)]
+    if all(local):
+        refuse_options(target, store_options)
+    opened = open_source(source, format=source_format, store_options=None if local[0] else store_options)
+    place = resolve_target(target, format, None if local[1] else store_options)
     options = SaveOptions(
         format, dtype, quantize, compression, shard_size,
         dict(opened.layout.metadata if metadata is None else metadata), durable, checksums, progress,
     )  # fmt: skip
-    return convert_source(opened, target, options, names=names, rename=rename, verify=verify)
+    return convert_source(opened, place, options, names=names, rename=rename, verify=verify)
 
 
-def verify(url: Path, *, format: str | None = None, progress: Progress | None = None) -> VerifyReport:
+def verify(
+    url: Path, *, format: str | None = None, progress: Progress | None = None, **store_options: Any
+) -> VerifyReport:
     """Compare every tensor with its checksum, without loading; ``report.ok``, ``report.corrupt``.
 
     A file that breaks its format is a problem in the report, not an exception; a missing one is NotFoundError.
@@ -211,10 +233,18 @@ def verify(url: Path, *, format: str | None = None, progress: Progress | None = 
         >>> wl.verify("ones.npy").ok
         True
     """
-    return verify_url(url, format=format, progress=progress)
+    return verify_url(url, format=format, progress=progress, store_options=store_options)
 
 
-def diff(a: Path, b: Path, *, rtol: float = 0.0, atol: float = 0.0, progress: Progress | None = None) -> DiffReport:
+def diff(
+    a: Path,
+    b: Path,
+    *,
+    rtol: float = 0.0,
+    atol: float = 0.0,
+    progress: Progress | None = None,
+    **store_options: Any,
+) -> DiffReport:
     """Compare two files of any formats: missing, extra, dtype, shape, values.
 
     Values within ``atol + rtol * |b|`` are equal, and NaN equals NaN.
@@ -225,7 +255,14 @@ def diff(a: Path, b: Path, *, rtol: float = 0.0, atol: float = 0.0, progress: Pr
         >>> [(d.kind, d.max_abs) for d in wl.diff("x.npz", "y.npz").differences]
         [('values', 1.0)]
     """
-    return diff_sources(open_source(a), open_source(b), rtol=rtol, atol=atol, progress=progress)
+    local = [is_file(url) for url in (a, b)]
+    if all(local):
+        refuse_options(b, store_options)
+    opened = [
+        open_source(url, store_options=None if on_disk else store_options)
+        for url, on_disk in zip((a, b), local, strict=True)
+    ]
+    return diff_sources(*opened, rtol=rtol, atol=atol, progress=progress)
 
 
 def crc32c(data: Any, crc: int = 0) -> int:

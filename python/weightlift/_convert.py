@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 
 from weightlift._load import Rename, refuse_objects, rename_keys
-from weightlift._save import SaveOptions, resolve_target, save_leaves
+from weightlift._save import SaveOptions, Target, save_leaves
 from weightlift._source import Names, Row, Source, choose_rows
 from weightlift.errors import ChecksumError
 from weightlift.protocols import Format
@@ -18,7 +17,7 @@ __all__ = ["convert_source"]
 
 def convert_source(
     source: Source,
-    target: str | os.PathLike[str],
+    target: Target,
     options: SaveOptions,
     *,
     names: Names = None,
@@ -29,16 +28,15 @@ def convert_source(
     layout, table = source.layout, source.table
     if verify and layout.damaged:
         raise ChecksumError(f"the tensor table does not match its checksum: {layout.damaged}", path=source.paths()[0])
-    path, fmt = resolve_target(target, options.format)
     refuse_objects(source, names)
     rows = choose_rows(table, names).tolist()
     if names is None:
         rows = rows if layout.order is None else layout.order.tolist()
     new_names = list(rename_keys({table.names[r]: r for r in rows}, rename))
     structure = layout.structure if names is None and rename is None else None
-    options = _with_what_goes_along(source, fmt, options)
+    options = _with_what_goes_along(source, target.format, options)
     leaves = [Row(source, r) for r in rows]
-    return save_leaves(new_names, leaves, structure, path, fmt, options, verify=verify, url=str(target))
+    return save_leaves(new_names, leaves, structure, target, options, verify=verify)
 
 
 def _with_what_goes_along(source: Source, fmt: Format, options: SaveOptions) -> SaveOptions:

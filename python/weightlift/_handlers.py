@@ -12,19 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, TypeVar
 
 from weightlift._load import read_arrays
 from weightlift._router import ROUTER, Options, Router
-from weightlift._save import SaveOptions, save_leaves
-from weightlift._source import Names, Source, choose_rows, in_directory, open_source
+from weightlift._save import SaveOptions, Target, save_leaves
+from weightlift._source import Names, Source, choose_rows, in_directory, open_in
 from weightlift._tree import flatten
 from weightlift._urls import is_file, local_path
 from weightlift._weights import Weights
 from weightlift.errors import ChecksumError, MismatchError, StorageError, UnsupportedFeatureError
 from weightlift.formats import by_name, by_suffix
-from weightlift.protocols import Format, SupportsLoad, SupportsSave
+from weightlift.protocols import Format, Store, SupportsLoad, SupportsSave
 from weightlift.stores._local import LocalStore
 from weightlift.types import ModelArtifacts, SaveResult
 
@@ -80,7 +79,7 @@ class StoreHandler:
 
     def __init__(
         self,
-        store: LocalStore,
+        store: Store,
         format: Format | None,
         name: str = MODEL_JSON,
         *,
@@ -97,10 +96,6 @@ class StoreHandler:
     def __repr__(self) -> str:
         """The file and its format."""
         return f"<StoreHandler {self.store.url}/{self.name}>"
-
-    @property
-    def _path(self) -> Path:
-        return Path(self.store.path(self.name))
 
     def save(self, artifacts: ModelArtifacts) -> SaveResult:
         """Write a model; the new one appears whole, or the old one stays.
@@ -121,12 +116,13 @@ class StoreHandler:
         names, leaves, structure = flatten(dict(artifacts.weights))
         metadata = {} if fmt.name == "tfjs" else dict(artifacts.user_defined_metadata or {})
         options = replace(self._save_options, extra=extra, metadata=metadata)
-        result = save_leaves(names, leaves, structure, self._path, fmt, options)
+        target = Target(self.store, self.name, fmt, self.store.path(self.name))
+        result = save_leaves(names, leaves, structure, target, options)
         return replace(result, model_artifacts_info=self._info(artifacts, fmt))
 
     def _info(self, artifacts: ModelArtifacts, fmt: Format) -> Any:
         """Sizes as TensorFlow.js reports them: of the weights as they were stored."""
-        source = open_source(self._path, format=fmt.name)
+        source = open_in(self.store, self.name, format=fmt.name)
         specs = source.layout.extra.get("weightSpecs")
         stored = replace(artifacts, weights={}, weight_specs=specs).info()
         return replace(stored, weight_data_bytes=sum(r.size for r in source.readers()))
@@ -140,7 +136,7 @@ class StoreHandler:
             MismatchError: It has not all of the weights that were asked for.
         """
         options = self._load_options
-        source = open_source(self._path, format=self.format.name if self.format else None)
+        source = open_in(self.store, self.name, format=self.format.name if self.format else None)
         layout = source.layout
         if options.verify and layout.damaged:
             raise ChecksumError(f"{layout.damaged}; verify=False loads it as it is", path=source.paths()[0])

@@ -26,7 +26,13 @@ from weightlift.errors import ChecksumError
 if TYPE_CHECKING:
     from weightlift._save import Job
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "scratch_directory"]
+
+
+def scratch_directory(store: Any) -> Path:
+    """Where temporary files of a save go: beside the target, or where the system has them if that is not local."""
+    root = getattr(store, "root", None)
+    return Path(tempfile.gettempdir() if root is None else root).absolute()
 
 
 class Intake:

@@ -21,7 +21,7 @@ from weightlift._ops import NONE, BufferPool, Progress
 from weightlift._plan import arrays_over, decoded_sizes, place, plain_rows, read_rows
 from weightlift._source import Names, Source, choose_rows
 from weightlift._tree import unflatten
-from weightlift.errors import ChecksumError, FormatError, MismatchError
+from weightlift.errors import ChecksumError, FormatError, MismatchError, UnsupportedFeatureError
 
 __all__ = ["Rename", "load_source", "read_arrays", "target_dtypes"]
 
@@ -219,7 +219,10 @@ def _mapped(
     result: list[Any] = [None] * len(rows)
     for number in np.unique(table.source[rows[plain]]).tolist():
         chosen = np.flatnonzero(plain & (table.source[rows] == number))
-        mapping = readers[number].map()
+        reader = readers[number]
+        if not isinstance(reader, _core.FileReader):
+            raise UnsupportedFeatureError('memory="map" needs local files; leave it out', path=reader.name)
+        mapping = reader.map()
         views = arrays_over(mapping, table, rows[chosen], table.offset[rows[chosen]], {}, writeable=False)
         for k, view in zip(chosen.tolist(), views, strict=True):
             result[k] = view

@@ -16,7 +16,6 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,25 +25,26 @@ from weightlift import _core, _sidecar
 from weightlift._arrays import as_array, check_strings
 from weightlift._chunks import value_bounds
 from weightlift._dtypes import DTYPES, STRING, DType, byte_size, from_numpy
-from weightlift._intake import Intake
+from weightlift._intake import Intake, scratch_directory
 from weightlift._layout import AffineEncode, Byteswap, Cast, Step
 from weightlift._load import DTypes, dtype_chooser, read_arrays
 from weightlift._ops import Pipelines, Progress, core_step, item_sizes
 from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
-from weightlift._source import Row
+from weightlift._source import Row, refuse_options
 from weightlift._strings import encode_strings
 from weightlift._tree import flatten
-from weightlift._urls import local_path
+from weightlift._urls import as_text, is_file, local_path
 from weightlift._weights import TensorView
 from weightlift._write_plan import WriteOps, segment_parts
 from weightlift.errors import UnsupportedFeatureError, WeightliftError
 from weightlift.formats import by_name, by_suffix
 from weightlift.formats._safetensors import SAFETENSORS
-from weightlift.protocols import Format, KeepsEncodings
+from weightlift.protocols import Format, KeepsEncodings, Store
+from weightlift.stores import at_url
 from weightlift.stores._local import LocalStore
 from weightlift.types import SaveResult
 
-__all__ = ["Job", "SaveOptions", "resolve_target", "save_arrays", "save_leaves", "save_object", "stored_parts"]
+__all__ = ["Job", "SaveOptions", "Target", "resolve_target", "save_leaves", "save_object", "stored_parts"]
 
 Array = npt.NDArray[Any]
 
@@ -85,43 +85,62 @@ class Job:
     checks: Mapping[str, Any] = field(default_factory=dict)
 
 
-def resolve_target(url: str | os.PathLike[str], format: str | None) -> tuple[Path, Format]:
+@dataclass(frozen=True)
+class Target:
+    """The file to write: in which store, under which name, in which format, and what the caller called it."""
+
+    store: Store
+    name: str
+    format: Format
+    url: str
+
+    @property
+    def path(self) -> str:
+        """The file, as messages call it."""
+        return self.store.path(self.name)
+
+
+def resolve_target(
+    url: str | os.PathLike[str], format: str | None, store_options: Mapping[str, Any] | None = None
+) -> Target:
     """The file to write and its format: as asked, by suffix, else safetensors."""
-    path = local_path(url)
     fmt = by_name(format) if format is not None else None
+    if not is_file(url):
+        store, name = at_url(as_text(url), store_options or {})
+        if not name:
+            fmt = fmt or SAFETENSORS
+            name = f"model{fmt.suffixes[-1]}"
+        return Target(store, name, fmt or by_suffix(name) or SAFETENSORS, as_text(url))
+    refuse_options(url, store_options)
+    path = local_path(url)
     if path.is_dir() or str(url).endswith("/"):
         fmt = fmt or SAFETENSORS
         path = path / f"model{fmt.suffixes[-1]}"
     fmt = fmt or by_suffix(path.name) or SAFETENSORS
     if fmt.name == "tfjs" and not path.suffix:
         path = path / "model.json"
-    return path, fmt
+    return Target(LocalStore(path.parent, path.name), path.name, fmt, str(url))
 
 
-def save_object(obj: Any, url: str | os.PathLike[str], options: SaveOptions) -> SaveResult:
+def save_object(
+    obj: Any,
+    url: str | os.PathLike[str],
+    options: SaveOptions,
+    store_options: Mapping[str, Any] | None = None,
+) -> SaveResult:
     """Save an array, a list, a tuple or a (nested) dict."""
     names, leaves, structure = flatten(obj)
-    return save_arrays(names, leaves, structure, url, options)
-
-
-def save_arrays(
-    names: list[str], leaves: Sequence[Any], structure: Any, url: str | os.PathLike[str], options: SaveOptions
-) -> SaveResult:
-    """Save named arrays."""
-    path, fmt = resolve_target(url, options.format)
-    return save_leaves(names, leaves, structure, path, fmt, options, url=str(url))
+    return save_leaves(names, leaves, structure, resolve_target(url, options.format, store_options), options)
 
 
 def save_leaves(
     names: list[str],
     leaves: Sequence[Any],
     structure: Any,
-    path: Path,
-    fmt: Format,
+    target: Target,
     options: SaveOptions,
     *,
     verify: bool = True,
-    url: str | None = None,
 ) -> SaveResult:
     """Save arrays, and tensors of open files (``Row``, ``TensorView``), which stream from there.
 
@@ -133,10 +152,10 @@ def save_leaves(
     rows = {i: a for i, a in enumerate(arrays) if type(a) is Row}
     if options.dtype is not None:
         convert(job, options.dtype)
-    raw = _encode(job, fmt, options, rows)
-    with Intake(path.absolute().parent, verify=verify) as intake:
+    raw = _encode(job, target.format, options, rows)
+    with Intake(scratch_directory(target.store), verify=verify) as intake:
         intake.fill(job, rows, raw)
-        return publish(job, fmt, path, structure, options, shared=_shared(names, arrays), url=url)
+        return publish(job, target, structure, options, shared=_shared(names, arrays))
 
 
 def _leaf(leaf: Any, name: str, verify: bool) -> Array | Row:
@@ -273,45 +292,31 @@ def _shared(names: Sequence[str], arrays: Sequence[Array | Row]) -> tuple[tuple[
 
 # --- writing --------------------------------------------------------------------------------------
 def publish(
-    job: Job,
-    fmt: Format,
-    path: Path,
-    structure: Any,
-    options: SaveOptions,
-    *,
-    shared: tuple[tuple[str, ...], ...] = (),
-    url: str | None = None,
+    job: Job, target: Target, structure: Any, options: SaveOptions, *, shared: tuple[tuple[str, ...], ...] = ()
 ) -> SaveResult:
     """Pack, write and publish."""
-    packing = fmt.pack(
+    packing = target.format.pack(
         job.specs,
-        path.name,
+        target.name,
         PackOptions(
             options.shard_size, options.compression, options.metadata, structure, options.checksums, options.extra
         ),
     )
-    store = LocalStore(path.parent, packing.manifest.name if packing.manifest else path.name)
     try:
-        return _Publication(job, fmt, packing, store, path.name, structure, options).run(url or str(path), shared)
+        return _Publication(job, packing, target, structure, options).run(shared)
     except WeightliftError as error:
-        raise error.locate(path=str(path)) from None
+        raise error.locate(path=target.path) from None
 
 
 class _Publication:
     """One save on its way to its names; see the protocol above."""
 
-    def __init__(
-        self,
-        job: Job,
-        fmt: Format,
-        packing: Packing,
-        store: LocalStore,
-        name: str,
-        structure: Any,
-        options: SaveOptions,
-    ) -> None:
-        self.job, self.fmt, self.packing, self.store = job, fmt, packing, store
-        self.name, self.structure, self.options = name, structure, options
+    def __init__(self, job: Job, packing: Packing, target: Target, structure: Any, options: SaveOptions) -> None:
+        self.job, self.packing, self.target, self.options = job, packing, target, options
+        self.fmt, self.name, self.structure = target.format, target.name, structure
+        self.store: Any = target.store
+        if packing.manifest is not None and isinstance(self.store, LocalStore):
+            self.store = self.store.trusting(packing.manifest.name)
         self.actual: dict[str, str] = {f.name: self._free_name(f.name) for f in packing.files}
 
     def _free_name(self, planned: str) -> str:
@@ -321,7 +326,7 @@ class _Publication:
         stem, dot, suffix = planned.partition(".")
         return f"{stem}-{secrets.token_hex(4)}{dot}{suffix}"
 
-    def run(self, url: str, shared: tuple[tuple[str, ...], ...]) -> SaveResult:
+    def run(self, shared: tuple[tuple[str, ...], ...]) -> SaveResult:
         writers: list[Any] = []
         durable = self.options.durable
         try:
@@ -344,7 +349,7 @@ class _Publication:
         specs = self.job.specs
         crc = dict(zip(specs.names, checksums.crc32c.tolist(), strict=True)) if self.options.checksums else {}
         files = tuple(dict.fromkeys(self.store.path(n) for n in names))
-        return SaveResult(url, self.fmt.name, files, total, len(specs), crc, shared)
+        return SaveResult(self.target.url, self.fmt.name, files, total, len(specs), crc, shared)
 
     def _write(self, writers: list[Any]) -> Checksums:
         """Literals and payload through the core, hashed in the same pass."""

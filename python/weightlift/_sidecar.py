@@ -26,7 +26,7 @@ from weightlift._json import loads
 from weightlift._layout import KINDS, Layout, TensorTable
 from weightlift._packing import Placements
 from weightlift.errors import FormatError, NotFoundError
-from weightlift.stores._local import LocalStore
+from weightlift.protocols import Files, Store
 
 __all__ = ["SUFFIX", "attach", "dump", "existing_records", "record", "rest_digest"]
 
@@ -99,7 +99,7 @@ def dump(records: Sequence[Mapping[str, Any]]) -> bytes:
     return json.dumps({"weightlift": 1, "records": list(records[:KEPT])}, separators=(",", ":")).encode() + b"\n"
 
 
-def existing_records(store: LocalStore, name: str) -> list[dict[str, Any]]:
+def existing_records(store: Store, name: str) -> list[dict[str, Any]]:
     """Records of an existing sidecar; none when there is no sidecar, or one that cannot be read."""
     try:
         return _read(store, name) or []
@@ -107,9 +107,9 @@ def existing_records(store: LocalStore, name: str) -> list[dict[str, Any]]:
         return []
 
 
-def _read(store: LocalStore, name: str) -> list[dict[str, Any]] | None:
+def _read(files: Files, name: str) -> list[dict[str, Any]] | None:
     try:
-        reader = store.open(name + SUFFIX)
+        reader = files.open(name + SUFFIX)
     except NotFoundError:
         return None
     if reader.size > MAX_BYTES:
@@ -121,19 +121,19 @@ def _read(store: LocalStore, name: str) -> list[dict[str, Any]] | None:
     return records
 
 
-def attach(layout: Layout, store: LocalStore, name: str) -> None:
+def attach(layout: Layout, files: Files, name: str) -> None:
     """Fill a layout's checksums, true dtypes, structure and metadata from the sidecar, if there is one."""
     if layout.format not in ("npy", "npz"):
         return
     try:
-        records = _read(store, name)
+        records = _read(files, name)
     except FormatError as error:
         layout.damaged = f"its sidecar cannot be read: {error.message}"
         return
     if records is None:
         return
-    path = store.path(name + SUFFIX)
-    reader = store.open(name)
+    path = files.open(name + SUFFIX).name
+    reader = files.open(name)
     digest = f"{file_digest(reader, layout.tensors):08x}"
     for candidate in records:
         if candidate.get("digest", digest) == digest and candidate.get("nbytes") == reader.size:

@@ -1,6 +1,6 @@
 """From what the caller names to an open, validated layout: store, format, sidecar.
 
-A target is a path or ``file://`` URL of a file, of a sharded set's index, or of a directory that holds one.
+A target is a path or URL of a file, of a sharded set's index, or of a local directory that holds one.
 The format is the one asked for, else the content's (leading bytes), else the suffix's.
 """
 
@@ -20,13 +20,14 @@ from weightlift._dtypes import DType, byte_size
 from weightlift._json import impostor
 from weightlift._layout import U32, Layout, TensorEntry, TensorTable
 from weightlift._plan import OpenFiles
-from weightlift._urls import local_path
+from weightlift._urls import as_text, is_file, local_path
 from weightlift.errors import FormatError, MismatchError, NotFoundError, WeightliftError
 from weightlift.formats import FORMATS, by_name, by_suffix
-from weightlift.protocols import Format
+from weightlift.protocols import Format, Store
+from weightlift.stores import at_url
 from weightlift.stores._local import LocalStore
 
-__all__ = ["Names", "Row", "Source", "choose_rows", "in_directory", "open_source"]
+__all__ = ["Names", "Row", "Source", "choose_rows", "find", "in_directory", "open_in", "open_source", "refuse_options"]
 
 Names = str | Iterable[str] | None
 DIRECTORY_FILES = ("model.json", "model.safetensors.index.json", "model.safetensors")
@@ -40,7 +41,7 @@ class Source:
     """An open set of files and what is in them."""
 
     url: str
-    store: LocalStore
+    store: Store
     name: str
     files: OpenFiles
     format: Format
@@ -88,23 +89,50 @@ class Row:
         return byte_size(self.dtype, self.shape)
 
 
-def open_source(url: str | os.PathLike[str], *, format: str | None = None, mode: str = "auto") -> Source:
-    """Open and parse; errors name the file."""
+def open_source(
+    url: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    mode: str = "auto",
+    store_options: Mapping[str, Any] | None = None,
+) -> Source:
+    """Open and parse what a path or URL means; errors name the file."""
+    store, name = find(url, mode=mode, store_options=store_options)
+    return open_in(store, name, format=format, url=str(url))
+
+
+def open_in(store: Store, name: str, *, format: str | None = None, url: str | None = None) -> Source:
+    """Open and parse file ``name`` of a store."""
+    files = OpenFiles(store)
+    try:
+        reader = files.open(name)
+        chosen = by_name(format) if format is not None else _sniff(reader, name)
+        layout = chosen.read(files, name)
+        _sidecar.attach(layout, files, name)
+    except WeightliftError as error:
+        raise error.locate(path=store.path(name)) from None
+    return Source(store.path(name) if url is None else url, store, name, files, chosen, layout)
+
+
+def find(
+    url: str | os.PathLike[str], *, mode: str = "auto", store_options: Mapping[str, Any] | None = None
+) -> tuple[Store, str]:
+    """The store that holds what a path or URL means, and the file's name in it."""
+    if not is_file(url):
+        return at_url(as_text(url), store_options or {})
+    refuse_options(url, store_options)
     path = local_path(url)
     if path.is_dir():
         path = in_directory(path)
     elif not path.exists() and (index := path.with_name(f"{path.name}.index.json")).is_file():
         path = index  # saved under this name with shard_size=
-    store = LocalStore(path.parent, path.name, mode=mode)
-    files = OpenFiles(store)
-    try:
-        reader = files.open(path.name)
-        chosen = by_name(format) if format is not None else _sniff(reader, str(path))
-        layout = chosen.read(files, path.name)
-        _sidecar.attach(layout, store, path.name)
-    except WeightliftError as error:
-        raise error.locate(path=str(path)) from None
-    return Source(str(url), store, path.name, files, chosen, layout)
+    return LocalStore(path.parent, path.name, mode=mode), path.name
+
+
+def refuse_options(url: str | os.PathLike[str], store_options: Mapping[str, Any] | None) -> None:
+    """TypeError for options that local files do not have."""
+    if store_options:
+        raise TypeError(f"local files have no option {', '.join(store_options)} (for {os.fspath(url)})")
 
 
 def in_directory(path: Path) -> Path:
@@ -119,21 +147,19 @@ def in_directory(path: Path) -> Path:
     raise NotFoundError(f"the directory holds no {', '.join(DIRECTORY_FILES)}{hint}", path=str(path))
 
 
-def _sniff(reader: Any, path: str) -> Format:
+def _sniff(reader: Any, name: str) -> Format:
     head = reader.read_at(0, min(HEAD, reader.size))
     for candidate in FORMATS:
         if candidate.sniff(head, reader.size):
             return candidate
     found = impostor(head)
     if found is not None:
-        raise FormatError(f"not a weights file: it is {found}", path=path)
-    suffixed = by_suffix(path)
+        raise FormatError(f"not a weights file: it is {found}")
+    suffixed = by_suffix(name)
     if suffixed is not None:
         return suffixed
     known = ", ".join(f.name for f in FORMATS)
-    raise FormatError(
-        f"unknown format: the file begins with {head[:16]!r}; name it with format= (known are {known})", path=path
-    )
+    raise FormatError(f"unknown format: the file begins with {head[:16]!r}; name it with format= (known are {known})")
 
 
 def choose_rows(table: TensorTable, names: Names) -> U32:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,15 @@ __all__ = ["diff_sources", "verify_url"]
 
 
 def verify_url(
-    url: str | os.PathLike[str], *, format: str | None = None, progress: Progress | None = None
+    url: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    progress: Progress | None = None,
+    store_options: Mapping[str, Any] | None = None,
 ) -> VerifyReport:
     """Compare every tensor with its checksum; a file that breaks its format is a problem in the report."""
     try:
-        source = open_source(url, format=format)
+        source = open_source(url, format=format, store_options=store_options)
     except (FormatError, TruncatedError) as error:
         return VerifyReport(str(url), format or "unknown", (), (str(error),))
     layout, table = source.layout, source.table

@@ -13,7 +13,7 @@ from weightlift import _core
 from weightlift._dtypes import DType, array_shape
 from weightlift._layout import KINDS, Extent
 from weightlift._load import Memory, read_arrays
-from weightlift._plan import arrays_over
+from weightlift._plan import arrays_over, read_span
 from weightlift._source import Names, Row, Source, choose_rows
 from weightlift.errors import StorageError
 
@@ -171,8 +171,8 @@ class Weights(Mapping[str, "TensorView"]):
         numpy = table.dtype(row).numpy
         count = int(np.prod(shape[1:], dtype=np.int64)) * numpy.itemsize
         result = np.empty((end - begin, *shape[1:]), numpy)
-        reader = self.source.readers()[int(table.source[row])]
-        reader.read_into(int(table.offset[row]) + begin * count, result.reshape(-1).view(np.uint8))
+        at = int(table.offset[row]) + begin * count
+        read_span(self.source.readers()[int(table.source[row])], at, result.reshape(-1).view(np.uint8))
         return result
 
 

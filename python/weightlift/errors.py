@@ -34,7 +34,7 @@ class WeightliftError(Exception):
     Attributes:
         message: What went wrong, without the place.
         path: The file, where it is one.
-        url: The URL, where it is not a plain file.
+        url: The URL, where it is not a plain file; what is given as ``path`` and is a URL lands here.
         tensor: The tensor's name.
         offset: First byte concerned, in the file.
         end: The byte after the last one concerned.
@@ -52,14 +52,16 @@ class WeightliftError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.path = path
-        self.url = url
+        self.path = None if _is_url(path) else path
+        self.url = path if url is None and _is_url(path) else url
         self.tensor = tensor
         self.offset = offset
         self.end = end
 
     def locate(self, **place: Any) -> WeightliftError:
         """Fill in the parts of the place that are not known yet; returns the error itself."""
+        if _is_url(place.get("path")):
+            place["url"] = place.pop("path")
         for key, value in place.items():
             if getattr(self, key, None) is None:
                 setattr(self, key, value)
@@ -77,13 +79,17 @@ class WeightliftError(Exception):
         return f"{self.message} [{', '.join(place)}]" if place else self.message
 
 
+def _is_url(path: str | None) -> bool:
+    return path is not None and "://" in path
+
+
 class StorageError(WeightliftError, OSError):
     """The storage failed; ``errno`` is kept where the system gave one."""
 
     def __init__(self, message: str = "", *, errno: int | None = None, **place: Any) -> None:
         super().__init__(message, **place)
         self.errno = errno
-        self.filename = place.get("path")
+        self.filename = self.path
 
 
 class NotFoundError(StorageError, FileNotFoundError):

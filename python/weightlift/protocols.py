@@ -72,6 +72,9 @@ class Store(Protocol):
     def url(self) -> str:
         """What the relative names are relative to."""
 
+    def path(self, relative: str) -> str:
+        """What messages and results call a file: its path or URL. UnsafeContentError for a name that escapes."""
+
     def open(self, relative: str) -> Reader:
         """A reader of an existing file."""
 

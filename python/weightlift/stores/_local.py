@@ -48,6 +48,10 @@ class LocalStore:
         """The directory."""
         return str(self.root)
 
+    def trusting(self, manifest: str) -> LocalStore:
+        """The same directory, with another file as the one that was asked for."""
+        return LocalStore(self.root, manifest, mode=self.mode)
+
     def path(self, relative: str) -> str:
         """The path of a relative name, checked; the manifest's own name is taken as it is."""
         if relative == self._manifest:
