@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from weightlift import _core
-from weightlift._inflate import inflate
+from weightlift._inflate import inflate, inflate_parts, whole_items
 from weightlift._layout import Deflate, Fill, Inline, Piece, Step, Strings, TensorTable
-from weightlift._ops import NONE, Checks, Counter, ReadColumns, check_columns, core_step
+from weightlift._ops import NONE, Checks, Counter, ReadColumns, check_columns, core_step, item_sizes
 from weightlift._strings import decode_strings
-from weightlift.errors import FormatError
 
 __all__ = ["DecodeJob", "decode", "stored_nbytes"]
 
@@ -131,11 +130,18 @@ def _inflate_job(
     deflate = steps[0]
     assert isinstance(deflate, Deflate)
     (extent,) = job.piece.extents
-    size = deflate.nbytes - deflate.skip
-    raw = out if out is not None and len(steps) == 1 else np.empty(size, np.uint8)
-    try:
-        inflate(readers[extent.source], extent, deflate, raw, verify=verify)
-    except FormatError as error:
-        raise error.locate(tensor=table.names[job.row]) from None
-    if len(steps) > 1 and out is not None:
-        _core.run_pipeline([core_step(s) for s in steps[1:]], raw, out)
+    reader, name = readers[extent.source], table.names[job.row]
+    if out is not None and len(steps) == 1:
+        inflate(reader, extent, deflate, out, verify=verify, tensor=name)
+        return
+    parts = inflate_parts(reader, extent, deflate, verify=verify, tensor=name)
+    if out is None:
+        for _ in parts:
+            pass
+        return
+    core_steps, at = [core_step(s) for s in steps[1:]], 0
+    read, made = item_sizes(steps[1])[0], item_sizes(steps[-1])[1]
+    for part in whole_items((np.frombuffer(p, np.uint8) for p in parts), read):
+        nbytes = len(part) // read * made
+        _core.run_pipeline(core_steps, part, out[at : at + nbytes])
+        at += nbytes

@@ -1,8 +1,9 @@
 """Tensors of open files on their way into a save, in bounded memory.
 
 Tensors that are plain runs of bytes (or need only element-wise steps) stream through the core's write engine,
-block by block, from their own files. What cannot stream (deflated or cut in mid-element) is decoded first, into an
-unnamed temporary file beside the target.
+block by block, from their own files. What cannot (deflated or cut in mid-element) streams first into an unnamed
+temporary file beside the target, and from there like the others. Both in bounded memory; only tensors in Fortran order
+are mapped from the temporary file, whose pages the system counts to the process while it has room for them.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ import mmap
 import os
 import tempfile
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from weightlift import _core
 from weightlift._dtypes import byte_size
-from weightlift._layout import KINDS, VARIABLE_STEPS, Step, TensorEntry
+from weightlift._layout import KINDS, VARIABLE_STEPS, Byteswap, Step, TensorEntry
 from weightlift._ops import item_sizes
 from weightlift._plan import read_rows
 from weightlift._source import Row, Source
-from weightlift.errors import ChecksumError
+from weightlift._stream import TensorStream, tensor_stream
+from weightlift.errors import ChecksumError, StorageError
 
 if TYPE_CHECKING:
     from weightlift._save import Job
@@ -45,7 +49,7 @@ class Intake:
 
     def __init__(self, directory: Path, *, verify: bool) -> None:
         """See the class."""
-        self._spill = _Spill(directory)
+        self._spill = _Spill(directory, verify=verify)
         self._verify = verify
         self._readers: list[Any] = []
         self._first: dict[int, int] = {}
@@ -72,7 +76,7 @@ class Intake:
             job.segments[i] = [(first + e.source, e.offset, e.nbytes, check) for e in extents]
             job.prefix[i] = (*steps, *job.prefix.get(i, ()))
             job.sources[i] = b""
-        self._spill.finish(job, verify=self._verify)
+        self._spill.finish(job, self._readers)
         job.readers = self._readers
         job.checks = self._checks.columns()
 
@@ -126,12 +130,24 @@ class _Checks:
         }
 
 
-class _Spill:
-    """Decoded tensors in an unnamed file beside the target."""
+@dataclass(frozen=True)
+class _Spilled:
+    """A tensor's place in the temporary file; ``stream`` None: it is decoded whole."""
 
-    def __init__(self, directory: Path) -> None:
+    number: int
+    row: Row
+    stream: TensorStream | None
+    offset: int
+    nbytes: int
+
+
+class _Spill:
+    """Tensors in an unnamed file beside the target, decoded but for steps that the write engine can do."""
+
+    def __init__(self, directory: Path, *, verify: bool) -> None:
         self._directory = next(d for d in (directory, *directory.parents) if d.is_dir())
-        self._rows: list[tuple[int, Row, int, int]] = []
+        self._verify = verify
+        self._rows: list[_Spilled] = []
         self._size = 0
         self._file: Any = None
 
@@ -141,33 +157,65 @@ class _Spill:
 
     def add(self, job: Job, i: int, row: Row) -> None:
         """Note a row for ``finish``."""
-        size = byte_size(row.dtype, row.shape)
-        if size == 0:
+        nbytes = byte_size(row.dtype, row.shape)
+        if nbytes == 0:
             job.sources[i] = b""
             return
-        self._rows.append((i, row, self._size, size))
-        self._size += -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        source, entry = row.source, row.entry
+        stream = tensor_stream(entry, source.readers(), source.table.names[row.number], verify=self._verify)
+        if stream is not None and entry.strides is not None and not all(isinstance(s, Byteswap) for s in stream.steps):
+            stream = None
+        nbytes = nbytes if stream is None else stream.nbytes
+        self._rows.append(_Spilled(i, row, stream, self._size, nbytes))
+        self._size += -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
-    def finish(self, job: Job, *, verify: bool) -> None:
-        """Decode what was noted, one tensor at a time, dropping each from memory once it is in the file."""
+    def finish(self, job: Job, readers: list[Any]) -> None:
+        """Write what was noted, one tensor at a time; ``readers`` gets one of the file."""
         if not self._size:
             return
-        self._file = tempfile.TemporaryFile(dir=self._directory, prefix=".weightlift-")  # noqa: SIM115 (see close)
-        os.posix_fallocate(self._file.fileno(), 0, self._size)
-        none = np.zeros(1, np.uint32)
+        try:
+            self._file = tempfile.TemporaryFile(dir=self._directory, prefix=".weightlift-")  # noqa: SIM115 (see close)
+            os.posix_fallocate(self._file.fileno(), 0, self._size)
+        except OSError as error:
+            raise StorageError(
+                f"no room for {self._size} bytes of decoded tensors beside the target: {error.strerror}",
+                errno=error.errno,
+                path=str(self._directory),
+            ) from error
+        for spilled in self._rows:
+            if spilled.stream is None:
+                self._decode(spilled)
+            else:
+                at = spilled.offset
+                for part in spilled.stream.parts:
+                    at += _write_all(self._file.fileno(), part, at)
+                job.prefix[spilled.number] = (*spilled.stream.steps, *job.prefix.get(spilled.number, ()))
+            if spilled.row.entry.strides is None:
+                job.segments[spilled.number] = [(len(readers), spilled.offset, spilled.nbytes, -1)]
+                job.sources[spilled.number] = b""
+            else:
+                job.sources[spilled.number] = self._view(spilled.row.entry, spilled.offset)
+        readers.append(_core.FileReader(f"/proc/self/fd/{self._file.fileno()}"))
+
+    def _decode(self, spilled: _Spilled) -> None:
+        source, one = spilled.row.source, np.array([spilled.row.number], np.uint32)
         with mmap.mmap(self._file.fileno(), self._size) as mapping:
-            for i, row, offset, size in self._rows:
-                window = np.frombuffer(mapping, np.uint8, size, offset)
-                source, one = row.source, np.array([row.number], np.uint32)
-                read_rows(
-                    source.layout, source.readers(), one, [window], none, np.zeros(1, np.uint64), {}, verify=verify
-                )
-                job.sources[i] = self._view(row.entry, offset)
-                del window
-                mapping.madvise(mmap.MADV_DONTNEED, offset, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
-        del none
+            window = np.frombuffer(mapping, np.uint8, spilled.nbytes, spilled.offset)
+            read_rows(
+                source.layout, source.readers(), one, [window], np.zeros(1, np.uint32), np.zeros(1, np.uint64), {},
+                verify=self._verify,
+            )  # fmt: skip
+            del window
 
     def _view(self, entry: TensorEntry, offset: int) -> Any:
-        shape = entry.shape
-        order: Any = "F" if entry.strides is not None else "C"
-        return np.memmap(self._file, entry.dtype.numpy, "r", offset, shape or (1,), order).reshape(shape, order=order)
+        shape = entry.shape or (1,)
+        return np.memmap(self._file, entry.dtype.numpy, "r", offset, shape, "F").reshape(entry.shape, order="F")
+
+
+def _write_all(fd: int, part: Any, offset: int) -> int:
+    """Write all of ``part``; returns its size."""
+    left = memoryview(part).cast("B")
+    while left:
+        written = os.pwrite(fd, left, offset)
+        left, offset = left[written:], offset + written
+    return len(part)

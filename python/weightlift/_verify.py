@@ -124,16 +124,23 @@ def _compare(a: Source, b: Source, i: int, j: int, rtol: float, atol: float) -> 
 
 
 def _compare_exact(a: Source, b: Source, i: int, j: int) -> tuple[int, float | None, float | None] | None:
-    x = read_arrays(a, np.array([i], np.uint32), {}, verify=False)[0]
-    y = read_arrays(b, np.array([j], np.uint32), {}, verify=False)[0]
-    if x.dtype != y.dtype:
+    """Elements that differ in any bit (strings: in any character): for types without arithmetic here."""
+    if a.table.dtype(i) == STRING or b.table.dtype(j) == STRING:
+        x = read_arrays(a, np.array([i], np.uint32), {}, verify=False)[0]
+        y = read_arrays(b, np.array([j], np.uint32), {}, verify=False)[0]
+        count = int(np.count_nonzero(x != y)) if x.dtype == y.dtype else 0
+        return (count, None, None) if count else None
+    if a.table.dtype(i) != b.table.dtype(j):
         return None
-    count = (
-        int(np.count_nonzero(x != y))
-        if x.dtype.kind != "V" or x.dtype.names is None
-        else int(x.tobytes() != y.tobytes())
-    )
+    count = 0
+    for x, y in _paired(a, b, i, j):
+        item = x.dtype.itemsize
+        count += int((_as_bytes(x, item) != _as_bytes(y, item)).any(axis=1).sum())
     return (count, None, None) if count else None
+
+
+def _as_bytes(x: npt.NDArray[Any], item: int) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(x).view(np.uint8).reshape(-1, item)
 
 
 def _compare_values(a: Source, b: Source, i: int, j: int, rtol: float, atol: float) -> tuple[int, float, float] | None:
@@ -166,8 +173,9 @@ def _wide(x: DType, y: DType) -> np.dtype[Any]:
 
 
 def _paired(a: Source, b: Source, i: int, j: int) -> Any:
-    """Chunks of equal length from both."""
-    xs, ys = iter_chunks(a, i), iter_chunks(b, j)
+    """Chunks of equal length from both, of elements in one order."""
+    stored = (i in a.table.strides) == (j in b.table.strides)
+    xs, ys = iter_chunks(a, i, stored_order=stored), iter_chunks(b, j, stored_order=stored)
     x: npt.NDArray[Any] = next(xs, np.empty(0))
     y: npt.NDArray[Any] = next(ys, np.empty(0))
     while x.size and y.size:
