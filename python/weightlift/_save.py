@@ -8,6 +8,7 @@ hashes decide, and made durable. Then it is published:
 - data files and a manifest: a data file whose name is taken gets a new name; then the manifest is replaced by one
   rename (that instant the new model replaces the old); then files under new names get their planned names by
   hard links, and the manifest says so, again by one rename. Killed anywhere, the manifest names complete files.
+  Data files that only the old manifest named are removed last (``_superseded``).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from weightlift._ops import Pipelines, Progress, core_step, item_sizes
 from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
 from weightlift._source import Row, refuse_options
 from weightlift._strings import encode_strings
+from weightlift._superseded import Superseded
 from weightlift._tree import flatten
 from weightlift._urls import as_text, is_file, local_path
 from weightlift._weights import TensorView
@@ -339,6 +341,7 @@ class _Publication:
                 for offset, data in patches:
                     writers[number].write_at(offset, data)
                 patched[number] += patches
+            superseded = self._superseded()
             total = self._publish(writers, checksums, patched)
         except BaseException:
             for writer in writers:
@@ -346,10 +349,18 @@ class _Publication:
             raise
         names = [self.packing.manifest.name] if self.packing.manifest else []
         names += [self.actual[f.name] for f in self.packing.files]
+        if superseded is not None:
+            superseded.remove(names)
         specs = self.job.specs
         crc = dict(zip(specs.names, checksums.crc32c.tolist(), strict=True)) if self.options.checksums else {}
         files = tuple(dict.fromkeys(self.store.path(n) for n in names))
         return SaveResult(self.target.url, self.fmt.name, files, total, len(specs), crc, shared)
+
+    def _superseded(self) -> Superseded | None:
+        if not isinstance(self.store, LocalStore):
+            return None
+        manifest = self.packing.manifest.name if self.packing.manifest else None
+        return Superseded(self.store, self.fmt, self.name, manifest=manifest)
 
     def _write(self, writers: list[Any]) -> Checksums:
         """Literals and payload through the core, hashed in the same pass."""

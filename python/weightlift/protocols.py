@@ -19,6 +19,7 @@ __all__ = [
     "IOHandler",
     "KeepsEncodings",
     "Reader",
+    "ReplacesFiles",
     "Store",
     "SupportsLoad",
     "SupportsSave",
@@ -132,6 +133,23 @@ class KeepsEncodings(Protocol):
 
     def keep(self, entry: TensorEntry) -> Encoding | None:
         """How ``entry`` is stored, as an encoding without steps; None if it must be decoded."""
+
+
+@runtime_checkable
+class ReplacesFiles(Protocol):
+    """A format of several files, some of which a save over an older model may leave without use."""
+
+    def replaced(self, files: Files, name: str, manifest: str | None) -> Sequence[str]:
+        """Data files and manifests of the model now stored as ``name``, as they would be removed.
+
+        Args:
+            files: The directory of ``name``.
+            name: The target of the save that is to come.
+            manifest: The manifest that it will write; None if it writes a single file.
+
+        Only names as this format's own saves give them: a manifest may come from anyone and name anything. Errors of
+        a manifest that is missing or malformed pass on.
+        """
 
 
 class SupportsSave(Protocol):

@@ -17,6 +17,7 @@ once the payload has been hashed. The index is published last.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ from weightlift.formats._safetensors_file import (
     read_head,
     stored_dtypes,
 )
-from weightlift.formats._safetensors_index import DERIVED, INDEX_SUFFIX, index_digest, is_index, read_index
+from weightlift.formats._safetensors_index import DERIVED, INDEX_SUFFIX, index_digest, is_index, read_index, shard_names
 from weightlift.protocols import Files, Reader
 
 __all__ = ["SAFETENSORS", "Safetensors"]
@@ -48,7 +49,10 @@ STRUCTURE_KEY = "weightlift.structure"
 MAX_STRUCTURE = 256 << 20
 MAX_STRUCTURE_DEPTH = 400  # a container level of _tree is three levels of JSON
 
+INDEX_INFIX = ".index.json"
 _SUFFIX = ".safetensors"
+_SHARD = re.compile(r".+-\d{5,}-of-\d{5,}(-[0-9a-f]{8})?\.safetensors|.+-[0-9a-f]{8}\..*-\d{5,}-of-\d{5,}\.safetensors")
+"""Shards as they are called here, with the mark of a save that was cut short."""
 
 
 def _parse_structure(text: object) -> Any:
@@ -204,6 +208,19 @@ class Safetensors:
                 {"total_size": int(specs.nbytes.sum()), **metadata, **own},
             ),
         )
+
+    def replaced(self, files: Files, name: str, manifest: str | None) -> Sequence[str]:
+        """As ``ReplacesFiles.replaced``: the old set's shards; of the two forms of ``name`` the one not written."""
+        index = manifest or name + INDEX_INFIX
+        single = [name] if manifest not in (None, name) else []
+        if not index.endswith(INDEX_SUFFIX):
+            return []
+        try:
+            shards = shard_names(files.open(index))
+        except WeightliftError:
+            return single
+        own = [shard for shard in shards if _SHARD.fullmatch(shard)]
+        return [*single, *own] if manifest else [index, *own]
 
     def seal(self, packing: Packing, checksums: Checksums) -> Mapping[int, Sequence[tuple[int, bytes]]]:
         """The checksums, in the places that the headers keep for them."""

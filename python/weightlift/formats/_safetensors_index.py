@@ -21,7 +21,7 @@ from weightlift.errors import FormatError, NotFoundError, UnsafeContentError, We
 from weightlift.formats._safetensors_file import CHECKSUM_KEY, MAX_HEADER, File, Rows, read_file, read_head
 from weightlift.protocols import Files, Reader
 
-__all__ = ["DERIVED", "INDEX_SUFFIX", "index_digest", "is_index", "read_index"]
+__all__ = ["DERIVED", "INDEX_SUFFIX", "index_digest", "is_index", "read_index", "shard_names"]
 
 INDEX_SUFFIX = ".safetensors.index.json"
 DERIVED = ("total_size", "total_parameters")
@@ -91,6 +91,14 @@ def _parse_index(reader: Reader) -> tuple[dict[str, Any], dict[str, str]]:
         if not isinstance(shard, str):
             raise FormatError("the index maps the tensor to something that is not a file name", tensor=tensor)
     return metadata, weight_map
+
+
+def shard_names(reader: Reader) -> list[str]:
+    """The files that the index in ``reader`` names; they are not opened."""
+    shards = sorted(set(_parse_index(reader)[1].values()))
+    for shard in shards:
+        _check_shard_name(shard)
+    return shards
 
 
 def _check_shard_name(shard: str) -> None:

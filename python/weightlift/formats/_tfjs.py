@@ -13,6 +13,7 @@ The rules, with their sources, are in docs/formats/tfjs.md. ``_tfjs_manifest`` u
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence, Set
 from pathlib import PurePosixPath
 from typing import Any
@@ -27,12 +28,17 @@ from weightlift.errors import FormatError, UnsafeContentError
 from weightlift.formats import _tfjs_pack
 from weightlift.formats._tfjs_manifest import Document, Record, Weight, parse, parse_weight, shard_path
 from weightlift.formats._tfjs_shards import Shards
-from weightlift.protocols import Files
+from weightlift.protocols import Files, Reader
 
 __all__ = ["TFJS", "TfjsFormat"]
 
 MAX_JSON = 256 << 20
 MAX_DEPTH = 200
+
+_WEIGHT_FILE = re.compile(
+    r"([^/]+\.)?(weights(-[0-9a-f]{8})?\.bin|group\d+-shard\d+of\d+(-[0-9a-f]{8})?(\.bin)?)", re.ASCII
+)
+"""Names that TensorFlow.js, its converter and we give weight files, with the mark of a save that was cut short."""
 
 _MARKS = (b'"modelTopology"', b'"weightsManifest"', b'"layers-model"', b'"graph-model"')
 
@@ -52,13 +58,8 @@ class TfjsFormat:
 
     def read(self, files: Files, name: str) -> Layout:
         """The layout of a document and its shards; reads the JSON and the lengths of strings."""
-        reader = files.open(name)
-        if reader.size > MAX_JSON:
-            raise UnsafeContentError(f"it has {reader.size} bytes; at most {MAX_JSON} are accepted")
         base = PurePosixPath(name)
-        document = parse(
-            _json.loads(reader.read_at(0, reader.size), what=base.name, max_bytes=MAX_JSON, max_depth=MAX_DEPTH)
-        )
+        document = _document(files.open(name), base.name)
         return _layout(document, files, base.parent)
 
     def encode(self, specs: TensorSpecs, quantize: Mapping[str, Any] | str | None) -> dict[int, str]:
@@ -73,6 +74,12 @@ class TfjsFormat:
         """As ``Format.pack``: one ``weights.bin``, or shards."""
         return _tfjs_pack.pack(specs, name, options)
 
+    def replaced(self, files: Files, name: str, manifest: str | None) -> Sequence[str]:
+        """As ``ReplacesFiles.replaced``: the weight files that the document names."""
+        document = _document(files.open(name), PurePosixPath(name).name)
+        paths = [shard_path(p, i) for i, (paths, _) in enumerate(document.groups, 1) for p in paths]
+        return [p for p in dict.fromkeys(paths) if _WEIGHT_FILE.fullmatch(p)]
+
     def seal(self, packing: Packing, checksums: Checksums) -> Mapping[int, Sequence[tuple[int, bytes]]]:
         """Nothing: the data files hold data only."""
         return {}
@@ -80,6 +87,12 @@ class TfjsFormat:
     def manifest(self, packing: Packing, checksums: Checksums, names: Mapping[str, str]) -> bytes:
         """As ``Format.manifest``: the JSON document."""
         return _tfjs_pack.manifest(packing, checksums, names)
+
+
+def _document(reader: Reader, name: str) -> Document:
+    if reader.size > MAX_JSON:
+        raise UnsafeContentError(f"it has {reader.size} bytes; at most {MAX_JSON} are accepted")
+    return parse(_json.loads(reader.read_at(0, reader.size), what=name, max_bytes=MAX_JSON, max_depth=MAX_DEPTH))
 
 
 class _Rows:
