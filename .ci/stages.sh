@@ -50,6 +50,9 @@ stage_system() {
   command -v npm >/dev/null || packages+=(nodejs npm)
   command -v clang++-16 >/dev/null || packages+=(clang-16)
   command -v clang-format-16 >/dev/null || packages+=(clang-format-16)
+  command -v curl >/dev/null || packages+=(curl)
+  [[ -x /usr/sbin/nginx ]] || packages+=(nginx) # the servers of tests/http
+  command -v tinyproxy >/dev/null || packages+=(tinyproxy)
   [[ -e /usr/lib/llvm-16/lib/clang/16/lib/linux/libclang_rt.fuzzer-x86_64.a ]] || packages+=(libclang-rt-16-dev)
   if ((${#packages[@]})); then install_packages "${packages[@]}"; fi
   g++ --version | head -n1
