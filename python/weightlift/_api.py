@@ -15,7 +15,7 @@ from weightlift._convert import convert_source
 from weightlift._dtypes import DTYPES, from_numpy
 from weightlift._layout import Cast
 from weightlift._load import DTypes, Memory, Rename, as_dtype, load_source
-from weightlift._ops import Progress, core_step
+from weightlift._ops import Progress, core_steps
 from weightlift._save import SaveOptions, resolve_target, save_object
 from weightlift._source import Names, open_source, refuse_options
 from weightlift._urls import is_file
@@ -306,7 +306,7 @@ def cast(array: Any, dtype: Any, *, saturate: bool = False) -> Array:
     if have == want:
         result[...] = source.reshape(result.shape)
     else:
-        _core.run_pipeline([core_step(Cast(have.name, want.name, saturate))], source, result)
+        _core.run_pipeline(core_steps([Cast(have.name, want.name, saturate)]), source, result)
     return result
 
 

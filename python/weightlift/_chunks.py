@@ -13,7 +13,7 @@ from weightlift._dtypes import DType
 from weightlift._inflate import whole_items
 from weightlift._layout import Cast, Step
 from weightlift._load import read_arrays
-from weightlift._ops import core_step, item_sizes
+from weightlift._ops import core_steps, item_sizes
 from weightlift._source import Source
 from weightlift._stream import tensor_stream
 from weightlift._write_plan import segment_parts
@@ -56,12 +56,12 @@ def iter_chunks(
         for part in segment_parts(source.readers(), [run], steps, CHUNK):
             yield part.view(want.numpy)
         return
-    core_steps = [core_step(s) for s in steps]
+    in_core = core_steps(steps)
     read, made = (item_sizes(steps[0])[0], item_sizes(steps[-1])[1]) if steps else (have.numpy.itemsize,) * 2
     for part in whole_items(stream.parts, read):
         if steps:
             chunk = np.empty(len(part) // read * made, np.uint8)
-            _core.run_pipeline(core_steps, part, chunk)
+            _core.run_pipeline(in_core, part, chunk)
             part = chunk
         yield np.require(part.view(want.numpy), requirements="A")
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from weightlift import _core
 from weightlift._inflate import inflate, inflate_parts, whole_items
 from weightlift._layout import Deflate, Fill, Inline, Piece, Step, Strings, TensorTable
-from weightlift._ops import NONE, Checks, Counter, ReadColumns, check_columns, core_step, item_sizes
+from weightlift._ops import NONE, Checks, Counter, ReadColumns, check_columns, core_steps, item_sizes
 from weightlift._strings import decode_strings
 
 __all__ = ["DecodeJob", "decode", "stored_nbytes"]
@@ -103,7 +103,7 @@ def _decode_job(
     if not steps:
         out[:] = stored
     else:
-        _core.run_pipeline([core_step(s) for s in steps], stored, out)
+        _core.run_pipeline(core_steps(steps), stored, out)
     return None
 
 
@@ -139,9 +139,9 @@ def _inflate_job(
         for _ in parts:
             pass
         return
-    core_steps, at = [core_step(s) for s in steps[1:]], 0
+    in_core, at = core_steps(steps[1:]), 0
     read, made = item_sizes(steps[1])[0], item_sizes(steps[-1])[1]
     for part in whole_items((np.frombuffer(p, np.uint8) for p in parts), read):
         nbytes = len(part) // read * made
-        _core.run_pipeline(core_steps, part, out[at : at + nbytes])
+        _core.run_pipeline(in_core, part, out[at : at + nbytes])
         at += nbytes

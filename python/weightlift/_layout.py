@@ -35,6 +35,7 @@ __all__ = [
     "Strings",
     "TensorEntry",
     "TensorTable",
+    "UpperHalf",
 ]
 
 
@@ -89,6 +90,14 @@ class Cast:
 
 
 @dataclass(frozen=True, slots=True)
+class UpperHalf:
+    """float32 to the bfloat16 that it was widened from, bit for bit: a cast would make every NaN the same."""
+
+    source: str = "float32"
+    target: str = "bfloat16"
+
+
+@dataclass(frozen=True, slots=True)
 class AffineDecode:
     """Stored ``uint8``/``uint16`` to ``float32`` or ``int32``: value * scale + min, in float64."""
 
@@ -127,7 +136,7 @@ class Strings:
     count: int
 
 
-Step: TypeAlias = Byteswap | Cast | AffineDecode | AffineEncode | Deflate | Strings
+Step: TypeAlias = Byteswap | Cast | UpperHalf | AffineDecode | AffineEncode | Deflate | Strings
 
 VARIABLE_STEPS = (Deflate, Strings)
 """Steps whose sizes in and out differ from element to element: the decoded lane."""

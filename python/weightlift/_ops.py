@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from weightlift import _core
 from weightlift._dtypes import DTYPES
-from weightlift._layout import U8, U32, U64, AffineDecode, AffineEncode, Byteswap, Cast, Step, TensorTable
+from weightlift._layout import U8, U32, U64, AffineDecode, AffineEncode, Byteswap, Cast, Step, TensorTable, UpperHalf
 from weightlift.errors import UnsupportedFeatureError
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "ReadColumns",
     "ReadOps",
     "check_columns",
-    "core_step",
+    "core_steps",
     "item_sizes",
 ]
 
@@ -36,18 +36,24 @@ Array = npt.NDArray[Any]
 Progress = Callable[[int, int], object]
 
 
-def core_step(step: Step) -> _core.Step:
-    """A fixed-size step in the core's spelling."""
+def core_steps(steps: Iterable[Step]) -> list[_core.Step]:
+    """Fixed-size steps in the core's spelling."""
+    return [core for step in steps for core in _core_steps(step)]
+
+
+def _core_steps(step: Step) -> list[_core.Step]:
     if isinstance(step, Byteswap):
-        return ("byteswap", step.word, step.item)
+        return [("byteswap", step.word, step.item)]
     if isinstance(step, Cast):
         if not _core.can_cast(step.source, step.target):
             raise UnsupportedFeatureError(f"there is no conversion from {step.source} to {step.target}")
-        return ("cast", step.source, step.target, step.saturate)
+        return [("cast", step.source, step.target, step.saturate)]
+    if isinstance(step, UpperHalf):  # by integers, which have no payloads that a conversion could lose
+        return [("byteswap", 4, 4), ("cast", "uint32", "uint16", False), ("byteswap", 2, 2)]
     if isinstance(step, AffineDecode):
-        return ("affine_decode", step.stored, step.target, step.scale, step.min)
+        return [("affine_decode", step.stored, step.target, step.scale, step.min)]
     if isinstance(step, AffineEncode):
-        return ("affine_encode", step.stored, step.scale, step.min, step.max)
+        return [("affine_encode", step.stored, step.scale, step.min, step.max)]
     raise TypeError(f"{type(step).__name__} is not a fixed-size step")
 
 
@@ -55,7 +61,7 @@ def item_sizes(step: Step) -> tuple[int, int]:
     """Bytes an element takes before and after a fixed-size step."""
     if isinstance(step, Byteswap):
         return step.item, step.item
-    if isinstance(step, Cast):
+    if isinstance(step, (Cast, UpperHalf)):
         return DTYPES[step.source].bits // 8, DTYPES[step.target].bits // 8
     if isinstance(step, AffineDecode):
         return DTYPES[step.stored].bits // 8, DTYPES[step.target].bits // 8
@@ -79,7 +85,7 @@ class Pipelines:
         found = self._index.get(steps)
         if found is None:
             found = self._index[steps] = len(self.columns)
-            self.columns.append([core_step(s) for s in steps])
+            self.columns.append(core_steps(steps))
         return found
 
 

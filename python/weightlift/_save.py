@@ -29,7 +29,7 @@ from weightlift._dtypes import DTYPES, STRING, DType, byte_size, from_numpy
 from weightlift._intake import Intake, scratch_directory
 from weightlift._layout import AffineEncode, Byteswap, Cast, Step
 from weightlift._load import DTypes, dtype_chooser, read_arrays
-from weightlift._ops import Pipelines, Progress, core_step, item_sizes
+from weightlift._ops import Pipelines, Progress, core_steps, item_sizes
 from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
 from weightlift._source import Row, refuse_options
 from weightlift._strings import encode_strings
@@ -249,7 +249,7 @@ def _bounds(array: Array, steps: tuple[Step, ...]) -> tuple[float, float] | None
     array = np.ascontiguousarray(array)
     if steps:
         values = np.empty(array.shape, np.float32)
-        _core.run_pipeline([core_step(s) for s in steps], array, values)
+        _core.run_pipeline(core_steps(steps), array, values)
         array = values
     return _core.min_max(array) if array.size else None
 
@@ -280,7 +280,7 @@ def stored_parts(job: Job, row: int) -> Iterator[Array]:
     array = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.ascontiguousarray(source)
     if steps:
         result = np.empty(int(job.specs.nbytes[row]), np.uint8)
-        _core.run_pipeline([core_step(s) for s in steps], array, result)
+        _core.run_pipeline(core_steps(steps), array, result)
         array = result
     yield array.reshape(-1).view(np.uint8)
 

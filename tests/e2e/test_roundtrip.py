@@ -295,3 +295,32 @@ def test_convert_every_pair(source: str, target: str, tmp_path: Path) -> None:
     result = wl.convert(there, tmp_path / FORMATS[target])
     assert wl.diff(there, tmp_path / FORMATS[target]).same and wl.verify(tmp_path / FORMATS[target]).ok
     assert equal(wl.load(there), wl.load(tmp_path / FORMATS[target])) and result.tensors == 5
+
+
+def test_every_bfloat16_survives_tensorflow_js(tmp_path: Path) -> None:
+    """Stored as float32, which has room for every bit, the payloads of NaNs and signalling ones included."""
+    codes = np.arange(1 << 16, dtype=np.uint16)
+    wl.save({"w": codes.view(ml_dtypes.bfloat16)}, tmp_path / "model.json")
+    widened = np.fromfile(tmp_path / "weights.bin", np.uint32)
+    assert np.array_equal(widened, codes.astype(np.uint32) << 16)
+    assert np.array_equal(wl.load(tmp_path)["w"].view(np.uint16), codes)
+    with wl.open(tmp_path) as weights:
+        assert weights["w"].stored == "float32"
+        assert np.array_equal(weights["w"][...].view(np.uint16), codes)
+    wl.convert(tmp_path / "model.json", tmp_path / "w.safetensors")
+    assert np.array_equal(wl.load(tmp_path / "w.safetensors")["w"].view(np.uint16), codes)
+    half = wl.load(tmp_path, dtype="float16")["w"]
+    assert np.array_equal(half, codes.view(ml_dtypes.bfloat16).astype(np.float16), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"]
+)
+def test_every_float8_survives_tensorflow_js(name: str, tmp_path: Path) -> None:
+    """But that NaNs of float8_e5m2, the one of these types with more than one NaN a sign, become the quiet one."""
+    codes = np.arange(256, dtype=np.uint8)
+    wl.save({"w": codes.view(getattr(ml_dtypes, name))}, tmp_path / "model.json")
+    expected = codes.copy()
+    if name == "float8_e5m2":
+        expected[[0x7D, 0x7F]], expected[[0xFD, 0xFF]] = 0x7E, 0xFE
+    assert np.array_equal(wl.load(tmp_path)["w"].view(np.uint8), expected)

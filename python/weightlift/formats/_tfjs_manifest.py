@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from weightlift._checksum import crc32c
 from weightlift._dtypes import DTYPES, STRING, DType
-from weightlift._layout import AffineDecode, Cast, Step
+from weightlift._layout import AffineDecode, Cast, Step, UpperHalf
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
 
 __all__ = ["RECORD", "WIDENED", "Document", "Record", "Weight", "dump", "parse", "parse_weight", "shard_path"]
@@ -208,7 +208,8 @@ def parse_weight(raw: Any, group: int, index: int, originals: Mapping[str, str])
     if original is not None and original != decoded:
         if quantization is not None or WIDENED.get(original) != decoded:
             raise FormatError(f"the recorded dtype {original!r} does not go with {decoded!r} as stored", tensor=name)
-        decoded, steps = original, (Cast(stored, original),)
+        exact = original == "bfloat16"
+        decoded, steps = original, (UpperHalf() if exact else Cast(stored, original),)
     return Weight(name, shape, DTYPES[decoded], prod(shape), DTYPES[stored].bits // 8, steps)
 
 

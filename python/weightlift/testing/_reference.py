@@ -28,6 +28,7 @@ from weightlift._layout import (
     Step,
     Strings,
     TensorEntry,
+    UpperHalf,
 )
 from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
 from weightlift.errors import ChecksumError, FormatError, NotFoundError, TruncatedError
@@ -161,6 +162,8 @@ def _convert(step: Step, data: bytes) -> bytes:
         values = np.frombuffer(data, from_name(step.source).numpy)
         with np.errstate(over="ignore", invalid="ignore"):
             return values.astype(from_name(step.target).numpy).tobytes()
+    if isinstance(step, UpperHalf):
+        return np.frombuffer(data, "<u2")[1::2].tobytes()
     if isinstance(step, AffineDecode):
         values = np.frombuffer(data, from_name(step.stored).numpy).astype(np.float64) * step.scale + step.min
         return values.astype(step.target).tobytes()
