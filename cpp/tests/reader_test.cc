@@ -16,8 +16,9 @@
 #include <vector>
 
 #include "check.h"
+#include "child.h"
 #include "faults.h"
-#include "io/residency.h"
+#include "io/page_cache_probe.h"
 #include "temp_dir.h"
 #include "weightlift/buffer.h"
 
@@ -296,6 +297,68 @@ TEST(ResidencyFollowsTheCache) {
   close(fd);
   CHECK_EQ(reader->Residency(0, 8 * kMiB), 0.25);
   CHECK_EQ(reader->Residency(2 * kMiB - 1, 2), 0.5);  // a page on each side
+}
+
+TEST(ResidencyBySamples) {
+  // What is asked where cachestat does not answer: on older kernels, and about files of others.
+  const TempDir dir;
+  const std::string path = dir / "f";
+  WriteFile(path, Pattern(8 * kMiB));
+  const int fd = open(path.c_str(), O_RDONLY);
+  {
+    const weightlift::PageCacheProbe residency(fd);
+    CHECK_EQ(residency.SampledFraction(0, 0), 1.0);
+    CHECK_EQ(residency.SampledFraction(0, 8 * kMiB), 1.0);
+    CHECK_EQ(residency.SampledFraction(8 * kMiB - 1, 1), 1.0);
+    DropCache(path);
+    if (residency.CachedFraction(0, 8 * kMiB) == 0.0) {
+      CHECK_EQ(residency.SampledFraction(0, 8 * kMiB), 0.0);
+      CHECK(residency.CachedFraction(0, 8 * kMiB) < 0.05);  // samples bring no neighbours along
+      posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+      Bytes some(2 * kMiB);
+      CHECK_EQ(pread(fd, some.data(), some.size(), 0), static_cast<ssize_t>(some.size()));
+      const double sampled = residency.SampledFraction(0, 4 * kMiB);
+      CHECK(sampled >= 0.5 && sampled < 0.9);  // half, and what the samples before brought in
+    }
+  }
+  close(fd);
+}
+
+TEST(ResidencyOfAFileOfSomebodyElse) {
+  if (geteuid() != 0) return;  // the child below must be able to become somebody else
+  const TempDir dir;
+  const std::string path = dir / "f";
+  WriteFile(path, Pattern(4 * kMiB));
+  CHECK_EQ(chmod(dir.path().c_str(), 0755), 0);
+  CHECK_EQ(chmod(path.c_str(), 0644), 0);
+  DropCache(path);
+  if (FileReader::Open(path)->Residency(0, 4 * kMiB) == 1.0) return;  // a file system in memory
+  const int status = RunInChild([&] {
+    if (setresuid(65534, 65534, 65534) != 0) return 1;
+    const auto reader = FileReader::Open(path);
+    if (reader->Residency(0, 4 * kMiB) > 0.1) return 2;
+    if (ReadAt(*reader, 0, 4 * kMiB) != Pattern(4 * kMiB)) return 3;
+    return 0;
+  });
+  CHECK_EQ(status, 0);
+}
+
+TEST(AForbiddenFile) {
+  if (geteuid() != 0) return;
+  const TempDir dir;
+  WriteFile(dir / "f", Pattern(1));
+  CHECK_EQ(chmod(dir.path().c_str(), 0755), 0);
+  CHECK_EQ(chmod((dir / "f").c_str(), 0), 0);
+  const int status = RunInChild([&] {
+    if (setresuid(65534, 65534, 65534) != 0) return 1;
+    try {
+      FileReader::Open(dir / "f");
+    } catch (const Error& error) {
+      return error.code() == ErrorCode::kAccess && error.sys_errno() == EACCES ? 0 : 2;
+    }
+    return 3;
+  });
+  CHECK_EQ(status, 0);
 }
 
 TEST(DirectReadsLeaveTheCacheAlone) {

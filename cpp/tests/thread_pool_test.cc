@@ -12,7 +12,6 @@
 #include <thread>
 #include <vector>
 
-#include "base/cpu_count.h"
 #include "check.h"
 #include "child.h"
 #include "sanitizers.h"
@@ -20,7 +19,6 @@
 namespace {
 
 using weightlift::kMaxPoolThreads;
-using weightlift::ParseCpuMax;
 using weightlift::PoolThreads;
 using weightlift::RunOptions;
 using weightlift::RunTasks;
@@ -311,18 +309,6 @@ TEST(PoolSizeIsBounded) {
   CHECK(PoolThreads() >= 2);
   CHECK(PoolThreads() <= kMaxPoolThreads);
   CHECK_EQ(TaskThreads({.threads = 1000}), kMaxPoolThreads);
-}
-
-TEST(ParsesCpuMax) {
-  CHECK(ParseCpuMax("max 100000") == std::nullopt);
-  CHECK(ParseCpuMax("200000 100000") == 2);
-  CHECK(ParseCpuMax("150000 100000") == 2);
-  CHECK(ParseCpuMax("10000 100000") == 1);
-  CHECK(ParseCpuMax("1600000 100000\n") == 16);
-  CHECK(ParseCpuMax("9223372036854775807 1") == 1 << 20);
-  for (const char* bad : {"", "1", "1 ", "0 100000", "-5 100000", "100000 0", "x y", "1000"}) {
-    CHECK(ParseCpuMax(bad) == std::nullopt);
-  }
 }
 
 }  // namespace

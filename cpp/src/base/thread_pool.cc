@@ -17,7 +17,7 @@
 #include <thread>
 #include <utility>
 
-#include "base/cpu_count.h"
+#include "base/resources.h"
 #include "weightlift/error.h"
 
 namespace weightlift {

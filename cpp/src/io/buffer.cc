@@ -2,7 +2,6 @@
 
 #include <pthread.h>
 #include <sys/mman.h>
-#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -16,6 +15,7 @@
 #include <utility>
 
 #include "base/checked.h"
+#include "base/resources.h"
 #include "weightlift/error.h"
 
 namespace weightlift {
@@ -35,11 +35,12 @@ Error OutOfMemory(std::uint64_t nbytes, int sys_errno) {
 }
 
 // What can never fit is refused here: with overcommit the kernel would promise it, then kill.
+// Asking is not free, so small sizes are not asked about, and the limits are read once.
 bool ExceedsMachine(std::uint64_t nbytes) {
-  struct sysinfo info = {};
-  if (sysinfo(&info) != 0) return false;
-  const std::uint64_t total = (std::uint64_t{info.totalram} + info.totalswap) * info.mem_unit;
-  return nbytes > total;
+  constexpr std::uint64_t kSmall = 64 << 20;
+  if (nbytes <= kSmall) return false;
+  static const std::uint64_t usable = UsableMemory();
+  return nbytes > usable;
 }
 
 std::size_t PageSize() {

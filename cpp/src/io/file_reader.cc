@@ -11,8 +11,8 @@
 #include "base/checked.h"
 #include "io/direct.h"
 #include "io/file_info.h"
+#include "io/page_cache_probe.h"
 #include "io/positional.h"
-#include "io/residency.h"
 #include "io/unique_fd.h"
 #include "weightlift/error.h"
 #include "weightlift/reader.h"
@@ -84,23 +84,23 @@ std::uint64_t StepEnd(std::uint64_t offset, std::uint64_t step, std::uint64_t en
 }
 
 // Whether a short stretch is better read directly; not where the system cannot tell.
-bool HasHoles(int fd, std::uint64_t offset, std::uint64_t nbytes) {
-  const double cached = CachedFraction(fd, offset, nbytes);
+bool HasHoles(const PageCacheProbe& probe, std::uint64_t offset, std::uint64_t nbytes) {
+  const double cached = probe.CachedFraction(offset, nbytes);
   return cached >= 0 && cached < kWorthCopying;
 }
 
-Cuts CutByResidency(int fd, std::uint64_t offset, std::uint64_t end) {
+Cuts CutByResidency(const PageCacheProbe& probe, std::uint64_t offset, std::uint64_t end) {
   Cuts cuts;
   while (offset < end) {
     const std::uint64_t step_end = StepEnd(offset, kStep, end);
-    const double cached = CachedFraction(fd, offset, step_end - offset);
+    const double cached = probe.CachedFraction(offset, step_end - offset);
     if (cached < 0 || cached >= kAllCached || cached <= kNoneCached) {
       cuts.Add({offset, step_end, cached >= 0 && cached <= kNoneCached});
       offset = step_end;
     }
     while (offset < step_end) {
       const std::uint64_t fine_end = StepEnd(offset, kFineStep, step_end);
-      cuts.Add({offset, fine_end, HasHoles(fd, offset, fine_end - offset)});
+      cuts.Add({offset, fine_end, HasHoles(probe, offset, fine_end - offset)});
       offset = fine_end;
     }
   }
@@ -111,6 +111,7 @@ class LocalFileReader final : public FileReader {
  public:
   LocalFileReader(UniqueFd fd, const struct stat& info, std::string path, ReadMode mode)
       : fd_(std::move(fd)),
+        probe_(fd_.get()),
         path_(std::move(path)),
         mode_(mode),
         size_(static_cast<std::uint64_t>(info.st_size)),
@@ -137,7 +138,7 @@ class LocalFileReader final : public FileReader {
     if (mode_ == ReadMode::kDirect) {
       cuts.Add({offset, end, true});
     } else {
-      cuts = CutByResidency(fd_.get(), offset, end);
+      cuts = CutByResidency(probe_, offset, end);
     }
     for (Cut cut : cuts) {
       std::span<std::byte> part = out.subspan(cut.begin - offset, cut.end - cut.begin);
@@ -151,8 +152,7 @@ class LocalFileReader final : public FileReader {
     std::uint64_t nbytes = 0;
     for (const std::span<std::byte> out : outs) nbytes += out.size();
     CheckRange(*this, offset, nbytes);
-    if (ReadsDirect(nbytes) &&
-        (mode_ == ReadMode::kDirect || HasHoles(fd_.get(), offset, nbytes))) {
+    if (ReadsDirect(nbytes) && (mode_ == ReadMode::kDirect || HasHoles(probe_, offset, nbytes))) {
       std::size_t done = direct_->Read(offset, outs, path_);
       if (done == nbytes) return;
       std::vector<std::span<std::byte>> rest(outs.begin(), outs.end());
@@ -181,7 +181,7 @@ class LocalFileReader final : public FileReader {
 
   double Residency(std::uint64_t offset, std::uint64_t nbytes) const override {
     CheckRange(*this, offset, nbytes);
-    return CachedFraction(fd_.get(), offset, nbytes);
+    return probe_.CachedFraction(offset, nbytes);
   }
 
   std::shared_ptr<MappedFile> Map() const override {
@@ -205,6 +205,7 @@ class LocalFileReader final : public FileReader {
   }
 
   const UniqueFd fd_;
+  const PageCacheProbe probe_;
   const std::string path_;
   const ReadMode mode_;
   const std::uint64_t size_;
