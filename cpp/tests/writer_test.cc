@@ -188,6 +188,24 @@ TEST(OutsideTheDeclaredSize) {
   writer->WriteAt(10, {});
 }
 
+TEST(TheFinalSizeMayShrink) {
+  const TempDir dir;
+  for (const WriteMode mode : kModes) {
+    const auto writer = FileWriter::Create(dir / "f", 3 * kMiB, {.mode = mode});
+    const Bytes bytes = Pattern(2 * kMiB);
+    writer->WriteAt(0, bytes);
+    writer->Truncate(2 * kMiB - 77);
+    CHECK_THROWS(kInvalidArgument, writer->Truncate(2 * kMiB));
+    CHECK_THROWS(kInvalidArgument, writer->WriteAt(2 * kMiB - 77, Pattern(1)));
+    writer->Commit();
+    CHECK_THROWS(kInvalidArgument, writer->Truncate(0));
+    CHECK(ReadFile(dir / "f") == Bytes(bytes.begin(), bytes.end() - 77));
+    struct stat info = {};
+    CHECK_EQ(stat((dir / "f").c_str(), &info), 0);
+    CHECK(info.st_blocks * 512 < static_cast<off_t>(2 * kMiB + 512 * 1024));  // nothing kept beyond
+  }
+}
+
 TEST(NothingIsSeenBeforeCommit) {
   const TempDir dir;
   WithBothNamings([&] {

@@ -1,5 +1,6 @@
 """The compiled core (cpp/bindings). Private: use it through ``_dtypes``, ``_plan`` and ``stores``."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -88,7 +89,8 @@ def make_arrays(
     """One array a tensor, a view of ``base`` (kept alive) at a byte offset.
 
     ``dtypes[dtype_index[i]]`` is the type of array i; ``fortran`` lists the indices stored in Fortran
-    order. Bounds are checked.
+    order. The arrays are writeable if asked for and the base is. ValueError: a view would reach outside the
+    base, or its dtype holds Python objects or has elements of no bytes.
     """
 
 def shared_memory(arrays: Sequence[Array]) -> list[list[int]]:
@@ -100,12 +102,17 @@ class Reader:
     def size(self) -> int: ...
     @property
     def name(self) -> str: ...
-    def read_at(self, offset: int, nbytes: int) -> bytes: ...
-    def read_into(self, offset: int, out: Array) -> None: ...
-    def check_unchanged(self) -> None: ...
+    def read_at(self, offset: int, nbytes: int) -> bytes:
+        """Exactly these bytes, or TruncatedError, before memory for them is asked for."""
+
+    def read_into(self, offset: int, out: Array | Buffer | bytearray | memoryview) -> None:
+        """Fill any writable, C-contiguous buffer."""
+
+    def check_unchanged(self) -> None:
+        """ChangedError when the file was modified since it was opened; one replaced by rename was not."""
 
 class FileReader(Reader):
-    def __init__(self, path: str, mode: str = "auto") -> None:
+    def __init__(self, path: str | bytes | os.PathLike[str], mode: str = "auto") -> None:
         """``mode``: "auto", "buffered" or "direct"."""
 
     @property
@@ -114,7 +121,9 @@ class FileReader(Reader):
 
     @property
     def on_network(self) -> bool: ...
-    def residency(self, offset: int = 0, nbytes: int | None = None) -> float: ...
+    def residency(self, offset: int = 0, nbytes: int | None = None) -> float:
+        """The fraction of the range that is in the page cache; -1 when the system cannot tell."""
+
     def map(self) -> MappedFile: ...
 
 class MemoryReader(Reader):
@@ -131,7 +140,9 @@ class Writer:
     def abort(self) -> None: ...
 
 class FileWriter(Writer):
-    def __init__(self, path: str, size: int, mode: str = "auto", durable: bool = True) -> None: ...
+    def __init__(
+        self, path: str | bytes | os.PathLike[str], size: int, mode: str = "auto", durable: bool = True
+    ) -> None: ...
     def truncate(self, size: int) -> None:
         """Make ``size``, no more than it was created with, the final size."""
 
