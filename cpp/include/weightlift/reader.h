@@ -56,8 +56,8 @@ class FileReader : public Reader {
  public:
   static std::shared_ptr<FileReader> Open(const std::string& path, ReadMode mode = ReadMode::kAuto);
 
-  // Bytes of [offset, offset + nbytes) in the page cache (cachestat, else mincore), as a fraction
-  // in [0, 1]; -1 when the system cannot tell.
+  // Bytes of [offset, offset + nbytes) in the page cache, as a fraction in [0, 1]; an estimate by a
+  // few pages where the kernel does not count them for us; -1 when the system cannot tell.
   virtual double Residency(std::uint64_t offset, std::uint64_t nbytes) const = 0;
   virtual std::shared_ptr<MappedFile> Map() const = 0;
   virtual bool on_network() const noexcept = 0;  // by statfs magic: never map these by default

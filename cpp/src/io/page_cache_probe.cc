@@ -6,10 +6,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstddef>
+#include <cstdio>
 #include <optional>
-#include <string>
 
 #include "base/checked.h"
 
@@ -77,8 +78,9 @@ double PageCacheProbe::CachedFraction(std::uint64_t offset, std::uint64_t nbytes
 double PageCacheProbe::SampledFraction(std::uint64_t offset, std::uint64_t nbytes) const noexcept {
   if (nbytes == 0) return 1;
   std::call_once(sampler_once_, [this] {
-    const std::string link = "/proc/self/fd/" + std::to_string(fd_);
-    sampler_ = UniqueFd(open(link.c_str(), O_RDONLY | O_CLOEXEC));
+    std::array<char, 32> link{};
+    std::snprintf(link.data(), link.size(), "/proc/self/fd/%d", fd_);
+    sampler_ = UniqueFd(open(link.data(), O_RDONLY | O_CLOEXEC));
     // Else each missing page would bring its neighbours along.
     if (sampler_) posix_fadvise(sampler_.get(), 0, 0, POSIX_FADV_RANDOM);
   });
