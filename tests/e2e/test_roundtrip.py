@@ -142,6 +142,25 @@ def test_names_load_only_those(fmt: str, tmp_path: Path) -> None:
     assert set(wl.load(path, rename=[(r"layer\.(\d)", r"h\1")])) == {n.replace("layer.", "h") for n in tensors}
 
 
+def bytes_read() -> int:
+    """By this process, by whatever system call."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("rchar")).split()[1])
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_names_and_rows_read_only_their_bytes(fmt: str, tmp_path: Path) -> None:
+    path, large = tmp_path / FORMATS[fmt], 8 << 20
+    wl.save({f"w{i}": np.full((256, large // 1024), i, np.float32) for i in range(6)}, path)
+    before = bytes_read()
+    wl.load(path, names="w3")
+    assert large <= bytes_read() - before < large + (1 << 20)
+    with wl.open(path, memory="arena") as weights:
+        before = bytes_read()
+        assert weights["w4"][10:12].shape == (2, large // 1024)
+        assert large // 128 <= bytes_read() - before < large // 4
+
+
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("memory", ["arena", "tensor", "map", "pool"])
 def test_memory_policies(memory: str, fmt: str, tmp_path: Path) -> None:

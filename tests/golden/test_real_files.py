@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tests.conftest import shared_fixtures
 
 import weightlift as wl
+from weightlift.cli._app import app
 
 FRAMEWORKS = shared_fixtures("frameworks")
 TFJS = shared_fixtures("tfjs")
@@ -67,6 +69,8 @@ def test_convert_and_back(name: str, target: str, tmp_path: Path) -> None:
         return
     report = wl.verify(there)
     assert report.ok and not report.unchecked
+    assert wl.verify(source).ok
+    assert wl.diff(source, there).same
     converted = wl.load(there)
     converted = converted if isinstance(converted, dict) else {"tensor": converted}
     assert {k: v.dtype for k, v in converted.items()} == {k: v.dtype for k, v in original.items()}
@@ -75,6 +79,17 @@ def test_convert_and_back(name: str, target: str, tmp_path: Path) -> None:
     again = wl.load(back)
     again = again if isinstance(again, dict) else {"tensor": again}
     assert all(same_bytes(a, b) for a, b in zip(again.values(), converted.values(), strict=True))
+
+
+@pytest.mark.parametrize("name", loadable())
+def test_inspect(name: str) -> None:
+    done = CliRunner().invoke(app, ["inspect", "--json", str(FRAMEWORKS / name)], catch_exceptions=False)
+    assert done.exit_code == 0
+    listed = {t["name"]: t for t in json.loads(done.stdout)["tensors"]}
+    with wl.open(FRAMEWORKS / name) as weights:
+        assert {n: (t["dtype"], tuple(t["shape"])) for n, t in listed.items()} == {
+            n: (str(v.dtype), v.shape) for n, v in weights.items()
+        }
 
 
 @pytest.mark.parametrize("model", ["selfie.json", "tiny_face_detector_model-weights_manifest.json"])
