@@ -11,7 +11,7 @@ readonly SMOKE_PYTHONS=(3.10 3.13)
 readonly FUZZ_SECONDS=20
 
 STAGES=(
-  system install lint peers torch test isa asan tsan clang portable fuzz smoke bench
+  system install lint peers torch test isa asan tsan clang portable fuzz pyfuzz smoke bench
 )
 
 # note TEXT: shown beside the stage in the final table.
@@ -149,6 +149,18 @@ stage_fuzz() {
   done
 }
 
+# The Python parsers, guided by coverage. The tests run the same targets on a few damaged files without the fuzzer.
+stage_pyfuzz() {
+  "$VENV_PYTHON" -m pip install -q --only-binary :all: atheris || skip 'atheris is not available for this Python here'
+  local name
+  for name in $("$VENV_PYTHON" -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do
+    mkdir -p "build/ci/pyfuzz/$name"
+    echo "-- $name, $FUZZ_SECONDS s"
+    "$VENV_PYTHON" -m tests.fuzz.fuzz "$name" "build/ci/pyfuzz/corpus-$name" -max_total_time="$FUZZ_SECONDS" \
+      -artifact_prefix="build/ci/pyfuzz/$name/" -print_final_stats=1 2>&1 | tail -n 12
+  done
+}
+
 # The sdist, built in isolation and installed on the oldest and the newest Python that we promise; on the oldest
 # with the oldest libraries, too.
 stage_smoke() {
@@ -191,4 +203,5 @@ stage_bench() {
     echo "-- $bench --quick"
     timeout 300 "$VENV_PYTHON" "$bench" --quick
   done
+  run_pytest micro bench/micro --benchmark-disable
 }
