@@ -34,15 +34,15 @@ def as_array(value: Any, name: str = "") -> Array:
     if array.dtype == object and hasattr(value, "__dlpack__"):
         array = _from_dlpack(value, name)
     if array.dtype == object:
-        check_strings(array, name, type(value).__name__)
+        check_strings(array, name, f"{type(value).__name__!r}")
     return array
 
 
-def check_strings(array: Array, name: str, kind: str = "array") -> None:
+def check_strings(array: Array, name: str, kind: str = "an array") -> None:
     """Object arrays may hold strings and nothing else."""
     if not all(isinstance(x, (bytes, str)) for x in array.flat):
         raise UnsupportedFeatureError(
-            f"a {kind} of Python objects is not an array of numbers or strings (saving it would need pickle); "
+            f"Python objects in {kind} are neither numbers nor strings (saving them would need pickle); "
             "save arrays, numbers, or containers of them",
             tensor=name,
         )

@@ -14,7 +14,6 @@ hashes decide, and made durable. Then it is published:
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -33,7 +32,7 @@ from weightlift._ops import Pipelines, Progress, core_steps, item_sizes
 from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
 from weightlift._source import Row, refuse_options
 from weightlift._strings import encode_strings
-from weightlift._superseded import Superseded
+from weightlift._superseded import Superseded, marked
 from weightlift._tree import flatten
 from weightlift._urls import as_text, is_file, local_path
 from weightlift._weights import TensorView
@@ -325,8 +324,7 @@ class _Publication:
         """The planned name, or a new one when a manifest names files and this one is taken."""
         if self.packing.manifest is None or not self.store.exists(planned):
             return planned
-        stem, dot, suffix = planned.partition(".")
-        return f"{stem}-{secrets.token_hex(4)}{dot}{suffix}"
+        return marked(planned)
 
     def run(self, shared: tuple[tuple[str, ...], ...]) -> SaveResult:
         writers: list[Any] = []
@@ -350,7 +348,7 @@ class _Publication:
         names = [self.packing.manifest.name] if self.packing.manifest else []
         names += [self.actual[f.name] for f in self.packing.files]
         if superseded is not None:
-            superseded.remove(names)
+            superseded.remove(names, [f.name for f in self.packing.files])
         specs = self.job.specs
         crc = dict(zip(specs.names, checksums.crc32c.tolist(), strict=True)) if self.options.checksums else {}
         files = tuple(dict.fromkeys(self.store.path(n) for n in names))

@@ -4,6 +4,10 @@ Protocol. The old manifest is read before the new one is published; files are re
 save that is killed leaves litter at worst. Removed are only plain files (no links) inside the manifest's directory,
 under names that this format's saves give (``ReplacesFiles.replaced``), and that no other JSON file of the
 directory mentions. Local directories only.
+
+A save that was killed between publishing its data files and its manifest left data files under marked names
+(``marked``), which nothing names. The next save of that model removes those that have been there for an hour, so that
+none of a save that is under way is among them.
 """
 
 from __future__ import annotations
@@ -11,7 +15,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import stat
+import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -20,10 +26,26 @@ from weightlift.errors import WeightliftError
 from weightlift.protocols import Format, ReplacesFiles
 from weightlift.stores._local import LocalStore
 
-__all__ = ["Superseded"]
+__all__ = ["Superseded", "marked", "unmarked"]
 
 MAX_JSON = 256 << 20
+ABANDONED_AFTER = 3600.0
+"""Seconds since a data file was published, by the file system's own time (ctime)."""
+
+_MARK = re.compile(r"([^.]*)-wl[0-9a-f]{8}((\..*)?)", re.DOTALL)
 _ESCAPED_ASCII = re.compile(rb"\\u00([0-7][0-9a-fA-F])")
+
+
+def marked(name: str) -> str:
+    """A new name for a data file whose own is taken, until its manifest is published."""
+    stem, dot, suffix = name.partition(".")
+    return f"{stem}-wl{secrets.token_hex(4)}{dot}{suffix}"
+
+
+def unmarked(name: str) -> str | None:
+    """The name that was marked; None if ``name`` carries no mark."""
+    found = _MARK.fullmatch(name)
+    return found[1] + found[2] if found else None
 
 
 class Superseded:
@@ -39,9 +61,15 @@ class Superseded:
             except (WeightliftError, OSError):
                 return  # what is there is no model of this format: none of it is ours
 
-    def remove(self, kept: Collection[str]) -> None:
-        """Remove them, but for those in ``kept``; to be called when the new model is published."""
-        names = [n for n in self._names if n not in kept and n != self._manifest and self._plain(n)]
+    def remove(self, kept: Collection[str], planned: Collection[str]) -> None:
+        """Remove them when the new model is published.
+
+        Args:
+            kept: The new model's files.
+            planned: Names that its data files were planned to have; abandoned files are marked with such names.
+        """
+        found = [*self._names, *self._abandoned(planned)]
+        names = [n for n in dict.fromkeys(found) if n not in kept and n != self._manifest and self._plain(n)]
         if not names:
             return
         others = self._other_manifests({n for n in names if n.endswith(".json")})
@@ -56,6 +84,23 @@ class Superseded:
                 pass  # the save itself has succeeded
             if name.endswith(".json"):
                 return  # it stays, and names the rest
+
+    def _abandoned(self, planned: Collection[str]) -> list[str]:
+        if self._manifest is None or not planned:
+            return []
+        numbered = {re.sub(r"\d+", "0", name) for name in planned}
+        before = time.time() - ABANDONED_AFTER
+        try:
+            with os.scandir(self._store.root) as entries:
+                return [
+                    e.name
+                    for e in entries
+                    if (name := unmarked(e.name)) is not None
+                    and re.sub(r"\d+", "0", name) in numbered
+                    and e.stat(follow_symlinks=False).st_ctime < before
+                ]
+        except OSError:
+            return []
 
     def _plain(self, name: str) -> bool:
         try:

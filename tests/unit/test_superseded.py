@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import weightlift as wl
+from weightlift import _superseded
+from weightlift._superseded import marked, unmarked
 
 TARGETS = {"tfjs": "model.json", "safetensors": "m.safetensors"}
 
@@ -120,3 +122,25 @@ def test_onto_itself(tmp_path: Path) -> None:
     wl.convert(tmp_path / "model.json", tmp_path / "model.json", shard_size=1200)
     assert names(tmp_path) == {"model.json", "group1-shard1of2.bin", "group1-shard2of2.bin"}
     assert wl.load(tmp_path)["w5"][99] == 3
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_what_a_killed_save_left(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data files whose manifest was never published go with a later save, but not those of one under way."""
+    wl.save(tensors(3), tmp_path / target, shard_size=400)
+    shard = sorted(n for n in names(tmp_path) if not n.endswith(".json"))[0]
+    left, other = both = (marked(shard), marked("thesis.bin"))
+    for name in both:
+        (tmp_path / name).write_bytes(b"left")
+    wl.save(tensors(2), tmp_path / target, shard_size=400)
+    assert {left, other} < names(tmp_path)
+    monkeypatch.setattr(_superseded, "ABANDONED_AFTER", -1.0)
+    wl.save(tensors(2), tmp_path / target, shard_size=400)
+    assert other in names(tmp_path) and left not in names(tmp_path)
+    assert len(names(tmp_path)) == 4
+
+
+def test_marks() -> None:
+    for name in ("weights.bin", "m.weights.bin", "m-00001-of-00002.safetensors", "weights", "weights-20260101.bin"):
+        assert unmarked(marked(name)) == name
+        assert unmarked(name) is None

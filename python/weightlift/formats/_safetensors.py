@@ -51,7 +51,7 @@ MAX_STRUCTURE_DEPTH = 400  # a container level of _tree is three levels of JSON
 
 INDEX_INFIX = ".index.json"
 _SUFFIX = ".safetensors"
-_SHARD = re.compile(r".+-\d{5,}-of-\d{5,}(-[0-9a-f]{8})?\.safetensors|.+-[0-9a-f]{8}\..*-\d{5,}-of-\d{5,}\.safetensors")
+_SHARD = re.compile(r".+-\d{5,}-of-\d{5,}(-wl[0-9a-f]{8})?\.safetensors")
 """Shards as they are called here, with the mark of a save that was cut short."""
 
 

@@ -198,10 +198,11 @@ def plan_file(specs: TensorSpecs, rows: Rows, metadata: Mapping[str, str]) -> Pl
         )
     try:
         text = ("{" + ",".join(items) + "}").encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UnsupportedFeatureError(
-            f"a name or metadata text holds half a surrogate pair: {error.object[error.start - 20 : error.end]!r}"
-        ) from None
+    except UnicodeEncodeError:
+        chosen = (names[row] for row in rows.tolist())
+        broken = next((n for n in chosen if n.encode("utf-8", "ignore").decode() != n), None)
+        what = "metadata holds" if broken is None else "its name holds"
+        raise UnsupportedFeatureError(f"{what} half a surrogate pair, which is no character", tensor=broken) from None
     text += b" " * (-(8 + len(text)) % (_PAGE if payload >= _DIRECT_PAYLOAD else 8))
     if len(text) > MAX_HEADER:
         raise UnsupportedFeatureError(

@@ -36,7 +36,7 @@ MAX_JSON = 256 << 20
 MAX_DEPTH = 200
 
 _WEIGHT_FILE = re.compile(
-    r"([^/]+\.)?(weights(-[0-9a-f]{8})?\.bin|group\d+-shard\d+of\d+(-[0-9a-f]{8})?(\.bin)?)", re.ASCII
+    r"([^/]+\.)?(weights(-wl[0-9a-f]{8})?\.bin|group\d+-shard\d+of\d+(-wl[0-9a-f]{8})?(\.bin)?)", re.ASCII
 )
 """Names that TensorFlow.js, its converter and we give weight files, with the mark of a save that was cut short."""
 
