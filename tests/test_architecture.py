@@ -41,6 +41,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_save",
             "_convert",
             "_verify",
+            "_statistics",
         ),
     ),
     ("routing", ("_handlers", "_router")),
@@ -72,7 +73,10 @@ CORE_USERS = {
 }
 """The only modules that import the compiled core, and why."""
 
-TOP_LEVEL_LIBRARIES = {"numpy": "", "ml_dtypes": "", "click": "cli", "rich": "cli", "pytest": "testing"}
+TOP_LEVEL_LIBRARIES = {
+    "numpy": "", "ml_dtypes": "", "click": "cli", "rich": "cli", "pytest": "testing",
+    "anyio": "server", "python_multipart": "server", "starlette": "server", "uvicorn": "server",
+}  # fmt: skip
 """Libraries that may be imported when a module is, and the part of the package that may ("" is any).
 
 Every other library is imported inside the function that needs it.

@@ -8,8 +8,8 @@ import pytest
 
 click = pytest.importorskip("click")
 
+from weightlift._statistics import Histogram, Statistics, as_numbers  # noqa: E402
 from weightlift.cli import _table, _text  # noqa: E402
-from weightlift.cli._statistics import Histogram, Statistics, as_numbers  # noqa: E402
 from weightlift.cli._table import Column, Table  # noqa: E402
 
 

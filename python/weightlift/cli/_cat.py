@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import click
 import numpy as np
 
 import weightlift as wl
-from weightlift._chunks import iter_chunks
+from weightlift._statistics import Array, Histogram, Statistics, is_number, pieces, summarize
 from weightlift.cli import _text
 from weightlift.cli._errors import did_you_mean
 from weightlift.cli._options import echo_json, format_option, json_option
-from weightlift.cli._progress import ProgressCallback, progress
-from weightlift.cli._statistics import Array, Histogram, Statistics, as_numbers, is_number
+from weightlift.cli._progress import progress
 from weightlift.cli._terminal import say
 from weightlift.errors import MismatchError
 
-_PIECE = 1 << 20
 _FIRST = 8
 _BAR = 40
 
@@ -38,80 +36,37 @@ def command(path: str, name: str, values: bool, source_format: str | None, as_js
         if name not in weights:
             hint = did_you_mean(name, weights) or "`weightlift inspect` lists the tensors."
             raise MismatchError(f"no such tensor; {hint}", path=path, tensor=name)
-        tensor = _Tensor(weights, name)
+        view = weights[name]
         if values:
-            _print_values(tensor, as_json)
+            _print_values(view, as_json)
             return
         with progress(f"reading {_text.printable(name)}") as callback:
-            statistics, histogram = _summary(tensor, callback)
+            statistics, histogram = summarize(view.row, progress=callback)
         if as_json:
-            echo_json(_document(tensor, statistics, histogram))
+            echo_json(_document(view, statistics, histogram))
         else:
-            _show(tensor, statistics, histogram)
+            _show(view, statistics, histogram)
 
 
-class _Tensor:
-    """A tensor that can be gone through in pieces, more than once."""
-
-    def __init__(self, weights: wl.Weights, name: str) -> None:
-        """The tensor ``name`` of open weights."""
-        self.view = weights[name]
-        self.dtype = str(self.view.dtype)
-        self._source = weights.source
-        self._row = weights.source.table.index(name)
-
-    def pieces(self) -> Iterator[Array]:
-        """Flat arrays of at most ``_PIECE`` elements, in C order; each is valid until the next.
-
-        Elements are as NumPy computes with them, packed types unpacked.
-        """
-        for chunk in iter_chunks(self._source, self._row):
-            for begin in range(0, chunk.size, _PIECE):
-                yield as_numbers(chunk[begin : begin + _PIECE], self.dtype)
-
-    def rows(self) -> Iterator[Array]:
-        """The rows of the last axis, in C order; of fewer than two axes, each element."""
-        length = self.view.shape[-1] if self.view.ndim > 1 else 1
-        rest: Array | None = None
-        for piece in self.pieces():
-            joined = piece if rest is None else np.concatenate((rest, piece))
-            whole = joined.size // length * length
-            yield from joined[:whole].reshape(-1, length)
-            rest = joined[whole:].copy()
-
-    def first(self) -> list[Any]:
-        """The first values."""
-        return list(next(self.pieces(), np.empty(0))[:_FIRST])
+def _rows(view: wl.TensorView) -> Iterator[Array]:
+    """The rows of the last axis, in C order; of fewer than two axes, each element."""
+    length = view.shape[-1] if view.ndim > 1 else 1
+    rest: Array | None = None
+    for piece in pieces(view.row):
+        joined = piece if rest is None else np.concatenate((rest, piece))
+        whole = joined.size // length * length
+        yield from joined[:whole].reshape(-1, length)
+        rest = joined[whole:].copy()
 
 
-def _summary(tensor: _Tensor, callback: ProgressCallback | None) -> tuple[Statistics | None, Histogram | None]:
-    """Statistics in one pass, a histogram of their range in a second; None for what are no numbers."""
-    done, total = 0, 2 * tensor.view.nbytes
-
-    def feed(add: Callable[[Array], None]) -> None:
-        nonlocal done
-        for piece in tensor.pieces():
-            add(piece)
-            done += piece.nbytes
-            if callback is not None:
-                callback(done, total)
-
-    if not is_number(next(tensor.pieces(), np.empty(0)).dtype):
-        return None, None
-    statistics = Statistics()
-    feed(statistics.add)
-    low, high = statistics.minimum, statistics.maximum
-    if statistics.finite < 2 or low == high:
-        return statistics, None
-    histogram = Histogram(low, high)
-    feed(histogram.add)
-    return statistics, histogram
+def _first(view: wl.TensorView) -> list[Any]:
+    """The first values."""
+    return list(next(pieces(view.row), np.empty(0))[:_FIRST])
 
 
-def _show(tensor: _Tensor, statistics: Statistics | None, histogram: Histogram | None) -> None:
-    view = tensor.view
-    facts = [tensor.dtype, _text.shape(view.shape), _text.size(view.nbytes)]
-    if str(view.stored) != tensor.dtype:
+def _show(view: wl.TensorView, statistics: Statistics | None, histogram: Histogram | None) -> None:
+    facts = [str(view.dtype), _text.shape(view.shape), _text.size(view.nbytes)]
+    if str(view.stored) != str(view.dtype):
         facts.append(f"stored as {view.stored}")
     facts.append(view.checksum or "no checksum")
     say(f"{_text.printable(view.name)}: {', '.join(facts)}")
@@ -120,7 +75,7 @@ def _show(tensor: _Tensor, statistics: Statistics | None, histogram: Histogram |
     if histogram is not None:
         click.echo()
         _show_histogram(histogram)
-    first = tensor.first()
+    first = _first(view)
     if first:
         more = " ..." if statistics is None or statistics.elements > len(first) else ""
         click.echo()
@@ -159,11 +114,11 @@ def _show_histogram(histogram: Histogram) -> None:
         click.echo(f"  {edges[i]:>{width}} .. {edges[i + 1]:>{width}}  {bar:<{_BAR}}  {count:,}".rstrip())
 
 
-def _print_values(tensor: _Tensor, as_json: bool) -> None:
+def _print_values(view: wl.TensorView, as_json: bool) -> None:
     if as_json:
-        echo_json({**_head(tensor.view), "values": [_plain(x) for piece in tensor.pieces() for x in piece]})
+        echo_json({**_head(view), "values": [_plain(x) for piece in pieces(view.row) for x in piece]})
         return
-    for row in tensor.rows():
+    for row in _rows(view):
         click.echo(" ".join(_text.value(x, exact=True) for x in row))
 
 
@@ -178,8 +133,8 @@ def _head(view: wl.TensorView) -> dict[str, Any]:
     }
 
 
-def _document(tensor: _Tensor, statistics: Statistics | None, histogram: Histogram | None) -> dict[str, Any]:
-    document = _head(tensor.view)
+def _document(view: wl.TensorView, statistics: Statistics | None, histogram: Histogram | None) -> dict[str, Any]:
+    document = _head(view)
     if statistics is not None:
         document["statistics"] = {
             name: _plain(getattr(statistics, name))
@@ -190,7 +145,7 @@ def _document(tensor: _Tensor, statistics: Statistics | None, histogram: Histogr
         }  # fmt: skip
     if histogram is not None:
         document["histogram"] = {"edges": histogram.edges.tolist(), "counts": histogram.counts.tolist()}
-    document["first"] = [_plain(x) for x in tensor.first()]
+    document["first"] = [_plain(x) for x in _first(view)]
     return document
 
 

@@ -1,7 +1,8 @@
-"""Statistics and a histogram of numbers that arrive in pieces."""
+"""Statistics and a histogram of a tensor, from numbers that arrive in pieces."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
@@ -9,7 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Histogram", "Statistics", "as_numbers", "is_number"]
+from weightlift._chunks import iter_chunks
+from weightlift._ops import Progress
+from weightlift._source import Row
+
+__all__ = ["PIECE", "Histogram", "Statistics", "as_numbers", "is_number", "pieces", "summarize"]
+
+PIECE = 1 << 20
+"""Elements a piece."""
 
 Array = npt.NDArray[Any]
 
@@ -120,3 +128,40 @@ class Histogram:
             numbers = np.abs(numbers)
         wide = numbers.astype(np.float64)
         self.counts += np.histogram(wide[np.isfinite(wide)], self.edges)[0]
+
+
+def pieces(row: Row) -> Iterator[Array]:
+    """Flat arrays of at most ``PIECE`` elements of a tensor, in C order; each is valid until the next.
+
+    Elements are as NumPy computes with them, packed types unpacked.
+    """
+    dtype = str(row.dtype)
+    for chunk in iter_chunks(row.source, row.number):
+        for begin in range(0, chunk.size, PIECE):
+            yield as_numbers(chunk[begin : begin + PIECE], dtype)
+
+
+def summarize(
+    row: Row, *, bins: int = 16, progress: Progress | None = None
+) -> tuple[Statistics | None, Histogram | None]:
+    """Statistics in one pass, a histogram of their range in a second; None for what are no numbers."""
+    done, total = 0, 2 * row.nbytes
+
+    def feed(add: Callable[[Array], None]) -> None:
+        nonlocal done
+        for piece in pieces(row):
+            add(piece)
+            done += piece.nbytes
+            if progress is not None:
+                progress(done, total)
+
+    if not is_number(next(pieces(row), np.empty(0)).dtype):
+        return None, None
+    statistics = Statistics()
+    feed(statistics.add)
+    low, high = statistics.minimum, statistics.maximum
+    if statistics.finite < 2 or low == high:
+        return statistics, None
+    histogram = Histogram(low, high, bins)
+    feed(histogram.add)
+    return statistics, histogram
