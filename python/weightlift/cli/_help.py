@@ -12,6 +12,7 @@ COMMANDS = {
     "verify": "Check weight files against their checksums.",
     "diff": "Compare two weight files, tensor by tensor.",
     "cat": "Show one tensor: statistics, histogram, values.",
+    "serve": "Serve models over HTTP, take uploads, show a web page.",
     "demo": "Show on this machine that it all works, and how fast.",
 }
 """Each lives in a module of its name, imported when it is called."""

@@ -1,0 +1,116 @@
+"""Running the server: the socket, the line that says where it is, and a quiet end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from weightlift.server._app import create_app
+from weightlift.server._settings import Settings, SettingsError, check_binding
+
+__all__ = ["serve"]
+
+_GRACE = 5
+"""Seconds that requests under way have to end when the server is stopped."""
+
+_MAX_CONNECTIONS = 1000
+
+
+def serve(
+    settings: Settings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    insecure: bool = False,
+    certificate: str | None = None,
+    key: str | None = None,
+    announce: Callable[[str], object] = print,
+) -> None:
+    """Serve until the process is interrupted or terminated.
+
+    Args:
+        settings: What and how.
+        host: Address to listen on.
+        port: 0: any free one.
+        insecure: Strangers may write; see :func:`check_binding`.
+        certificate: PEM file: serve HTTPS.
+        key: PEM file of its key, if that is not in the same file.
+        announce: Called with the URL, once the server answers.
+
+    Raises:
+        SettingsError: It may not, or cannot, be started like this.
+    """
+    check_binding(settings, host, insecure=insecure)
+    listener = _listen(host, port)
+    try:
+        config = uvicorn.Config(
+            create_app(settings),
+            http="h11",
+            ws="none",
+            lifespan="on",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=_GRACE,
+            limit_concurrency=_MAX_CONNECTIONS,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+        )
+        scheme = "http" if certificate is None else "https"
+        server = _Server(config, lambda: announce(_url(scheme, host, listener)))
+        logging.getLogger("weightlift.server").setLevel(logging.INFO)
+        old = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            server.run(sockets=[listener])
+        except KeyboardInterrupt:
+            pass  # how a server ends
+        finally:
+            signal.signal(signal.SIGTERM, old)
+    finally:
+        listener.close()
+
+
+class _Server(uvicorn.Server):
+    """Says when it answers."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._say = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._say()
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    """The server, done with a signal, raises it again: SIGTERM then ends like Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    name = host.strip("[]")
+    try:
+        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+    return listener
+
+
+def _url(scheme: str, host: str, listener: socket.socket) -> str:
+    bound, port = listener.getsockname()[:2]
+    name = host if host == "localhost" else f"[{bound}]" if ":" in bound else bound
+    return f"{scheme}://{name}:{port}/"
