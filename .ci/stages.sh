@@ -53,6 +53,8 @@ stage_system() {
   command -v curl >/dev/null || packages+=(curl)
   [[ -x /usr/sbin/nginx ]] || packages+=(nginx) # the servers of tests/http
   command -v tinyproxy >/dev/null || packages+=(tinyproxy)
+  command -v openssl >/dev/null || packages+=(openssl)
+  command -v chromium >/dev/null || packages+=(chromium) # the page of tests/server
   [[ -e /usr/lib/llvm-16/lib/clang/16/lib/linux/libclang_rt.fuzzer-x86_64.a ]] || packages+=(libclang-rt-16-dev)
   if ((${#packages[@]})); then install_packages "${packages[@]}"; fi
   g++ --version | head -n1

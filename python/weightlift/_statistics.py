@@ -130,13 +130,14 @@ class Histogram:
         self.counts += np.histogram(wide[np.isfinite(wide)], self.edges)[0]
 
 
-def pieces(row: Row) -> Iterator[Array]:
-    """Flat arrays of at most ``PIECE`` elements of a tensor, in C order; each is valid until the next.
+def pieces(row: Row, *, stored_order: bool = False) -> Iterator[Array]:
+    """Flat arrays of at most ``PIECE`` elements of a tensor; each is valid until the next.
 
-    Elements are as NumPy computes with them, packed types unpacked.
+    Elements are as NumPy computes with them, packed types unpacked; in C order, or in that of the file where that is
+    ``stored_order`` and cheaper.
     """
     dtype = str(row.dtype)
-    for chunk in iter_chunks(row.source, row.number):
+    for chunk in iter_chunks(row.source, row.number, stored_order=stored_order):
         for begin in range(0, chunk.size, PIECE):
             yield as_numbers(chunk[begin : begin + PIECE], dtype)
 
@@ -149,7 +150,7 @@ def summarize(
 
     def feed(add: Callable[[Array], None]) -> None:
         nonlocal done
-        for piece in pieces(row):
+        for piece in pieces(row, stored_order=True):
             add(piece)
             done += piece.nbytes
             if progress is not None:

@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 from tests.server.support import HIDDEN, Server, names_in
 
-pytest.importorskip("starlette", reason="the server's libraries are not installed")
-
 Make = Callable[..., Path]
 Serve = Callable[..., Server]
 

@@ -15,8 +15,6 @@ from tests.server.support import HIDDEN, Server, model_artifacts, names_in, same
 
 import weightlift as wl
 
-pytest.importorskip("starlette", reason="the server's libraries are not installed")
-
 Make = Callable[..., Path]
 Serve = Callable[..., Server]
 

@@ -12,8 +12,6 @@ from tests.server.support import HIDDEN, Server, names_in, same_weights
 
 import weightlift as wl
 
-pytest.importorskip("starlette", reason="the server's libraries are not installed")
-
 Make = Callable[..., Path]
 Serve = Callable[..., Server]
 

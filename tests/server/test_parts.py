@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("starlette", reason="the server's libraries are not installed")
-
 from weightlift.errors import UnsafeContentError
 from weightlift.server._bucket import Buckets
 from weightlift.server._conditions import may_write, ranges_of

@@ -19,7 +19,6 @@ SCRIPT = Path(__file__).parent / "tfjs_client.js"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 FOLDER = Path(os.environ.get("WEIGHTLIFT_NODE") or CACHE / "weightlift" / "node")
 
-pytest.importorskip("starlette", reason="the server's libraries are not installed")
 if shutil.which("node") is None:
     pytest.skip("Node.js is not installed", allow_module_level=True)
 if not (FOLDER / "node_modules" / "@tensorflow" / "tfjs").is_dir():
