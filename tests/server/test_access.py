@@ -137,17 +137,16 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Server:
 
 # ---- rates ---------------------------------------------------------------------------------------------------
 def test_a_client_that_asks_too_often(serve: Serve) -> None:
-    server = serve("--rate", "1")
-    answers = [server.curl("/api/server") for _ in range(8)]
-    assert [a.status for a in answers[:5]] == [200] * 5
-    refused = [a for a in answers if a.status == 429]
-    assert refused and int(refused[0].headers["retry-after"]) >= 1
+    server = serve("--rate", "0.01")
+    assert server.curl("/api/server").status == 200
+    refused = server.curl("/api/server")
+    assert refused.status == 429 and int(refused.headers["retry-after"]) > 10
 
 
 def test_tokens_cannot_be_guessed_fast(serve: Serve) -> None:
-    server = serve("--token", TOKEN, "--rate", "20")
-    statuses = [server.curl("/api/models", "-H", "Authorization: Bearer guess").status for _ in range(6)]
-    assert statuses[0] == 401 and statuses[-1] == 429
+    server = serve("--token", TOKEN, "--rate", "2")  # ten at once
+    statuses = [server.curl("/api/models", "-H", "Authorization: Bearer guess").status for _ in range(2)]
+    assert statuses == [401, 429]
 
 
 # ---- life ----------------------------------------------------------------------------------------------------
