@@ -51,7 +51,8 @@ def save(
         obj: What to save. Arrays are anything with ``__array__``, the buffer protocol or DLPack.
         url: Path or URL. A directory gets ``model.safetensors``; ``http(s)://`` gets a PUT, streamed.
         format: ``"safetensors"``, ``"npy"``, ``"npz"`` or ``"tfjs"``; default: by suffix, else safetensors.
-        dtype: Convert floating-point tensors to this type, or ``{glob: dtype}`` for any tensor.
+        dtype: Convert floating-point tensors to this type, or ``{glob: dtype}`` for any tensor; there ``""`` stands for
+            all other floating-point tensors.
         quantize: TensorFlow.js formats: ``"uint8"``, ``"uint16"``, ``"float16"``, or ``{type: glob or True}``.
         compression: ``"deflate"`` for npz.
         shard_size: Largest data file, in bytes; default one file.
@@ -99,7 +100,8 @@ def load(
         url: Path or URL of a file, of a sharded set's index, or of a local directory that holds one.
         names: A glob, or a list of names and globs: only these are read. The result is then a flat dict.
         rename: New names: ``{"old.": "new."}`` prefixes or whole names, a function, or (regex, replacement) pairs.
-        dtype: Convert floating-point tensors to this type, or ``{glob: dtype}`` for any tensor, in the same pass.
+        dtype: Convert floating-point tensors to this type, or ``{glob: dtype}`` for any tensor, in the same pass; as
+            :func:`save`.
         out: Arrays to fill: a dict by name, or one array for a file of one tensor.
         memory: ``"arena"``: one block of memory for all (fastest; lives while any tensor lives); ``"tensor"``: a
             block each; a :class:`BufferPool`; ``"map"``: read-only views of the mapped file, not verified.

@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 Rename = Mapping[str, str] | Callable[[str], str] | Sequence[tuple[str, str]] | None
 Memory = str | BufferPool
 DTypes = Any
-"""None, a dtype (for floating-point tensors), or ``{glob: dtype}`` (for any)."""
+"""None, a dtype (for floating-point tensors), or ``{glob: dtype}`` (for any; ``""``: all other floating-point ones)."""
 
 
 def load_source(
@@ -124,8 +124,9 @@ def dtype_chooser(dtype: DTypes) -> Callable[[str, DType], DType | None]:
     from fnmatch import fnmatchcase
 
     if isinstance(dtype, Mapping):
-        patterns = [(pattern, as_dtype(d)) for pattern, d in dtype.items()]
-        return lambda name, _have: next((d for p, d in patterns if fnmatchcase(name, p)), None)
+        patterns = [(pattern, as_dtype(d)) for pattern, d in dtype.items() if pattern]
+        rest = dtype_chooser(dtype[""]) if "" in dtype else lambda _name, _have: None
+        return lambda name, have: next((d for p, d in patterns if fnmatchcase(name, p)), None) or rest(name, have)
     want = as_dtype(dtype)
     return lambda _name, have: want if is_float(have) else None
 

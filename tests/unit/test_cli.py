@@ -166,6 +166,14 @@ def test_convert_options_reach_the_file(run: Run, saved: str) -> None:
     with wl.open("h.safetensors") as weights:
         assert [str(v.dtype) for v in weights.values()].count("float16") == 3
         assert all(v.checksum is None for v in weights.values())
+    ids = {"ids": np.arange(5), "x": np.ones(2), "y": np.ones(2, np.float32)}
+    wl.save(ids, "ids.npz")
+    assert "dtype={'ids': 'int32', 'x': 'float32'}" in run("convert", "ids.npz", "i/model.json").output
+    narrow = ("--dtype", "int32=id*", "--dtype", "float32", "--dtype", "float16=y")
+    assert run("convert", "ids.npz", "i/model.json", *narrow).exit_code == 0
+    loaded = wl.load("i")
+    assert {n: str(a.dtype) for n, a in loaded.items()} == {"ids": "int32", "x": "float32", "y": "float16"}
+    assert all(np.array_equal(a, ids[n]) for n, a in loaded.items())
     quantize = ("--quantize", "uint8=*.weight", "--quantize", "float16=*.bias", "--dtype", "float32")
     assert run("convert", saved, "q/model.json", "--names", "layers*", *quantize).exit_code == 0
     with wl.open("q/model.json") as weights:

@@ -17,6 +17,16 @@ from weightlift.cli._progress import progress
 _QUANTIZATIONS = ("uint8", "uint16", "float16")
 
 
+class _Dtype(click.ParamType[tuple[str, str]]):
+    """``float16`` or ``int32=GLOB``: (dtype, glob or the empty string)."""
+
+    name = "dtype"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        kind, _, glob = str(value).partition("=")
+        return kind, glob
+
+
 class _Quantize(click.ParamType[tuple[str, str]]):
     """``uint8`` or ``uint8=GLOB``: (quantisation, glob or the empty string)."""
 
@@ -34,7 +44,15 @@ class _Quantize(click.ParamType[tuple[str, str]]):
 @click.argument("target", metavar="DST")
 @click.option("--to", "to_format", metavar="FORMAT", help="safetensors, npy, npz or tfjs; default: DST's suffix tells.")
 @click.option("--from", "source_format", metavar="FORMAT", help="Of SRC; default: its content tells.")
-@click.option("--dtype", metavar="DTYPE", help="Cast floating-point tensors, e.g. to float16 or bfloat16.")
+@click.option(
+    "--dtype",
+    "dtypes",
+    type=_Dtype(),
+    metavar="DTYPE[=GLOB]",
+    multiple=True,
+    help="Cast floating-point tensors, or tensors of any type whose names match, e.g. to bfloat16; "
+    "may be given several times.",
+)
 @click.option(
     "--quantize",
     "quantize",
@@ -56,7 +74,7 @@ def command(
     target: str,
     to_format: str | None,
     source_format: str | None,
-    dtype: str | None,
+    dtypes: Sequence[tuple[str, str]],
     quantize: Sequence[tuple[str, str]],
     shard_size: int | None,
     names: Sequence[str],
@@ -79,7 +97,7 @@ def command(
             target,
             format=to_format,
             names=list(names) or None,
-            dtype=dtype,
+            dtype={glob: kind for kind, glob in dtypes} or None,
             quantize=_quantize_map(quantize),
             shard_size=shard_size,
             compression=compression,

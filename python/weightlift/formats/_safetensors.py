@@ -177,7 +177,8 @@ class Safetensors:
             more = f" and {len(refused) - 20} more" if len(refused) > 20 else ""
             raise UnsupportedFeatureError(
                 f"safetensors cannot hold {', '.join(refused[:20])}{more}; "
-                f"pass dtype= with one of {', '.join(sorted(SPELLING))}, or use format='npz'"
+                "convert them by dtype={name: type}, or use format='npz'; "
+                f"the types are {', '.join(sorted(SPELLING))}"
             )
         return {}
 

@@ -92,8 +92,8 @@ def _refuse(specs: TensorSpecs) -> None:
     if not bad:
         return
     kinds = sorted({specs.dtypes[i].name for i in bad})
-    advice = sorted({_ADVICE[k] for k in kinds if k in _ADVICE})
-    hint = " or ".join(f"dtype={a!r}" for a in advice)
+    advice = {specs.names[i]: _ADVICE[specs.dtypes[i].name] for i in bad if specs.dtypes[i].name in _ADVICE}
+    hint = "dtype='float32'" if kinds == ["float64"] else f"dtype={dict(list(advice.items())[:3])}" if advice else ""
     listed = ", ".join(f"{specs.names[i]!r} ({specs.dtypes[i]})" for i in bad[:20])
     raise UnsupportedFeatureError(
         "TensorFlow.js holds float32, int32, bool, complex64 and strings (narrower numbers are widened exactly); it "
