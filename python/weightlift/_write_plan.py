@@ -47,6 +47,8 @@ class WriteOps:
         self.pipeline: U32 = np.full(len(sources), NONE, np.uint32)
         self.ratio: dict[int, tuple[int, int]] = {}
         self._segmented: set[int] = set()
+        self._order: Array = np.zeros(0, np.intp)
+        self._first: list[int] = []
         self._rows: list[tuple[int, int, int, int, int, int, int]] = []
 
     def add_segments(self, tensor: int, segments: Sequence[tuple[int, int, int, int]]) -> None:
@@ -56,7 +58,7 @@ class WriteOps:
         placed = self._placed
         spans = [
             (int(placed.start[k]), int(placed.nbytes[k]), int(placed.file[k]), int(placed.offset[k]))
-            for k in np.flatnonzero(placed.tensor == tensor)
+            for k in self._placements_of(tensor)
         ]
         at = 0
         for segment in segments:
@@ -70,6 +72,14 @@ class WriteOps:
                         (file, number, where, end - begin, begin - at, int(self.pipeline[tensor]), tensor)
                     )
             at += size
+
+    def _placements_of(self, tensor: int) -> Array:
+        """Rows of the placements that hold parts of a tensor, in order."""
+        if not self._first:  # one sort instead of a search through all for each of a hundred thousand tensors
+            self._order = np.argsort(self._placed.tensor, kind="stable")
+            numbers = np.arange(self._tensors + 1)
+            self._first = np.searchsorted(self._placed.tensor[self._order], numbers).tolist()
+        return self._order[self._first[tensor] : self._first[tensor + 1]]
 
     def add_literals(self, files: Sequence[PackedFile]) -> None:
         """The bytes between tensors."""
