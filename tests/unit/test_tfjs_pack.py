@@ -8,6 +8,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.unit.tfjs_support import TENSORS, Array, Files, document, equal, layout_of, objects, read, write
 
 from weightlift._dtypes import DTYPES, STRING, from_numpy
@@ -15,6 +17,7 @@ from weightlift._layout import Cast
 from weightlift._packing import Checksums, Encoding, PackOptions, TensorSpecs
 from weightlift.errors import FormatError, UnsupportedFeatureError
 from weightlift.formats._tfjs import TFJS
+from weightlift.formats._tfjs_manifest import Entries, _document_text
 from weightlift.testing import MemoryFiles
 
 
@@ -224,3 +227,30 @@ def test_what_can_be_taken_over_as_it_is_stored() -> None:
     assert TFJS.keep(tensors["q"]) == Encoding(DTYPES["uint8"], (), "uint8", 2.0, 1.0)
     assert TFJS.keep(tensors["h"]) == Encoding(DTYPES["float16"], (), "float16")
     assert TFJS.keep(tensors["f"]) is None
+
+
+# ---- the document's text -----------------------------------------------------------------------------------
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+values = st.recursive(scalars, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v, max_size=3))
+plain = st.fixed_dictionaries(
+    {"name": st.text(), "shape": st.lists(st.integers(0)), "dtype": st.sampled_from(["bool"])}
+)
+odd = st.fixed_dictionaries({"name": scalars, "shape": st.lists(scalars), "dtype": scalars})
+entries = st.lists(plain | odd | values, max_size=4)
+groups = st.lists(st.fixed_dictionaries({"paths": values, "weights": entries | values}) | values, max_size=3)
+documents = st.fixed_dictionaries({"b": values, "weightsManifest": groups | values, "a": values})
+
+
+@given(documents)
+def test_the_text_is_what_json_dumps_makes(made: dict[str, Any]) -> None:
+    def text(canonical: bool) -> str:
+        return json.dumps(made, separators=(",", ":"), ensure_ascii=canonical, sort_keys=canonical)
+
+    assert _document_text(made, canonical=True) == text(True)
+    assert _document_text(made, canonical=False) == text(False)
+    for group in made["weightsManifest"] if isinstance(made["weightsManifest"], list) else ():
+        if isinstance(group, dict) and isinstance(group.get("weights"), list):
+            group["weights"] = Entries(group["weights"])
+    for _ in range(2):  # the second time from what was kept
+        assert _document_text(made, canonical=True) == text(True)
+        assert _document_text(made, canonical=False) == text(False)

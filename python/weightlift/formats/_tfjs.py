@@ -26,7 +26,7 @@ from weightlift._layout import KINDS, U32, U64, Inline, Layout, Piece, Strings, 
 from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
 from weightlift.errors import FormatError, UnsafeContentError
 from weightlift.formats import _tfjs_pack
-from weightlift.formats._tfjs_manifest import Document, Record, Weight, parse, parse_weight, shard_path
+from weightlift.formats._tfjs_manifest import Document, Record, Weight, parse, parse_weights, shard_path
 from weightlift.formats._tfjs_shards import Shards
 from weightlift.protocols import Files, Reader
 
@@ -111,7 +111,9 @@ class _Rows:
         first = len(self.names)
         self.names += [w.name for w in weights]
         self.shapes += [w.shape for w in weights]
-        self.dtype_index += [self.dtypes.setdefault(w.dtype, len(self.dtypes)) for w in weights]
+        kinds = {id(w.dtype): w.dtype for w in weights}  # far fewer hashes of them
+        numbers = {key: self.dtypes.setdefault(dtype, len(self.dtypes)) for key, dtype in kinds.items()}
+        self.dtype_index += [numbers[id(w.dtype)] for w in weights]
         nbytes = np.array(shards.measure(weights), np.uint64)
         begin = np.cumsum(nbytes, dtype=np.uint64) - nbytes
         source, offset, plain = shards.locate_many(begin, nbytes)
@@ -154,7 +156,7 @@ def _layout(document: Document, files: Files, base: PurePosixPath) -> Layout:
     specs: list[Any] = []
     for number, (paths, raw_weights) in enumerate(document.groups, 1):
         names = [str(base / shard_path(p, number)) for p in paths]
-        weights = [parse_weight(raw, number, i, record.dtypes) for i, raw in enumerate(raw_weights, 1)]
+        weights = parse_weights(raw_weights, number, record.dtypes)
         if (twice := _duplicate([*sources, *names])) is not None:
             raise FormatError(f"group {number} lists the weight file {twice!r} that was listed before")
         shards = Shards(files, names, number, len(sources))

@@ -7,17 +7,32 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring, encode_basestring_ascii
 from math import isfinite, prod
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from weightlift._checksum import crc32c
 from weightlift._dtypes import DTYPES, STRING, DType
 from weightlift._layout import AffineDecode, Cast, Step, UpperHalf
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
 
-__all__ = ["RECORD", "WIDENED", "Document", "Record", "Weight", "dump", "parse", "parse_weight", "shard_path"]
+__all__ = [
+    "RECORD",
+    "WIDENED",
+    "Document",
+    "Entries",
+    "Record",
+    "Weight",
+    "dump",
+    "parse",
+    "parse_weight",
+    "parse_weights",
+    "shard_path",
+]
 
 RECORD = "weightlift"
 """Our own key in the document; TensorFlow.js ignores keys that it does not know."""
@@ -61,7 +76,7 @@ MODEL_KEYS = (
 """Keys of a document in the order in which tfjs-node writes them (it forgets the last two)."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
-_HEX = re.compile(r"[0-9a-f]{8}\Z")
+_HEX = re.compile(r"[0-9a-f]*")
 _INTEGRAL = re.compile(r"\.0(?=[,\]}])")
 
 
@@ -213,6 +228,38 @@ def parse_weight(raw: Any, group: int, index: int, originals: Mapping[str, str])
     return Weight(name, shape, DTYPES[decoded], prod(shape), DTYPES[stored].bits // 8, steps)
 
 
+def parse_weights(entries: Sequence[Any], group: int, originals: Mapping[str, str]) -> list[Weight]:
+    """All entries of a group, see ``parse_weight``.
+
+    Models have few shapes and many weights: what follows from a dtype and a shape is worked out once for each.
+    """
+    known: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    weights: list[Weight] = []
+    for index, raw in enumerate(entries, 1):
+        key = None
+        if type(raw) is dict and len(raw) == 3 and _is_plain(raw) and raw["name"] not in originals:
+            key = (raw["dtype"], *raw["shape"])
+            alike = known.get(key)
+            if alike is not None and raw["name"]:
+                weights.append(Weight(raw["name"], *alike))
+                continue
+        weights.append(parse_weight(raw, group, index, originals))
+        if key is not None:
+            known[key] = weights[-1][1:]
+    return weights
+
+
+def _is_plain(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of three keys is a name, a shape of integers and a dtype."""
+    shape = entry.get("shape")
+    return (
+        type(entry.get("name")) is str
+        and type(entry.get("dtype")) is str
+        and type(shape) is list
+        and set(map(type, shape)) <= {int}
+    )
+
+
 def _shape(raw: Any, name: str) -> tuple[int, ...]:
     if isinstance(raw, list):
         if len(raw) > MAX_RANK:
@@ -280,11 +327,13 @@ def _record(document: Mapping[str, Any]) -> Record:
     else:
         damaged = None
     checks, dtypes = raw.get("crc32c", {}), raw.get("dtypes", {})
-    if not isinstance(checks, dict) or not all(isinstance(v, str) and _HEX.match(v) for v in checks.values()):
+    sums: list[Any] = list(checks.values()) if isinstance(checks, dict) else [None]
+    if set(map(type, sums)) - {str} or set(map(len, sums)) - {8} or not _HEX.fullmatch("".join(sums)):
         raise FormatError(f"{RECORD!r}: 'crc32c' is not a table of 8 hexadecimal digits each")
     if not isinstance(dtypes, dict) or not all(isinstance(v, str) for v in dtypes.values()):
         raise FormatError(f"{RECORD!r}: 'dtypes' is not a table of dtype names")
-    return Record({k: int(v, 16) for k, v in checks.items()}, dtypes, raw.get("structure"), damaged)
+    values = np.frombuffer(bytes.fromhex("".join(sums)), ">u4").tolist()
+    return Record(dict(zip(checks, values, strict=True)), dtypes, raw.get("structure"), damaged)
 
 
 def _one_letter_apart(a: str, b: str) -> bool:
@@ -299,11 +348,57 @@ def _digest(document: Mapping[str, Any]) -> str:
     JavaScript does not look like damage.
     """
     record = {k: v for k, v in document[RECORD].items() if k != "digest"}
-    text = json.dumps({**document, RECORD: record}, sort_keys=True, separators=(",", ":"))
+    text = _document_text({**document, RECORD: record}, canonical=True)
     return f"{crc32c(_INTEGRAL.sub('', text).encode()):08x}"
 
 
 # --- writing --------------------------------------------------------------------------------------
+class Entries(list[dict[str, Any]]):
+    """A group's ``weights`` that stay as they are: a save over an older model writes its document twice."""
+
+    def __init__(self, entries: Iterable[dict[str, Any]]) -> None:
+        super().__init__(entries)
+        self.texts: dict[bool, str] = {}
+
+
+def _document_text(document: Mapping[str, Any], *, canonical: bool) -> str:
+    """The JSON of a document, as ``json.dumps`` has it but sooner: entries of weights are all alike.
+
+    Canonical: keys sorted, ASCII. Else in order, as UTF-8 holds it, and without NaN.
+    """
+    encoder = json.JSONEncoder(ensure_ascii=canonical, sort_keys=canonical, separators=(",", ":"), allow_nan=canonical)
+    dumps, quote = encoder.encode, encode_basestring_ascii if canonical else encode_basestring
+
+    def entry(raw: Any) -> str:
+        if type(raw) is not dict or len(raw) != 3 or not _is_plain(raw):
+            return dumps(raw)
+        name, shape, dtype = quote(raw["name"]), str(raw["shape"]).replace(" ", ""), quote(raw["dtype"])
+        if canonical:
+            return f'{{"dtype":{dtype},"name":{name},"shape":{shape}}}'
+        if (*raw,) == ("name", "shape", "dtype"):
+            return f'{{"name":{name},"shape":{shape},"dtype":{dtype}}}'
+        return dumps(raw)
+
+    def members(value: Mapping[str, Any], key: str, text: Callable[[Any], str]) -> str:
+        keys = sorted(value) if canonical else value
+        return ",".join([f"{dumps(k)}:{text(value[k]) if k == key else dumps(value[k])}" for k in keys]).join("{}")
+
+    def entries(raw: Any) -> str:
+        if not isinstance(raw, Entries):
+            return listed(raw, entry)
+        if canonical not in raw.texts:
+            raw.texts[canonical] = listed(raw, entry)
+        return raw.texts[canonical]
+
+    def group(raw: Any) -> str:
+        return members(raw, "weights", entries) if isinstance(raw, dict) else dumps(raw)
+
+    def listed(raw: Any, text: Callable[[Any], str]) -> str:
+        return ",".join(map(text, raw)).join("[]") if isinstance(raw, list) else dumps(raw)
+
+    return members(document, "weightsManifest", lambda raw: listed(raw, group))
+
+
 def dump(document: Mapping[str, Any], record: Mapping[str, Any] | None) -> bytes:
     """The text of a document, compact, keys as tfjs-node orders them; ``record`` goes last, with the digest."""
     ordered = {k: document[k] for k in MODEL_KEYS if k in document}
@@ -311,7 +406,10 @@ def dump(document: Mapping[str, Any], record: Mapping[str, Any] | None) -> bytes
     if record is not None:
         ordered[RECORD] = {"version": VERSION, **record}
         ordered[RECORD]["digest"] = _digest(ordered)
-    return compact(ordered, "model.json").encode("utf-8")
+    try:
+        return _document_text(ordered, canonical=False).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _not_json("model.json", error) from None
 
 
 def compact(value: Any, what: str) -> str:
@@ -320,5 +418,9 @@ def compact(value: Any, what: str) -> str:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         text.encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
-        raise UnsupportedFeatureError(f"{what} cannot be written as JSON: {error}") from None
+        raise _not_json(what, error) from None
     return text
+
+
+def _not_json(what: str, error: Exception) -> UnsupportedFeatureError:
+    return UnsupportedFeatureError(f"{what} cannot be written as JSON: {error}")

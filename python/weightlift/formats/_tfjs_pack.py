@@ -16,7 +16,7 @@ from weightlift._dtypes import DTYPES, DType
 from weightlift._layout import U64, AffineDecode, Cast, TensorEntry
 from weightlift._packing import Checksums, Encoding, Manifest, PackedFile, Packing, PackOptions, Placements, TensorSpecs
 from weightlift.errors import FormatError, UnsupportedFeatureError
-from weightlift.formats._tfjs_manifest import QUANTIZED, WIDENED, compact, dump
+from weightlift.formats._tfjs_manifest import QUANTIZED, WIDENED, Entries, compact, dump
 
 __all__ = ["DEFAULT_SHARD_SIZE", "encode", "keep", "manifest", "pack"]
 
@@ -139,7 +139,7 @@ class _State:
     """What ``manifest`` needs once the checksums are known."""
 
     document: dict[str, Any]
-    entries: list[dict[str, Any]]
+    entries: Entries
     files: tuple[str, ...]
     names: list[str]
     record: dict[str, Any]
@@ -174,7 +174,7 @@ def pack(specs: TensorSpecs, name: str, options: PackOptions) -> Packing:
         manifest=Manifest(name),
         state=_State(
             document=_document(options),
-            entries=_entries(specs, options.extra),
+            entries=Entries(_entries(specs, options.extra)),
             files=files,
             names=specs.names,
             record=_record(specs, options),
