@@ -19,6 +19,7 @@ void BindErrors(py::module_& m);   // errors.cc: core Error -> weightlift.errors
 void BindDTypes(py::module_& m);   // dtypes.cc
 void BindKernels(py::module_& m);  // kernels.cc
 void BindMemory(py::module_& m);   // memory.cc: Buffer, BufferPool, MappedFile, make_arrays
+void BindArrays(py::module_& m);   // arrays.cc: describe_arrays
 void BindFiles(py::module_& m);    // files.cc: readers and writers
 void BindPlans(py::module_& m);    // plans.cc: execute_read, execute_write, coalesce
 void BindLayout(py::module_& m);   // layout.cc: header parsers and validation

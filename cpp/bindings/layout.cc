@@ -1,8 +1,9 @@
 // Header parsers and the validation of extents, for Python: columns in, columns out.
 #include "weightlift/layout.h"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "bindings.h"
+#include "shapes.h"
 #include "weightlift/error.h"
 
 namespace weightlift::bindings {
@@ -33,43 +35,6 @@ py::object Text(std::string_view text) {
   return Owned(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), nullptr));
 }
 
-// Shapes as tuples. Models repeat few shapes many times, and a tuple that is shared costs nothing.
-class ShapeTuples {
- public:
-  explicit ShapeTuples(const SafetensorsHeader& header) : header_(header) {}
-
-  // A new reference.
-  PyObject* Get(const SafetensorsTensor& tensor) {
-    const std::span<const std::uint64_t> shape = header_.shape(tensor);
-    std::uint64_t hash = shape.size();
-    for (const std::uint64_t dimension : shape) hash = (hash ^ dimension) * 0x9E3779B97F4A7C15;
-    Entry& entry = entries_[hash >> 56];
-    if (!entry.tuple || !std::ranges::equal(entry.shape, shape)) {
-      entry.tuple = Make(shape);
-      entry.shape = shape;
-    }
-    return py::object(entry.tuple).release().ptr();
-  }
-
- private:
-  struct Entry {
-    std::span<const std::uint64_t> shape;
-    py::object tuple;
-  };
-
-  static py::object Make(std::span<const std::uint64_t> shape) {
-    py::object tuple = Owned(PyTuple_New(static_cast<Py_ssize_t>(shape.size())));
-    for (std::size_t axis = 0; axis < shape.size(); ++axis) {
-      py::object dimension = Owned(PyLong_FromUnsignedLongLong(shape[axis]));
-      PyTuple_SET_ITEM(tuple.ptr(), static_cast<Py_ssize_t>(axis), dimension.release().ptr());
-    }
-    return tuple;
-  }
-
-  const SafetensorsHeader& header_;
-  std::array<Entry, 256> entries_;
-};
-
 py::tuple HeaderColumns(const SafetensorsHeader& header) {
   const std::size_t n = header.tensors.size();
   const auto count = static_cast<Py_ssize_t>(n);
@@ -85,12 +50,12 @@ py::tuple HeaderColumns(const SafetensorsHeader& header) {
   std::uint64_t* const begin_column = begin.mutable_data();
   std::uint64_t* const end_column = end.mutable_data();
   std::vector<std::optional<std::uint32_t>> type_number(SafetensorsTypes().size());
-  ShapeTuples tuples(header);
+  ShapeTuples tuples;
   for (std::size_t i = 0; i < n; ++i) {
     const SafetensorsTensor& tensor = header.tensors[i];
     const auto at = static_cast<Py_ssize_t>(i);
     PyList_SET_ITEM(names.ptr(), at, Text(tensor.name).release().ptr());
-    PyList_SET_ITEM(shapes.ptr(), at, tuples.Get(tensor));
+    PyList_SET_ITEM(shapes.ptr(), at, tuples.Get(header.shape(tensor)));
     std::optional<std::uint32_t>& number = type_number[tensor.type];
     if (!number) {
       number = static_cast<std::uint32_t>(types.size());
@@ -134,7 +99,8 @@ py::list SafetensorsTypeNames() {
 // The texts of a sequence of str, as views that live as long as the sequence does.
 class Texts {
  public:
-  Texts(const py::handle& sequence, const char* what)
+  // `fault` is what text that is not Unicode is.
+  Texts(const py::handle& sequence, const char* what, ErrorCode fault = ErrorCode::kFormat)
       : items_(Owned(PySequence_Fast(sequence.ptr(), what))) {
     const Py_ssize_t n = PySequence_Fast_GET_SIZE(items_.ptr());
     views_.reserve(static_cast<std::size_t>(n));
@@ -145,7 +111,8 @@ class Texts {
       const char* const text = PyUnicode_AsUTF8AndSize(item, &size);
       if (text == nullptr) {
         PyErr_Clear();
-        throw Error(ErrorCode::kFormat, "a name holds half a surrogate pair");
+        throw Error(fault, "a name holds half a surrogate pair: " +
+                               py::repr(py::handle(item)).cast<std::string>());
       }
       views_.emplace_back(text, static_cast<std::size_t>(size));
     }
@@ -193,6 +160,58 @@ Dimensions Flatten(const py::handle& shapes, std::span<const std::string_view> n
   return dimensions;
 }
 
+// The core's numbers of the types of a header, by their spellings.
+std::vector<std::uint32_t> TypeNumbers(const std::vector<std::string>& spellings) {
+  const std::span<const SafetensorsType> known = SafetensorsTypes();
+  std::vector<std::uint32_t> numbers;
+  for (const std::string& spelling : spellings) {
+    const auto found = std::ranges::find(known, spelling, &SafetensorsType::name);
+    if (found == known.end()) {
+      throw Error(ErrorCode::kInvalidArgument, "no safetensors type is spelled " + spelling);
+    }
+    numbers.push_back(static_cast<std::uint32_t>(found - known.begin()));
+  }
+  return numbers;
+}
+
+// Reading the header back gives its digest, and holds sizes against shapes before anything is
+// written.
+py::tuple WriteSafetensors(const py::object& names, const std::vector<std::string>& types,
+                           const Column<std::uint32_t>& type_index, const py::object& shapes,
+                           const Column<std::uint64_t>& begin, const Column<std::uint64_t>& end,
+                           const std::string& metadata, std::uint64_t data_size,
+                           std::uint64_t alignment) {
+  const Texts texts(names, "names is not a sequence of str", ErrorCode::kUnsupported);
+  const std::size_t n = texts.views().size();
+  const Dimensions dimensions = Flatten(shapes, texts.views());
+  std::vector<std::uint32_t> type(Values(type_index).begin(), Values(type_index).end());
+  const auto fits = [n](std::size_t size) { return size == n; };
+  if (!fits(type.size()) || !fits(dimensions.first.size() - 1) || !fits(Values(begin).size()) ||
+      !fits(Values(end).size()) || alignment == 0) {
+    throw Error(ErrorCode::kInvalidArgument, "the columns of the tensors do not fit together");
+  }
+  const std::vector<std::uint32_t> numbers = TypeNumbers(types);
+  for (std::uint32_t& t : type) {
+    if (t >= numbers.size()) throw Error(ErrorCode::kInvalidArgument, "no such type");
+    t = numbers[t];
+  }
+  const SafetensorsRows rows{.names = texts.views(),
+                             .type = type,
+                             .dimensions = dimensions.values,
+                             .first_dimension = dimensions.first,
+                             .begin = Values(begin),
+                             .end = Values(end)};
+  std::string text;
+  std::uint32_t digest = 0;
+  {
+    const py::gil_scoped_release release;
+    text = WriteSafetensorsHeader(rows, metadata, alignment);
+    const std::string_view json = std::string_view(text).substr(kSafetensorsLengthBytes);
+    digest = ParseSafetensorsHeader(json, data_size).table_digest;
+  }
+  return py::make_tuple(py::bytes(text), digest);
+}
+
 void Validate(const py::object& names, const py::object& shapes, const Column<std::uint32_t>& bits,
               const Column<bool>& plain, const Column<std::uint32_t>& source,
               const Column<std::uint64_t>& offset, const Column<std::uint64_t>& nbytes,
@@ -236,6 +255,10 @@ void Validate(const py::object& names, const py::object& shapes, const Column<st
 void BindLayout(py::module_& m) {
   m.def("parse_safetensors", &ParseSafetensors, py::arg("header"), py::arg("data_size"),
         py::arg("path"), "Parse a safetensors header strictly; columns in data order.");
+  m.def("write_safetensors_header", &WriteSafetensors, py::arg("names"), py::arg("types"),
+        py::arg("type_index"), py::arg("shapes"), py::arg("begin"), py::arg("end"),
+        py::arg("metadata"), py::arg("data_size"), py::arg("alignment"),
+        "The beginning of a safetensors file, and the digest of its table.");
   m.def("safetensors_types", &SafetensorsTypeNames,
         "(spelling in a safetensors header, name in the dtype table) of every type.");
   m.def("validate_extents", &Validate, py::arg("names"), py::arg("shapes"), py::arg("bits"),

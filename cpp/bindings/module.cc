@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, m) {
   BindDTypes(m);
   BindKernels(m);
   BindMemory(m);
+  BindArrays(m);
   BindFiles(m);
   BindPlans(m);
   BindLayout(m);

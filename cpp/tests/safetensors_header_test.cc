@@ -280,6 +280,45 @@ TEST(DigestIsAsDocumented) {
            weightlift::Crc32c(std::as_bytes(std::span(text))));
 }
 
+TEST(WritesWhatItReads) {
+  const std::string odd("q\"b\\n\nr\rt\tb\bf\f\x01\x1f\0\x7f/\u00e9", 21);
+  const std::vector<std::string_view> names{"w", odd};
+  const std::vector<std::uint32_t> type{0, 5};
+  const std::vector<std::int64_t> dimensions{2, 3};
+  const std::vector<std::size_t> first{0, 2, 2};
+  const std::vector<std::uint64_t> begin{1, 0};
+  const std::vector<std::uint64_t> end{25, 1};
+  const weightlift::SafetensorsRows rows{.names = names,
+                                         .type = type,
+                                         .dimensions = dimensions,
+                                         .first_dimension = first,
+                                         .begin = begin,
+                                         .end = end};
+  const std::string text = weightlift::WriteSafetensorsHeader(rows, R"({"k":"v"})", 64);
+  CHECK_EQ(text.size() % 64, 0);
+  std::string expected = Header({R"("__metadata__":{"k":"v"})", Tensor("w", "F32", "[2,3]", 1, 25),
+                                 Tensor(R"(q\"b\\n\nr\rt\tb\bf\f\u0001\u001f\u0000)"
+                                        "\x7f/\u00e9",
+                                        "U8", "[]", 0, 1)});
+  expected.resize(text.size() - 8, ' ');
+  CHECK_EQ(text.substr(8), expected);
+  CHECK_EQ(static_cast<unsigned char>(text[0]) + 256 * static_cast<unsigned char>(text[1]),
+           text.size() - 8);
+  CHECK_EQ(text.substr(2, 6), std::string(6, '\0'));
+  const SafetensorsHeader header = ParseSafetensorsHeader(expected, 25);
+  CHECK_EQ(std::string(header.tensors[0].name), odd);
+  CHECK_EQ(header.tensors[1].begin, 1);
+  CHECK_EQ(weightlift::WriteSafetensorsHeader({.names = {},
+                                               .type = {},
+                                               .dimensions = {},
+                                               .first_dimension = {},
+                                               .begin = {},
+                                               .end = {}},
+                                              "", 8)
+               .substr(8),
+           std::string("{}      "));
+}
+
 TEST(ManyTensors) {
   std::string json = "{";
   for (std::uint64_t i = 0; i < 100'000; ++i) {

@@ -96,6 +96,11 @@ def make_arrays(
 def shared_memory(arrays: Sequence[Array]) -> list[list[int]]:
     """Groups of positions whose arrays are the same memory, seen the same way (shape, strides, type)."""
 
+def describe_arrays(
+    arrays: list[Array],
+) -> tuple[list[np.dtype[Any]], npt.NDArray[np.uint32], npt.NDArray[np.uint64], list[tuple[int, ...]]]:
+    """Distinct dtypes (by identity), and of each array the number of its dtype, its bytes and its shape."""
+
 # --- files ----------------------------------------------------------------------------------------
 class Reader:
     @property
@@ -260,6 +265,24 @@ def parse_safetensors(
     offsets (relative to the data section), ``__metadata__``, the CRC-32C digest of the table (see
     docs/formats/safetensors.md) and the rows in the order in which the header lists them. Tensors come in data
     order. FormatError for anything else.
+    """
+
+def write_safetensors_header(
+    names: Sequence[str],
+    types: Sequence[str],
+    type_index: npt.NDArray[np.uint32],
+    shapes: Sequence[tuple[int, ...]],
+    begin: npt.NDArray[np.uint64],
+    end: npt.NDArray[np.uint64],
+    metadata: bytes,
+    data_size: int,
+    alignment: int,
+) -> tuple[bytes, int]:
+    """The beginning of a safetensors file (length, header, padding) and the digest of its table.
+
+    Tensor i has the spelling ``types[type_index[i]]`` and the bytes ``begin[i]`` to ``end[i]`` of the data;
+    ``metadata`` is the JSON of ``__metadata__``, or empty. The header is read back, as strictly as by
+    :func:`parse_safetensors`. UnsupportedFeatureError for a name that is not Unicode.
     """
 
 def safetensors_types() -> list[tuple[str, str]]:

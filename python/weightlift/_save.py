@@ -16,17 +16,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from weightlift import _core, _sidecar
 from weightlift._arrays import as_array, check_strings
+from weightlift._checksum import NamedSums
 from weightlift._chunks import value_bounds
 from weightlift._dtypes import DTYPES, STRING, DType, byte_size, from_numpy
 from weightlift._intake import Intake, scratch_directory
-from weightlift._layout import AffineEncode, Byteswap, Cast, Step
+from weightlift._layout import U32, U64, AffineEncode, Byteswap, Cast, Step
 from weightlift._load import DTypes, dtype_chooser, read_arrays
 from weightlift._ops import Pipelines, Progress, core_steps, item_sizes
 from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
@@ -147,16 +148,22 @@ def save_leaves(
 
     ``verify``: compare the checksums of the latter.
     """
-    named = zip(names, leaves, strict=True)
-    arrays = [leaf if type(leaf) is np.ndarray else _leaf(leaf, name, verify) for name, leaf in named]
+    arrays: list[Array | Row] = list(leaves)
+    if not all_arrays(arrays):
+        arrays = [_leaf(leaf, name, verify) for name, leaf in zip(names, leaves, strict=True)]
     job = _job(names, arrays)
-    rows = {i: a for i, a in enumerate(arrays) if type(a) is Row}
+    rows = {} if all_arrays(arrays) else {i: a for i, a in enumerate(arrays) if type(a) is Row}
     if options.dtype is not None:
         convert(job, options.dtype)
     raw = _encode(job, target.format, options, rows)
     with Intake(scratch_directory(target.store), verify=verify) as intake:
         intake.fill(job, rows, raw)
         return publish(job, target, structure, options, shared=_shared(names, arrays))
+
+
+def all_arrays(leaves: Sequence[Any]) -> TypeGuard[list[Array]]:
+    """Whether all are NumPy arrays, and of no subclass."""
+    return set(map(type, leaves)) <= {np.ndarray}
 
 
 def _leaf(leaf: Any, name: str, verify: bool) -> Array | Row:
@@ -171,32 +178,32 @@ def _leaf(leaf: Any, name: str, verify: bool) -> Array | Row:
 
 # --- specs ----------------------------------------------------------------------------------------
 def _job(names: list[str], arrays: Sequence[Array | Row]) -> Job:
-    known: dict[Any, DType] = {}  # few distinct types, looked up a hundred thousand times
-    dtypes = []
-    for array in arrays:
-        found = known.get(array.dtype)
-        if found is None:
-            found = known[array.dtype] = _dtype(array)
-        dtypes.append(found)
-    strings = [i for i, d in enumerate(dtypes) if d is STRING] if STRING in known.values() else []
-    sizes = np.fromiter((a.nbytes for a in arrays), np.uint64, len(arrays))
-    specs = TensorSpecs(names, dtypes, [a.shape for a in arrays], sizes, strings=frozenset(strings))
+    found, index, sizes, shapes = _describe(arrays)
+    kinds = [d if isinstance(d, DType) else STRING if d == np.dtype(object) else from_numpy(d) for d in found]
+    swapped = [isinstance(d, np.dtype) and not d.isnative and kinds[k].core for k, d in enumerate(found)]
+    numbers = index.tolist()
+    specs = TensorSpecs(names, list(map(kinds.__getitem__, numbers)), shapes, sizes)
     job = Job(specs, list(arrays))
-    for i in strings:
+    if STRING in kinds:
+        specs.strings = frozenset(i for i, k in enumerate(numbers) if kinds[k] is STRING)
+    for i in specs.strings:
         check_strings(job.sources[i], names[i])
         job.sources[i] = encode_strings(job.sources[i])
         sizes[i] = len(job.sources[i])
-    swapped = {d for d in known if isinstance(d, np.dtype) and not d.isnative}
-    for i, array in enumerate(arrays) if swapped else ():
-        if array.dtype in swapped and dtypes[i].core:
-            job.prefix[i] = (Byteswap(dtypes[i].word, dtypes[i].bits // 8),)
+    for i in np.flatnonzero(np.array(swapped, bool)[index]).tolist() if any(swapped) else ():
+        dtype = specs.dtypes[i]
+        job.prefix[i] = (Byteswap(dtype.word, dtype.bits // 8),)
     return job
 
 
-def _dtype(array: Array | Row) -> DType:
-    if isinstance(array, Row):
-        return array.dtype
-    return STRING if array.dtype == object else from_numpy(array.dtype)
+def _describe(arrays: Sequence[Array | Row]) -> tuple[Sequence[np.dtype[Any] | DType], U32, U64, list[tuple[int, ...]]]:
+    """The distinct dtypes, and of each array the number of its dtype, its bytes and its shape."""
+    if all_arrays(arrays):
+        return _core.describe_arrays(arrays)  # one look at each, of a hundred thousand
+    numbers: dict[Any, int] = {}
+    index = np.array([numbers.setdefault(a.dtype, len(numbers)) for a in arrays], np.uint32)
+    sizes = np.array([a.nbytes for a in arrays], np.uint64)
+    return list(numbers), index, sizes, [a.shape for a in arrays]
 
 
 def convert(job: Job, dtype: DTypes) -> None:
@@ -286,9 +293,9 @@ def stored_parts(job: Job, row: int) -> Iterator[Array]:
 
 def _shared(names: Sequence[str], arrays: Sequence[Array | Row]) -> tuple[tuple[str, ...], ...]:
     """Groups of names that are one and the same memory."""
-    held = {i: array for i, array in enumerate(arrays) if not isinstance(array, Row)}
-    index = list(held)
-    return tuple(tuple(names[index[k]] for k in group) for group in _core.shared_memory(list(held.values())))
+    index = range(len(arrays)) if all_arrays(arrays) else [i for i, a in enumerate(arrays) if not isinstance(a, Row)]
+    held: list[Any] = [arrays[i] for i in index]
+    return tuple(tuple(names[index[k]] for k in group) for group in _core.shared_memory(held))
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -350,7 +357,7 @@ class _Publication:
         if superseded is not None:
             superseded.remove(names, [f.name for f in self.packing.files])
         specs = self.job.specs
-        crc = dict(zip(specs.names, checksums.crc32c.tolist(), strict=True)) if self.options.checksums else {}
+        crc = NamedSums(specs.names, checksums.crc32c) if self.options.checksums else {}
         files = tuple(dict.fromkeys(self.store.path(n) for n in names))
         return SaveResult(self.target.url, self.fmt.name, files, total, len(specs), crc, shared)
 

@@ -36,9 +36,9 @@ def flatten(obj: Any) -> tuple[list[str], list[Any], Any]:
     """
     if is_leaf(obj):
         return [SINGLE], [obj], SINGLE
-    if isinstance(obj, Mapping) and all(type(k) is str and k for k in obj):
+    if isinstance(obj, Mapping) and set(map(type, obj)) <= {str} and "" not in obj:
         values = list(obj.values())
-        if all(type(v) is np.ndarray or is_leaf(v) for v in values):
+        if set(map(type, values)) <= {np.ndarray} or all(map(is_leaf, values)):
             return list(obj), values, None
     leaves: dict[str, Any] = {}
     structure = _flatten(obj, (), leaves)

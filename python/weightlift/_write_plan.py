@@ -92,19 +92,18 @@ class WriteOps:
     def columns(self) -> WriteColumns:
         """The plan, sorted by file and offset."""
         placed = self._placed
-        keep = ~np.isin(placed.tensor, list(self._segmented)) if self._segmented else np.ones(len(placed.tensor), bool)
-        tensor = placed.tensor[keep]
-        whole = (
-            placed.file[keep], tensor, placed.offset[keep], placed.nbytes[keep], placed.start[keep],
-            self.pipeline[tensor], tensor,
+        whole: tuple[Array, ...] = (
+            placed.file, placed.tensor, placed.offset, placed.nbytes, placed.start,
+            self.pipeline[placed.tensor], placed.tensor,
         )  # fmt: skip
+        if self._segmented:
+            keep = ~np.isin(placed.tensor, list(self._segmented))
+            whole = tuple(column[keep] for column in whole)
         extra = np.array(self._rows, np.uint64).reshape(-1, 7).T
         types = (np.uint32, np.uint32, np.uint64, np.uint64, np.uint64, np.uint32, np.uint32)
-        columns: list[Array] = [
-            np.concatenate([a, b.astype(t)]).astype(t) for a, b, t in zip(whole, extra, types, strict=True)
-        ]
+        columns = [np.concatenate([a, b.astype(t)], dtype=t) for a, b, t in zip(whole, extra, types, strict=True)]
         order = np.lexsort((columns[2], columns[0]))
-        return WriteColumns(*(np.ascontiguousarray(c[order]) for c in columns))
+        return WriteColumns(*(c[order] for c in columns))
 
 
 def segment_parts(

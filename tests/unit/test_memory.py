@@ -274,3 +274,20 @@ def test_a_failure_half_way_leaks_nothing() -> None:
     del buffer
     gc.collect()
     assert pool.held_bytes == 4 * MIB
+
+
+# ---- what arrays are ---------------------------------------------------------------------------------
+def test_arrays_are_described_in_one_pass() -> None:
+    base = np.zeros((4, 6), np.float32)
+    arrays = [base, base.T, base[::2, 1], np.zeros((), ">i2"), np.zeros((3, 0), ml_dtypes.bfloat16), base[:1]]
+    dtypes, number, nbytes, shapes = _core.describe_arrays(arrays)
+    assert [dtypes[k] for k in number.tolist()] == [a.dtype for a in arrays]
+    assert dtypes[number[3]].byteorder == ">"
+    assert nbytes.tolist() == [a.nbytes for a in arrays]
+    assert shapes == [a.shape for a in arrays]
+    assert [len(column) for column in _core.describe_arrays([])] == [0, 0, 0, 0]
+
+
+def test_only_arrays_are_described() -> None:
+    with pytest.raises(TypeError, match="item 1 is not an array"):
+        _core.describe_arrays([np.zeros(1), [1.0]])

@@ -71,6 +71,24 @@ inline constexpr std::string_view kSafetensorsChecksumKey = "weightlift.crc32c";
 // errors are positions in the file.
 SafetensorsHeader ParseSafetensorsHeader(std::string_view json, std::uint64_t data_size);
 
+// The file begins with the header's length, little-endian.
+inline constexpr std::size_t kSafetensorsLengthBytes = 8;
+
+// What a header is to say: one row a tensor, in the order in which it is to list them.
+struct SafetensorsRows {
+  std::span<const std::string_view> names;       // valid UTF-8
+  std::span<const std::uint32_t> type;           // indexes into SafetensorsTypes()
+  std::span<const std::int64_t> dimensions;      // of all shapes, one after another; not negative
+  std::span<const std::size_t> first_dimension;  // one a tensor and one past the end
+  std::span<const std::uint64_t> begin;          // relative to the data section
+  std::span<const std::uint64_t> end;
+};
+
+// The beginning of a file: the length and the header's JSON, padded with spaces to a multiple of
+// `alignment`. `metadata` is the JSON of "__metadata__", or empty. Nothing is checked: parse it.
+std::string WriteSafetensorsHeader(const SafetensorsRows& rows, std::string_view metadata,
+                                   std::uint64_t alignment);
+
 // --- any format ----------------------------------------------------------------------------------
 
 // A table of tensors in columns, and the extents of those that are not one plain extent.

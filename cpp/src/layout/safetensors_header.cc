@@ -14,8 +14,6 @@
 namespace weightlift {
 namespace {
 
-constexpr std::uint64_t kLengthBytes = 8;  // the file begins with the header's length
-
 constexpr std::array<SafetensorsType, 20> kTypes{{
     {"F32", DType::kFloat32},
     {"BF16", DType::kBFloat16},
@@ -63,7 +61,9 @@ std::string Quoted(std::string_view text) {
 class HeaderParser {
  public:
   HeaderParser(std::string_view json, std::uint64_t data_size)
-      : scan_(json, kLengthBytes), data_begin_(kLengthBytes + json.size()), data_size_(data_size) {
+      : scan_(json, kSafetensorsLengthBytes),
+        data_begin_(kSafetensorsLengthBytes + json.size()),
+        data_size_(data_size) {
     constexpr std::size_t kUsualEntry = 96;  // bytes of JSON a tensor takes, about
     header_.tensors.reserve(json.size() / kUsualEntry);
     header_.dimensions.reserve(2 * json.size() / kUsualEntry);

@@ -38,7 +38,7 @@ from weightlift.formats._safetensors_file import (
     plan_file,
     read_file,
     read_head,
-    stored_dtypes,
+    stored_types,
 )
 from weightlift.formats._safetensors_index import DERIVED, INDEX_SUFFIX, index_digest, is_index, read_index, shard_names
 from weightlift.protocols import Files, Reader
@@ -168,19 +168,19 @@ class Safetensors:
             raise UnsupportedFeatureError("safetensors has no quantisation; use format='tfjs', or dtype='float16'")
         if "__metadata__" in specs.names:
             raise UnsupportedFeatureError("safetensors keeps the name '__metadata__' for itself; rename the tensor")
+        if not specs.strings and all(d.name in SPELLING for d in stored_types(specs).types):
+            return {}
         refused = [
-            f"{specs.names[row]!r} ({'strings' if row in specs.strings else dtype.name})"
-            for row, dtype in enumerate(stored_dtypes(specs))
-            if dtype.name not in SPELLING or row in specs.strings
+            f"{specs.names[row]!r} ({'strings' if row in specs.strings else specs.stored(row).name})"
+            for row in range(len(specs))
+            if specs.stored(row).name not in SPELLING or row in specs.strings
         ]
-        if refused:
-            more = f" and {len(refused) - 20} more" if len(refused) > 20 else ""
-            raise UnsupportedFeatureError(
-                f"safetensors cannot hold {', '.join(refused[:20])}{more}; "
-                "convert them by dtype={name: type}, or use format='npz'; "
-                f"the types are {', '.join(sorted(SPELLING))}"
-            )
-        return {}
+        more = f" and {len(refused) - 20} more" if len(refused) > 20 else ""
+        raise UnsupportedFeatureError(
+            f"safetensors cannot hold {', '.join(refused[:20])}{more}; "
+            "convert them by dtype={name: type}, or use format='npz'; "
+            f"the types are {', '.join(sorted(SPELLING))}"
+        )
 
     def pack(self, specs: TensorSpecs, name: str, options: PackOptions) -> Packing:
         """Headers and placements; an index where the caller asked for shards or named an index."""
@@ -191,7 +191,8 @@ class Safetensors:
         metadata = _file_metadata(options, sharded=sharded)
         own = {} if options.structure is None else {STRUCTURE_KEY: _structure_text(options.structure)}
         in_file = metadata if sharded else {**metadata, **own}
-        planned = [plan_file(specs, rows, {**_blank(options, rows), **in_file}) for rows in groups]
+        stored = stored_types(specs)
+        planned = [plan_file(specs, stored, rows, {**_blank(options, rows), **in_file}) for rows in groups]
         names, manifest = _file_names(name, len(planned), sharded=sharded)
         return Packing(
             [PackedFile(n, p.nbytes, ((0, p.header),)) for n, p in zip(names, planned, strict=True)],

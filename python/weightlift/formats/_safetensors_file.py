@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from json.encoder import encode_basestring
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,11 @@ __all__ = [
     "File",
     "PlannedFile",
     "Rows",
+    "StoredTypes",
     "plan_file",
     "read_file",
     "read_head",
-    "stored_dtypes",
+    "stored_types",
 ]
 
 CHECKSUM_KEY = "weightlift.crc32c"
@@ -153,62 +154,69 @@ class PlannedFile:
         return f"{self.digest:08x}" + crc32c[self.rows].astype(">u4").tobytes().hex()
 
 
-def stored_dtypes(specs: TensorSpecs) -> list[DType]:
-    """Element type of each row as the file holds it."""
-    dtypes = list(specs.dtypes)
-    for row, encoding in specs.encodings.items():
-        dtypes[row] = encoding.stored
-    return dtypes
+class StoredTypes(NamedTuple):
+    """Element types as the file holds them: the distinct ones, and the number of each row's."""
+
+    types: list[DType]
+    number: U32
 
 
-def plan_file(specs: TensorSpecs, rows: Rows, metadata: Mapping[str, str]) -> PlannedFile:
+def stored_types(specs: TensorSpecs) -> StoredTypes:
+    """The types of all rows. Compared by identity, as their hashes take longer than all else here."""
+    dtypes = specs.dtypes
+    if specs.encodings:
+        dtypes = [specs.stored(i) for i in range(len(specs))]
+    types = {id(d): d for d in dtypes}
+    number = {key: i for i, key in enumerate(types)}
+    index = np.fromiter(map(number.__getitem__, map(id, dtypes)), np.uint32, len(dtypes))
+    return StoredTypes(list(types.values()), index)
+
+
+def plan_file(specs: TensorSpecs, stored: StoredTypes, rows: Rows, metadata: Mapping[str, str]) -> PlannedFile:
     """Where each tensor of one file goes, and the header that says so.
 
     Raises:
         UnsupportedFeatureError: The header is too large, or holds text that is not Unicode.
     """
-    dtypes = stored_dtypes(specs)
-    names, shapes = specs.names, specs.shapes
+    whole = len(rows) == len(specs)  # then they are all rows, in order
+    picked = slice(None) if whole else rows
+    names = specs.names if whole else [specs.names[i] for i in rows.tolist()]
+    shapes = specs.shapes if whole else [specs.shapes[i] for i in rows.tolist()]
     # The header lists tensors in the caller's order; a load gives that order back. Their data lie by descending
     # item size, which keeps every tensor aligned to its items. Empty ones come first, by name: that is where data
     # order (begin, end, name) puts what begins at 0 and ends there.
-    sizes = specs.nbytes[rows]
-    mixed = len({d.bits for d in dtypes}) > 1
-    bits = np.fromiter((dtypes[i].bits if mixed else 0 for i in rows.tolist()), np.int64, len(rows))
+    sizes = specs.nbytes[picked]
+    bits = np.array([d.bits for d in stored.types], np.int64)[stored.number[picked]]
     filled, empty = np.flatnonzero(sizes), np.flatnonzero(sizes == 0)
-    by_name = sorted(empty.tolist(), key=lambda i: names[rows[i]])
+    by_name = sorted(empty.tolist(), key=names.__getitem__)
     order = np.concatenate([np.array(by_name, np.intp), filled[np.argsort(-bits[filled], kind="stable")]])
     end = np.empty(len(rows), np.uint64)
     end[order] = np.cumsum(sizes[order], dtype=np.uint64)
     begin = end - sizes
     payload = int(sizes.sum())
-
-    shape_texts: dict[tuple[int, ...], str] = {}
-    items = []
-    if metadata:
-        items.append('"__metadata__":' + json.dumps(metadata, separators=(",", ":"), ensure_ascii=False))
-    for row, low, high in zip(rows.tolist(), begin.tolist(), end.tolist(), strict=True):
-        shape = shapes[row]
-        shape_text = shape_texts.get(shape)
-        if shape_text is None:
-            shape_text = shape_texts[shape] = ",".join(map(str, shape))
-        items.append(
-            f'{encode_basestring(names[row])}:{{"dtype":"{SPELLING[dtypes[row].name]}",'
-            f'"shape":[{shape_text}],"data_offsets":[{low},{high}]}}'
-        )
+    # The core reads its own header back: that gives the digest, and checks sizes against shapes before anything is
+    # written.
+    columns = (names, [SPELLING[d.name] for d in stored.types], stored.number[picked], shapes, begin, end)
+    alignment, metadata_text = _PAGE if payload >= _DIRECT_PAYLOAD else 8, _metadata_text(metadata)
     try:
-        text = ("{" + ",".join(items) + "}").encode("utf-8")
-    except UnicodeEncodeError:
-        chosen = (names[row] for row in rows.tolist())
-        broken = next((n for n in chosen if n.encode("utf-8", "ignore").decode() != n), None)
-        what = "metadata holds" if broken is None else "its name holds"
-        raise UnsupportedFeatureError(f"{what} half a surrogate pair, which is no character", tensor=broken) from None
-    text += b" " * (-(8 + len(text)) % (_PAGE if payload >= _DIRECT_PAYLOAD else 8))
-    if len(text) > MAX_HEADER:
+        header, digest = _core.write_safetensors_header(*columns, metadata_text, payload, alignment)
+    except UnsupportedFeatureError:
+        broken = next((n for n in names if n.encode("utf-8", "ignore").decode() != n), None)
         raise UnsupportedFeatureError(
-            f"the header takes {len(text)} bytes, the format allows {MAX_HEADER}; use shard_size="
+            "its name holds half a surrogate pair, which is no character", tensor=broken
+        ) from None
+    if len(header) - 8 > MAX_HEADER:
+        raise UnsupportedFeatureError(
+            f"the header takes {len(header) - 8} bytes, the format allows {MAX_HEADER}; use shard_size="
         )
-    # Reading our own header back gives the digest, and checks sizes against shapes before anything is written.
-    digest = _core.parse_safetensors(text, payload, "the header to be written")[7]
-    header = len(text).to_bytes(8, "little") + text
     return PlannedFile(header, rows[order], begin[order] + np.uint64(len(header)), len(header) + payload, digest)
+
+
+def _metadata_text(metadata: Mapping[str, str]) -> bytes:
+    """The JSON of ``__metadata__``; nothing where there is none."""
+    if not metadata:
+        return b""
+    try:
+        return json.dumps(metadata, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UnsupportedFeatureError("metadata holds half a surrogate pair, which is no character") from None
