@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "bindings.h"
 #include "weightlift/reader.h"
@@ -131,6 +132,13 @@ void BindWriters(py::module_& m) {
            }),
            py::arg("path"), py::arg("size"), py::arg("mode") = "auto", py::arg("durable") = true)
       .def("truncate", &FileWriter::Truncate, py::arg("size"), release());
+
+  m.def(
+      "commit_all",
+      [](const std::vector<std::shared_ptr<FileWriter>>& writers) {
+        FileWriter::CommitAll(writers);
+      },
+      py::arg("writers"), release(), "Commit several files, sooner than one after the other.");
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -246,6 +247,58 @@ TEST(CommitIsOnce) {
   CHECK_THROWS(kInvalidArgument, writer->WriteAt(0, Pattern(1)));
   writer->Abort();
   CHECK(dir.Names() == Names({"f"}));
+}
+
+using Writers = std::vector<std::shared_ptr<FileWriter>>;
+
+Writers WritersOf(const std::vector<std::string>& paths, const FileWriterOptions& options = {}) {
+  Writers writers;
+  for (const std::string& path : paths) {
+    writers.push_back(FileWriter::Create(path, 3, options));
+    writers.back()->WriteAt(0, Pattern(3));
+  }
+  return writers;
+}
+
+TEST(CommitAllSyncsFilesThenNamesThenDirectories) {
+  const TempDir dir;
+  std::filesystem::create_directory(dir / "d");
+  const std::vector<std::string> paths{dir / "a", dir / "d/b", dir / "c"};
+  std::mutex mutex;
+  std::string calls;
+  const faults::Inject inject([&](const faults::Call& call) -> std::optional<long> {
+    const std::lock_guard lock(mutex);
+    if (call.name == "fdatasync") calls += 'f';
+    if (call.name == "linkat") calls += 'l';
+    if (call.name == "fsync") calls += 'd';
+    return std::nullopt;
+  });
+  FileWriter::CommitAll(WritersOf(paths));
+  CHECK_EQ(calls, std::string("fffllldd"));
+  for (const std::string& path : paths) CHECK(ReadFile(path) == Pattern(3));
+  calls.clear();
+  FileWriter::CommitAll(WritersOf({dir / "e"}, {.mode = WriteMode::kAuto, .durable = false}));
+  CHECK_EQ(calls, std::string("l"));
+  FileWriter::CommitAll({});
+}
+
+TEST(CommitAllPublishesNothingThatIsNotDurable) {
+  const TempDir dir;
+  const Writers writers = WritersOf({dir / "a", dir / "b", dir / "c"});
+  std::atomic<int> syncs{0};
+  const faults::Inject inject([&](const faults::Call& call) -> std::optional<long> {
+    if (call.name == "fdatasync" && ++syncs == 2) return -EIO;
+    return std::nullopt;
+  });
+  bool failed = false;
+  try {
+    FileWriter::CommitAll(writers);
+  } catch (const Error& error) {
+    failed = error.sys_errno() == EIO;
+  }
+  CHECK(failed);
+  CHECK(dir.Names().empty());
+  for (const auto& writer : writers) CHECK_THROWS(kInvalidArgument, writer->Commit());
 }
 
 TEST(ModesFollowTheUmaskAndTheOldFile) {

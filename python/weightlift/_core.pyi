@@ -151,6 +151,10 @@ class FileWriter(Writer):
     def truncate(self, size: int) -> None:
         """Make ``size``, no more than it was created with, the final size."""
 
+def commit_all(writers: Sequence[FileWriter]) -> None:
+    """Commit several: their syncs run at the same time, none is published before all are durable, and each
+    directory is synced once."""
+
 # --- plans ----------------------------------------------------------------------------------------
 def execute_read(
     readers: Sequence[Reader],

@@ -5,7 +5,8 @@ hashes decide, and made durable. Then it is published:
 
 - one file: by one rename;
 - one file with a sidecar: sidecar with old and new record, file, sidecar with the new record (``_sidecar``);
-- data files and a manifest: a data file whose name is taken gets a new name; then the manifest is replaced by one
+- data files and a manifest: a data file whose name is taken gets a new name; all are made durable, at the same time,
+  before the first gets its name, and their names by one sync of the directory; then the manifest is replaced by one
   rename (that instant the new model replaces the old); then files under new names get their planned names by
   hard links, and the manifest says so, again by one rename. Killed anywhere, the manifest names complete files.
   Data files that only the old manifest named are removed last (``_superseded``).
@@ -41,7 +42,7 @@ from weightlift._write_plan import WriteOps, segment_parts
 from weightlift.errors import UnsupportedFeatureError, WeightliftError
 from weightlift.formats import by_name, by_suffix
 from weightlift.formats._safetensors import SAFETENSORS
-from weightlift.protocols import Format, KeepsEncodings, Store
+from weightlift.protocols import CommitsTogether, Format, KeepsEncodings, Store
 from weightlift.stores import at_url
 from weightlift.stores._local import LocalStore
 from weightlift.types import SaveResult
@@ -429,8 +430,11 @@ class _Publication:
         )
 
     def _publish_set(self, writers: list[Any], checksums: Checksums) -> int:
-        for writer in writers:
-            writer.commit()
+        if isinstance(self.store, CommitsTogether):
+            self.store.commit_all(writers)
+        else:
+            for writer in writers:
+                writer.commit()
         assert self.packing.manifest is not None
         name = self.packing.manifest.name
         manifest = self.fmt.manifest(self.packing, checksums, self.actual)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from weightlift.types import ModelArtifacts, SaveResult
 
 __all__ = [
+    "CommitsTogether",
     "Files",
     "Format",
     "IOHandler",
@@ -90,6 +91,14 @@ class Store(Protocol):
 
     def delete(self, relative: str) -> None:
         """Remove a file; NotFoundError."""
+
+
+@runtime_checkable
+class CommitsTogether(Protocol):
+    """A store that publishes several files sooner together than one after another."""
+
+    def commit_all(self, writers: Sequence[Any]) -> None:
+        """Commit writers of this store; none is published before all are durable."""
 
 
 class Format(Protocol):

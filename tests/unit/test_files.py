@@ -443,3 +443,30 @@ def test_threads_that_save_one_target(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+# ---- several at once ---------------------------------------------------------------------------------
+def writers_of(folder: Path, names: list[str], **options) -> list[_core.FileWriter]:
+    writers = [_core.FileWriter(str(folder / name), 3, **options) for name in names]
+    for writer in writers:
+        writer.write_at(0, b"new")
+    return writers
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_several_are_committed_together(tmp_path: Path, durable: bool) -> None:
+    names = [f"{i}" for i in range(40)]
+    (tmp_path / "7").write_bytes(b"old")
+    writers = writers_of(tmp_path, names, durable=durable)
+    assert [p.name for p in tmp_path.iterdir()] == ["7"]
+    _core.commit_all(writers)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
+    assert all((tmp_path / name).read_bytes() == b"new" for name in names)
+
+
+def test_a_closed_one_among_several_publishes_none(tmp_path: Path) -> None:
+    writers = writers_of(tmp_path, ["a", "b", "c"])
+    writers[1].abort()
+    with pytest.raises(ValueError, match="the file is closed"):
+        _core.commit_all(writers)
+    assert not list(tmp_path.iterdir())

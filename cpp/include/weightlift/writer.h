@@ -56,6 +56,11 @@ class FileWriter : public Writer {
   static std::shared_ptr<FileWriter> Create(const std::string& path, std::uint64_t size,
                                             const FileWriterOptions& options = {});
 
+  // Commits them all sooner than one after the other: their syncs run at the same time, and each
+  // directory is synced once. None is published before all are durable. When it throws, some may
+  // have been published; the others are aborted.
+  static void CommitAll(std::span<const std::shared_ptr<FileWriter>> writers);
+
   // Makes `size`, no more than it was created with, the final size (of a compressed file, known
   // only when all is written). Not while writes are under way.
   virtual void Truncate(std::uint64_t size) = 0;

@@ -13,10 +13,14 @@
 #include <cerrno>
 #include <memory>
 #include <optional>
+#include <set>
+#include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/checked.h"
+#include "base/thread_pool.h"
 #include "io/direct.h"
 #include "io/file_info.h"
 #include "io/positional.h"
@@ -34,6 +38,9 @@ constexpr std::uint64_t kSmallFile = 1 << 20;
 // Buffered bytes of a durable file are sent to the device once this many have been written, so that
 // the device works while the rest is still being made.
 constexpr std::size_t kWritebackBytes = 1 << 20;
+
+// Syncs at the same time share the file system's commits and the device's flushes.
+constexpr int kSyncThreads = 8;
 
 constexpr mode_t kPermissionBits = 07777;
 
@@ -159,25 +166,53 @@ class LocalFileWriter final : public FileWriter {
   }
 
   void Commit() override {
-    if (!file_) throw Error(ErrorCode::kInvalidArgument, "the file is closed", {.path = path_});
-    // Whatever happens from here on, this writer is done.
-    const std::unique_ptr<TemporaryFile> file = std::move(file_);
-    direct_.reset();
-    if (failed_.load()) {
-      throw Error(ErrorCode::kInvalidArgument, "cannot commit: a write has failed",
-                  {.path = path_});
-    }
-    if (durable_) SyncDescriptor(file->fd());
-    WithPath(path_, [&] { file->Publish(); });
-    // EINVAL: a file system whose directories need no sync.
-    if (durable_ && fsync(directory_.get()) != 0 && errno != EINVAL) {
-      throw SystemError(errno, "sync the directory", {.path = path_});
+    try {
+      Finish();
+      Publish();
+      SyncDirectory();
+    } catch (...) {
+      Abort();
+      throw;
     }
   }
 
   void Abort() noexcept override {
     direct_.reset();
     file_.reset();
+    finished_.reset();
+  }
+
+  // The steps of Commit, once and in this order. First: nothing can be written any more, and what
+  // was written is durable.
+  void Finish() {
+    if (!file_) throw Error(ErrorCode::kInvalidArgument, "the file is closed", {.path = path_});
+    finished_ = std::move(file_);
+    direct_.reset();
+    if (failed_.load()) {
+      throw Error(ErrorCode::kInvalidArgument, "cannot commit: a write has failed",
+                  {.path = path_});
+    }
+    if (durable_) SyncDescriptor(finished_->fd());
+  }
+
+  // Under the target's name; durably so once the directory has been synced.
+  void Publish() {
+    WithPath(path_, [&] { finished_->Publish(); });
+    finished_.reset();
+  }
+
+  void SyncDirectory() const {
+    // EINVAL: a file system whose directories need no sync.
+    if (durable_ && fsync(directory_.get()) != 0 && errno != EINVAL) {
+      throw SystemError(errno, "sync the directory", {.path = path_});
+    }
+  }
+
+  // Two writers of one directory have the same.
+  std::pair<dev_t, ino_t> DirectoryIdentity() const {
+    struct stat info = {};
+    if (fstat(directory_.get(), &info) != 0) throw SystemError(errno, "stat", {.path = path_});
+    return {info.st_dev, info.st_ino};
   }
 
  private:
@@ -232,7 +267,8 @@ class LocalFileWriter final : public FileWriter {
   std::uint64_t size_;
   const bool durable_;
   UniqueFd directory_;
-  std::unique_ptr<TemporaryFile> file_;  // nullptr: committed or aborted
+  std::unique_ptr<TemporaryFile> file_;      // nullptr: finished or aborted
+  std::unique_ptr<TemporaryFile> finished_;  // complete, not published yet
   std::unique_ptr<DirectFile> direct_;
   std::size_t direct_alignment_ = 0;
   std::atomic<bool> failed_{false};
@@ -243,6 +279,26 @@ class LocalFileWriter final : public FileWriter {
 std::shared_ptr<FileWriter> FileWriter::Create(const std::string& path, std::uint64_t size,
                                                const FileWriterOptions& options) {
   return std::make_shared<LocalFileWriter>(path, size, options);
+}
+
+void FileWriter::CommitAll(std::span<const std::shared_ptr<FileWriter>> writers) {
+  std::vector<LocalFileWriter*> files;
+  for (const std::shared_ptr<FileWriter>& writer : writers) {
+    files.push_back(dynamic_cast<LocalFileWriter*>(writer.get()));
+    if (files.back() == nullptr) throw Error(ErrorCode::kInvalidArgument, "a writer is missing");
+  }
+  try {
+    RunTasks(files.size(), [&](std::size_t i, int) { files[i]->Finish(); },
+             {.threads = kSyncThreads, .on_calling_thread = false, .tick = nullptr});
+    for (LocalFileWriter* const file : files) file->Publish();
+    std::set<std::pair<dev_t, ino_t>> synced;
+    for (const LocalFileWriter* const file : files) {
+      if (synced.insert(file->DirectoryIdentity()).second) file->SyncDirectory();
+    }
+  } catch (...) {
+    for (LocalFileWriter* const file : files) file->Abort();
+    throw;
+  }
 }
 
 }  // namespace weightlift

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from weightlift import _core
@@ -87,6 +87,10 @@ class LocalStore:
                     f"cannot make the directory: {error.strerror}", errno=error.errno, path=parent
                 ) from error
         return _core.FileWriter(path, nbytes, "auto", durable)
+
+    def commit_all(self, writers: Sequence[_core.FileWriter]) -> None:
+        """Commit several of this store's writers; none is published before all are durable."""
+        _core.commit_all(writers)
 
     def exists(self, relative: str) -> bool:
         """Whether the file is there."""
