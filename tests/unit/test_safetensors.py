@@ -504,7 +504,10 @@ def test_the_header_is_what_json_dumps_makes(tensors: dict[str, Array], metadata
 
 @pytest.mark.parametrize(
     ("tensors", "metadata", "what"),
-    [({"a\ud800b": np.zeros(1)}, {}, r"its name holds.*\\ud800"), ({"a": np.zeros(1)}, {"k": "\udc00"}, "metadata holds")],
+    [
+        ({"a\ud800b": np.zeros(1)}, {}, r"its name holds.*\\ud800"),
+        ({"a": np.zeros(1)}, {"k": "\udc00"}, "metadata holds"),
+    ],
 )
 def test_half_a_surrogate_pair_is_refused(tensors: dict[str, Array], metadata: dict[str, str], what: str) -> None:
     with pytest.raises(UnsupportedFeatureError, match=what):
