@@ -487,28 +487,3 @@ def test_header_length_needs_no_alignment_and_space_is_allowed_around() -> None:
         file = hand_made(text, b"hi")
         assert bytes(safetensors.deserialize(file)[0][1]["data"]) == b"hi"
         assert load({"m.safetensors": file})["a"].tobytes() == b"hi"
-
-
-# ---- the header's text -------------------------------------------------------------------------------
-@given(st.dictionaries(names, npst.arrays(np.float32, shapes), max_size=5), st.dictionaries(keys, texts, max_size=2))
-def test_the_header_is_what_json_dumps_makes(tensors: dict[str, Array], metadata: dict[str, str]) -> None:
-    written = write_tensors(SAFETENSORS, tensors, "m.safetensors", options=PackOptions(metadata=metadata))
-    data = written.files["m.safetensors"]
-    text = data[8 : 8 + int.from_bytes(data[:8], "little")].decode("utf-8")
-    entries = json.loads(text)
-    compact = json.dumps(entries, separators=(",", ":"), ensure_ascii=False)
-    assert text.rstrip(" ") == compact
-    assert len(text) == len(compact) or len(text.encode()) % 8 == 0
-    assert [name for name in entries if name != "__metadata__"] == list(tensors)
-
-
-@pytest.mark.parametrize(
-    ("tensors", "metadata", "what"),
-    [
-        ({"a\ud800b": np.zeros(1)}, {}, r"its name holds.*\\ud800"),
-        ({"a": np.zeros(1)}, {"k": "\udc00"}, "metadata holds"),
-    ],
-)
-def test_half_a_surrogate_pair_is_refused(tensors: dict[str, Array], metadata: dict[str, str], what: str) -> None:
-    with pytest.raises(UnsupportedFeatureError, match=what):
-        write_tensors(SAFETENSORS, tensors, "m.safetensors", options=PackOptions(metadata=metadata))
