@@ -8,6 +8,7 @@ from dataclasses import replace
 from weightlift._load import Rename, refuse_objects, rename_keys
 from weightlift._save import SaveOptions, Target, save_leaves
 from weightlift._source import Names, Row, Source, choose_rows
+from weightlift._tree import unflatten
 from weightlift.errors import ChecksumError
 from weightlift.protocols import Format
 from weightlift.types import SaveResult
@@ -29,6 +30,8 @@ def convert_source(
     if verify and layout.damaged:
         raise ChecksumError(f"the tensor table does not match its checksum: {layout.damaged}", path=source.paths()[0])
     refuse_objects(source, names)
+    if names is None:
+        unflatten(layout.structure, dict.fromkeys(table.names))  # refuses a structure that is not of these tensors
     rows = choose_rows(table, names).tolist()
     if names is None:
         rows = rows if layout.order is None else layout.order.tolist()

@@ -3,8 +3,8 @@
 A sidecar is JSON: ``{"weightlift": 1, "records": [...]}``. A record speaks of one version of the file:
 ``nbytes`` (its size), ``digest`` (CRC-32C of all its bytes that are not payload: headers, padding, directory),
 ``crc32c`` (of each tensor's stored bytes, in table order; like the digest left out for a compressed archive, whose
-own CRC-32 is verified), ``dtypes`` (of tensors whose type the format forgets), ``structure``
-and ``metadata``.
+own CRC-32 is verified), ``dtypes`` (of tensors whose type the format forgets), ``structure``, ``metadata``, and
+``self`` (CRC-32C of the record's other keys, as canonical JSON).
 
 Protocol. File and sidecar cannot change in one step, so a save first publishes a sidecar with the new record
 and the old ones, then the file, then a sidecar with the new record alone: whatever instant the save is killed
@@ -91,7 +91,13 @@ def record(
     if crc32c is not None:
         result["crc32c"] = "".join(f"{c:08x}" for c in crc32c)
     result.update({k: v for k, v in (("dtypes", dtypes), ("structure", structure), ("metadata", metadata)) if v})
-    return result
+    return {**result, "self": _own_digest(result)}
+
+
+def _own_digest(candidate: Mapping[str, Any]) -> str:
+    """CRC-32C of a record's canonical text, the digest itself left out."""
+    rest = {k: v for k, v in candidate.items() if k != "self"}
+    return f"{_core.crc32c(json.dumps(rest, sort_keys=True, separators=(',', ':')).encode()):08x}"
 
 
 def dump(records: Sequence[Mapping[str, Any]]) -> bytes:
@@ -147,6 +153,9 @@ def attach(layout: Layout, files: Files, name: str) -> None:
 
 def _apply(layout: Layout, candidate: Mapping[str, Any], path: str) -> None:
     table = layout.tensors
+    if candidate.get("self") != _own_digest(candidate):
+        layout.damaged = f"the record of {path} does not match its own digest: it was edited or damaged"
+        return
     text = candidate.get("crc32c")
     if text is not None:
         try:
@@ -161,8 +170,9 @@ def _apply(layout: Layout, candidate: Mapping[str, Any], path: str) -> None:
         table.check_initial[:] = 0
     dtypes = candidate.get("dtypes")
     for tensor, dtype in dtypes.items() if isinstance(dtypes, dict) else ():
-        if tensor in table and DTYPES.get(dtype) is not None and DTYPES[dtype].bits == table[tensor].dtype.bits:
-            table.set_dtype(table.index(tensor), DTYPES[dtype])
+        known = DTYPES.get(dtype) if isinstance(dtype, str) else None
+        if tensor in table and known is not None and known.bits == table[tensor].dtype.bits:
+            table.set_dtype(table.index(tensor), known)
     layout.structure = candidate.get("structure", layout.structure)
     metadata = candidate.get("metadata")
     layout.metadata = metadata if isinstance(metadata, dict) else layout.metadata

@@ -66,29 +66,35 @@ def _flatten(obj: Any, path: tuple[str, ...], leaves: dict[str, Any]) -> Any:
 
 
 def unflatten(structure: Any, tensors: Mapping[str, Any]) -> Any:
-    """The object again; FormatError when the structure is malformed or names a tensor that is not there."""
+    """The object again; FormatError when the structure is malformed or does not name every tensor once."""
+    left = dict(tensors)
     if structure is None:
-        return dict(tensors)
-    return _unflatten(structure, tensors, 0)
+        return left
+    result = _unflatten(structure, left, 0)
+    if left:
+        raise FormatError("the structure leaves out a tensor; name the tensors to load", tensor=next(iter(left)))
+    return result
 
 
-def _unflatten(node: Any, tensors: Mapping[str, Any], depth: int) -> Any:
+def _unflatten(node: Any, left: dict[str, Any], depth: int) -> Any:
     if depth > _MAX_DEPTH + 1:
         raise FormatError("structure nested too deep")
     if isinstance(node, str):
-        if node not in tensors:
-            raise FormatError("the structure names a tensor that is not in the file", tensor=node)
-        return tensors[node]
+        if node not in left:
+            raise FormatError("the structure names a tensor that is not in the file, or names it twice", tensor=node)
+        return left.pop(node)
     if isinstance(node, dict) and len(node) == 1:
         ((kind, items),) = node.items()
         if kind in ("list", "tuple") and isinstance(items, list):
-            values = [_unflatten(item, tensors, depth + 1) for item in items]
+            values = [_unflatten(item, left, depth + 1) for item in items]
             return values if kind == "list" else tuple(values)
         if kind == "dict" and isinstance(items, list):
             result = {}
             for item in items:
                 if not (isinstance(item, list) and len(item) == 2 and isinstance(item[0], _KEYS)):
                     raise FormatError("malformed structure: a dict item is not [key, node]")
-                result[item[0]] = _unflatten(item[1], tensors, depth + 1)
+                if item[0] in result:
+                    raise FormatError(f"malformed structure: a dict has the key {item[0]!r} twice")
+                result[item[0]] = _unflatten(item[1], left, depth + 1)
             return result
     raise FormatError(f"malformed structure: {str(node)[:80]!r}")

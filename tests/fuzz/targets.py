@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import weightlift as wl
+from weightlift._sidecar import record as sidecar_record
 
 Target = Callable[[bytes, Path], Path]
 SEPARATOR = b"\0\0"
@@ -153,8 +154,8 @@ def _tfjs_of_others() -> bytes:
 
 def _sidecar_without_sums() -> bytes:
     (record,) = json.loads(_saved("x.npz", "x.npz.crc32c"))["records"]
-    kept = {"nbytes": record["nbytes"], "dtypes": {"b": "uint64"}, "structure": {"list": ["a", "b"]}, "metadata": {}}
-    return json.dumps({"weightlift": 1, "records": [kept]}).encode()
+    plain = sidecar_record(record["nbytes"], None, None, {"b": "uint64"}, {"list": ["a", "b"]}, {"k": 1})
+    return json.dumps({"weightlift": 1, "records": [plain]}).encode()
 
 
 def _saved(target: str, wanted: str, tensors: dict[str, np.ndarray] = TENSORS) -> bytes:  # type: ignore[type-arg]

@@ -1,0 +1,66 @@
+"""Sidecars whose JSON is right and whose content is not: each is an error when verified, and never anything else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import weightlift as wl
+from weightlift._sidecar import _own_digest
+
+TENSORS = {"a": np.arange(3), "b": np.ones(2)}
+
+
+def damaged(folder: Path, *, resealed: bool, **changes: Any) -> Path:
+    """An archive whose sidecar's record has other values, with a digest that fits them or not."""
+    wl.save(TENSORS, folder / "x.npz")
+    sidecar = folder / "x.npz.crc32c"
+    (record,) = json.loads(sidecar.read_text())["records"]
+    record |= changes
+    if resealed:
+        record["self"] = _own_digest(record)
+    sidecar.write_text(json.dumps({"weightlift": 1, "records": [record]}))
+    return folder / "x.npz"
+
+
+@pytest.mark.parametrize("key", ["nbytes", "digest", "crc32c", "dtypes", "structure", "metadata", "self"])
+@pytest.mark.parametrize("value", [None, 5, "x", [], {}, ["a"], {"a": 1}, {"a": {}}])
+def test_any_change_is_damage(key: str, value: Any, tmp_path: Path) -> None:
+    path = damaged(tmp_path, resealed=False, **{key: value})
+    with pytest.raises(wl.ChecksumError, match=r"digest|fits|one checksum"):
+        wl.load(path)
+    with pytest.raises(wl.ChecksumError):
+        wl.convert(path, tmp_path / "y.npz")
+    assert not wl.verify(path).ok
+    assert np.array_equal(wl.load(path, verify=False)["a"], TENSORS["a"])
+
+
+@pytest.mark.parametrize(
+    ("structure", "message"),
+    [
+        ({"list": ["a", "z"]}, "not in the file"),
+        ({"list": ["a", "a"]}, "twice"),
+        ({"list": ["a"]}, "leaves out"),
+        ({"dict": [["k", "a"], ["k", "b"]]}, "key 'k' twice"),
+        ({"dict": [["k"]]}, "dict item"),
+        (5, "malformed"),
+    ],
+)
+def test_structures_of_other_tensors(structure: Any, message: str, tmp_path: Path) -> None:
+    path = damaged(tmp_path, resealed=True, structure=structure)
+    with pytest.raises(wl.FormatError, match=message):
+        wl.load(path)
+    with pytest.raises(wl.FormatError, match=message):
+        wl.convert(path, tmp_path / "y.npz")
+    assert not (tmp_path / "y.npz").exists()
+    assert np.array_equal(wl.load(path, names="b")["b"], TENSORS["b"])
+
+
+def test_dtypes_that_are_none(tmp_path: Path) -> None:
+    for dtypes in ([1], {"a": {}}, {"a": []}, {"a": "float33"}, {"z": "int8"}):
+        path = damaged(tmp_path, resealed=True, dtypes=dtypes)
+        assert wl.load(path)["a"].dtype == np.int64
