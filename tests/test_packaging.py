@@ -46,7 +46,12 @@ def test_command_is_declared(distribution: importlib.metadata.Distribution) -> N
 
 def test_installed_files(distribution: importlib.metadata.Distribution) -> None:
     files = [str(f) for f in distribution.files or []]
-    for wanted in ("weightlift/__init__.py", "weightlift/py.typed", "weightlift/_core.pyi"):
+    for wanted in (
+        "weightlift/__init__.py",
+        "weightlift/py.typed",
+        "weightlift/_core.pyi",
+        "weightlift/server/page/index.html",
+    ):
         assert wanted in files
     assert [f for f in files if re.fullmatch(r"weightlift/_core\..*\.so", f)]
     assert [f for f in files if f.endswith("LICENSE")]
