@@ -47,6 +47,7 @@ stage_system() {
   command -v cmake >/dev/null || packages+=(cmake)
   command -v ninja >/dev/null || packages+=(ninja-build)
   command -v git >/dev/null || packages+=(git)
+  dpkg -s libcurl4-openssl-dev >/dev/null 2>&1 || packages+=(libcurl4-openssl-dev)
   command -v npm >/dev/null || packages+=(nodejs npm)
   command -v clang++-16 >/dev/null || packages+=(clang-16)
   command -v clang-format-16 >/dev/null || packages+=(clang-format-16)
@@ -116,11 +117,11 @@ stage_asan() {
   run_ctest asan build/asan
 }
 
-# Where threads meet: the pool, plans, readers and writers.
+# Where threads meet: the pool, plans, readers and writers, local and remote.
 stage_tsan() {
   cmake --preset tsan
   cmake --build --preset tsan
-  run_ctest tsan build/tsan -R 'pool|execute|reader|writer|buffer'
+  run_ctest tsan build/tsan -R 'pool|execute|reader|writer|buffer|http'
 }
 
 stage_clang() {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs Weightlift from this clone into a virtual environment, with the system packages that building needs
-# (a C++20 compiler, Python's headers and venv module), on Debian or Ubuntu.
+# (a C++20 compiler, libcurl's headers, Python's headers and venv module), on Debian or Ubuntu.
 #
 #   scripts/install.sh [EXTRAS]     EXTRAS: optional dependencies, comma-separated; default: cli
 #

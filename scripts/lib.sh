@@ -106,6 +106,13 @@ ensure_cmake() {
   command -v ninja >/dev/null || "$1/bin/python" -m pip install -q ninja
 }
 
+# ensure_curl: libcurl's headers, for the HTTP client.
+ensure_curl() {
+  if ! "$CXX" -x c++ -fsyntax-only - 2>/dev/null <<<'#include <curl/curl.h>'; then
+    install_packages libcurl4-openssl-dev
+  fi
+}
+
 # source_id: prints a fingerprint of everything that an installation is built from.
 source_id() {
   find CMakeLists.txt pyproject.toml README.md LICENSE cpp python -type f \
@@ -121,6 +128,7 @@ install_weightlift() {
     return
   fi
   ensure_compiler
+  ensure_curl
   say "Building and installing weightlift[$extras] into $venv"
   rm -f "$venv/weightlift-source"
   "$venv/bin/python" -m pip install -q ".[$extras]"

@@ -13,6 +13,7 @@ source scripts/lib.sh
 export VENV=${VENV:-.venv}
 scripts/install.sh test
 ensure_compiler
+ensure_curl
 ensure_cmake "$VENV"
 
 if command -v npm >/dev/null; then

@@ -23,7 +23,7 @@ CPP = REPOSITORY / "cpp"
 
 # ---- Python: layers. A module imports modules of its own layer and of those above it in this list. ----------
 LAYERS: list[tuple[str, tuple[str, ...]]] = [
-    ("the compiled core", ("_core",)),
+    ("the compiled modules", ("_core", "_http")),
     ("the public contract", ("errors", "types", "protocols")),
     ("small tools", ("_dtypes", "_urls", "_json", "_tree", "_strings", "_checksum", "_arrays", "_awaiting")),
     ("the nouns", ("_layout", "_packing", "_inflate", "_ops", "_decode", "_plan", "_write_plan", "_stream")),
@@ -95,16 +95,18 @@ INCLUDES: dict[str, tuple[str, ...]] = {
     "io": ("base", "io"),
     "layout": ("base", "kernels", "layout"),
     "plan": ("base", "kernels", "io", "plan"),
-    "bindings": ("base", "kernels", "io", "layout", "plan", "bindings"),
-    "tests": ("base", "kernels", "io", "layout", "plan", "tests"),
+    "http": ("base", "io", "http"),
+    "bindings": ("base", "kernels", "io", "layout", "plan", "http", "bindings"),
+    "tests": ("base", "kernels", "io", "layout", "plan", "http", "tests"),
     "fuzz": ("base", "kernels", "io", "layout", "plan", "fuzz"),
 }
 PUBLIC_HEADERS = {
-    "error": "base", "dtype": "base",
+    "error": "base", "dtype": "base", "stop": "base",
     "checksum": "kernels", "convert": "kernels", "isa": "kernels",
     "buffer": "io", "reader": "io", "writer": "io",
     "layout": "layout",
     "plan": "plan",
+    "http": "http",
 }  # fmt: skip
 """The part that each header of include/weightlift belongs to."""
 
@@ -160,7 +162,7 @@ def imports(node: ast.AST, *, top_level: bool = False) -> Iterator[tuple[str, st
 
 def own_imports(path: Path, modules: dict[str, Path]) -> set[str]:
     """The package's modules that a file imports; the root package is ``__init__``."""
-    known = {*modules, "_core"}
+    known = {*modules, "_core", "_http"}
     names = set()
     for module, name in imports(parsed(path)):
         if module.split(".")[0] != "weightlift":
@@ -213,7 +215,7 @@ def test_only_listed_modules_import_the_core() -> None:
 
 def test_no_import_cycles() -> None:
     modules = python_modules()
-    graph = {name: own_imports(path, modules) - {name, "_core"} for name, path in modules.items()}
+    graph = {name: own_imports(path, modules) - {name, "_core", "_http"} for name, path in modules.items()}
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:

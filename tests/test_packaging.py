@@ -50,6 +50,7 @@ def test_installed_files(distribution: importlib.metadata.Distribution) -> None:
         "weightlift/__init__.py",
         "weightlift/py.typed",
         "weightlift/_core.pyi",
+        "weightlift/_http.pyi",
         "weightlift/server/page/index.html",
     ):
         assert wanted in files
@@ -63,15 +64,16 @@ def test_installed_files(distribution: importlib.metadata.Distribution) -> None:
     assert installed == source, "the installed package is not this source tree: install it again"
 
 
-def test_the_module_exports_only_its_init() -> None:
+@pytest.mark.parametrize("name", ["_core", "_http"])
+def test_a_module_exports_only_its_init(name: str) -> None:
     """The core's and the C++ library's symbols stay inside: two extensions must not meet by accident."""
-    (module,) = PACKAGE.glob("_core.*.so")
+    (module,) = PACKAGE.glob(f"{name}.*.so")
     symbols = subprocess.run(
         ["nm", "-D", "--defined-only", "-C", str(module)], capture_output=True, text=True, check=True
     )
     ours = [line for line in symbols.stdout.splitlines() if "weightlift::" in line and " T " in line]
     assert not ours, f"exported: {ours[:5]}"
-    assert "PyInit__core" in symbols.stdout
+    assert f"PyInit_{name}" in symbols.stdout
 
 
 def test_sdist_holds_what_building_and_testing_need(tmp_path: Path) -> None:

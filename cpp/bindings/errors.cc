@@ -29,6 +29,8 @@ const char* ClassName(const Error& error) {
       return "UnsafeContentError";
     case ErrorCode::kCancelled:
       return "WeightliftError";
+    case ErrorCode::kTransport:
+      return "TransportError";
     case ErrorCode::kInvalidArgument:
     case ErrorCode::kOutOfMemory:
       return nullptr;
@@ -45,6 +47,11 @@ void RaiseBuiltin(const Error& error) {
   PyErr_SetObject(type, TextForPython(text).ptr());
 }
 
+// Readers of the local store are named by absolute paths or paths as given; none has a scheme.
+bool IsUrl(const std::string& path) {
+  return path.rfind("http://", 0) == 0 || path.rfind("https://", 0) == 0;
+}
+
 void Raise(const Error& error) {
   const char* const name = ClassName(error);
   if (name == nullptr) {
@@ -53,7 +60,7 @@ void Raise(const Error& error) {
   }
   const ErrorPlace& place = error.place();
   py::dict where;
-  if (!place.path.empty()) where["path"] = TextForPython(place.path);
+  if (!place.path.empty()) where[IsUrl(place.path) ? "url" : "path"] = TextForPython(place.path);
   if (!place.tensor_name.empty()) {
     where["tensor"] = TextForPython(place.tensor_name);
   } else if (place.tensor) {
@@ -62,6 +69,10 @@ void Raise(const Error& error) {
   if (place.begin) where["offset"] = py::int_(*place.begin);
   if (place.end) where["end"] = py::int_(*place.end);
   const py::object type = py::module_::import("weightlift.errors").attr(name);
+  if (error.code() == ErrorCode::kTransport) {
+    if (place.status) where["status"] = py::int_(*place.status);
+    if (place.attempts) where["attempts"] = py::int_(*place.attempts);
+  }
   const bool storage = PyObject_IsSubclass(type.ptr(), PyExc_OSError) == 1;
   if (storage && error.sys_errno() != 0) where["errno"] = py::int_(error.sys_errno());
   const py::object exception = type(TextForPython(error.what()), **where);

@@ -28,15 +28,18 @@ enum class ErrorCode : std::uint8_t {
   kInvalidArgument,
   kOutOfMemory,
   kCancelled,  // the monitor asked to stop
+  kTransport,  // a request failed for good
 };
 
 // Where something went wrong. Every part is optional; callers further up fill in what they know.
 struct ErrorPlace {
-  std::string path{};                     // file or URL
+  std::string path{};                     // file or URL, without secrets
   std::optional<std::uint64_t> tensor{};  // index of the tensor in the plan or table at hand
   std::string tensor_name{};              // its name, where the thrower knows it
   std::optional<std::uint64_t> begin{};   // byte range in the file, end exclusive
   std::optional<std::uint64_t> end{};
+  std::optional<int> status{};    // of the last answer, for kTransport
+  std::optional<int> attempts{};  // made, for kTransport
 };
 
 class Error : public std::runtime_error {

@@ -11,6 +11,19 @@
 
 namespace weightlift {
 
+// Where a long read puts its bytes, piece by piece, and who is asked whether to go on. All calls
+// come on the thread that reads.
+class StreamSink {
+ public:
+  virtual ~StreamSink() = default;
+  // Memory for the next bytes; not empty as long as any are to come.
+  virtual std::span<std::byte> Room() = 0;
+  // The first `nbytes` of Room() are in place, for good.
+  virtual void Filled(std::size_t nbytes) = 0;
+  // Asked about every 50 ms, whether bytes come or not: true ends the read with kCancelled.
+  virtual bool Stopped() = 0;
+};
+
 class Reader {
  public:
   virtual ~Reader() = default;
@@ -30,6 +43,17 @@ class Reader {
 
   // Advises that a range will be read soon, or does nothing.
   virtual void WillNeed(std::uint64_t /*offset*/, std::uint64_t /*nbytes*/) const {}
+
+  // Whether each read is a request that costs a round trip: the executor then asks for few long
+  // ranges by ReadStream, from more threads than there are CPUs.
+  virtual bool Streams() const noexcept { return false; }
+
+  // Bytes a request, for a plan that reads `total`; 0: no opinion. Only asked if Streams().
+  virtual std::uint64_t StreamBytes(std::uint64_t /*total*/) const noexcept { return 0; }
+
+  // Hands all bytes of the range to `sink` in order, by one request if it can; throws as ReadAt.
+  // What was handed over before an error is right. Const and thread-safe.
+  virtual void ReadStream(std::uint64_t offset, std::uint64_t nbytes, StreamSink& sink) const;
 };
 
 // Throws kTruncated, with path and range, unless [offset, offset + nbytes) is inside the source: to

@@ -16,6 +16,8 @@
 #include <span>
 #include <string>
 
+#include "weightlift/stop.h"
+
 namespace weightlift {
 
 class Writer {
@@ -26,6 +28,14 @@ class Writer {
   // Writes all bytes at `offset`; thread-safe for disjoint ranges. Any alignment is allowed; ranges
   // and memory that are multiples of direct_alignment() take the direct path.
   virtual void WriteAt(std::uint64_t offset, std::span<const std::byte> data) = 0;
+
+  // Whether bytes go out in ascending order, without gaps: a write waits for those before it.
+  virtual bool Sequential() const noexcept { return false; }
+  // As WriteAt; what may wait gives up with kCancelled when `stop` says so.
+  virtual void WriteAtUnless(std::uint64_t offset, std::span<const std::byte> data,
+                             const StopPredicate& /*stop*/) {
+    WriteAt(offset, data);
+  }
 
   // 0: writes are buffered. Else offset, size and address must be multiples of it to go direct.
   virtual std::size_t direct_alignment() const noexcept = 0;

@@ -24,6 +24,7 @@ namespace weightlift {
 namespace {
 
 constexpr std::chrono::milliseconds kTickInterval{50};
+constexpr int kMostThreads = 4 * kMaxPoolThreads;
 
 using Task = std::function<void(std::size_t, int)>;
 
@@ -56,7 +57,7 @@ class Pool {
  public:
   static Pool& Get();
 
-  void Run(Job& job, int threads, const std::function<void()>& tick);
+  void Run(Job& job, int threads, const RunOptions& options);
 
  private:
   void EnsureThreads(int wanted);
@@ -73,6 +74,7 @@ class Pool {
   std::deque<Job*> jobs_;                  // in turn order
   std::atomic<bool> taking_turns_{false};  // more than one job
   int threads_ = 0;
+  int waiting_ = 0;  // of them, those that jobs which mostly wait may hold
 };
 
 std::atomic<Pool*> g_pool{nullptr};
@@ -186,11 +188,13 @@ std::pair<std::size_t, std::exception_ptr> Pool::RunTurn(Job& job, int worker) {
   return {index, std::move(error)};
 }
 
-void Pool::Run(Job& job, int threads, const std::function<void()>& tick) {
+void Pool::Run(Job& job, int threads, const RunOptions& options) {
+  const std::function<void()>& tick = options.tick;
   const std::uint64_t generation = g_generation.load();
   std::exception_ptr cancelled;
   std::unique_lock lock(mutex_);
-  EnsureThreads(threads);
+  EnsureThreads(std::min(threads + waiting_, kMostThreads));
+  if (options.waits) waiting_ += threads;
   jobs_.push_back(&job);
   taking_turns_.store(jobs_.size() > 1);
   for (int i = 0; i < threads; ++i) work_.notify_one();
@@ -213,6 +217,7 @@ void Pool::Run(Job& job, int threads, const std::function<void()>& tick) {
     lock.lock();
   }
   Remove(job);
+  if (options.waits) waiting_ -= threads;
   lock.unlock();
   if (cancelled) std::rethrow_exception(cancelled);
   if (job.error) std::rethrow_exception(job.error);
@@ -252,7 +257,7 @@ void RunTasks(std::size_t count, const Task& task, const RunOptions& options) {
   Job job(count, task, threads);
   Pool::Get().Run(job,
                   static_cast<int>(std::min<std::size_t>(count, static_cast<std::size_t>(threads))),
-                  options.tick);
+                  options);
 }
 
 }  // namespace weightlift

@@ -24,6 +24,9 @@ struct RunOptions {
   int threads = 0;
   // Small work: run it on the calling thread, without waking anybody.
   bool on_calling_thread = false;
+  // The tasks mostly wait, for a network: they get threads of their own beside
+  // those of others, and leave the CPUs to them.
+  bool waits = false;
   // Called on the calling thread, without locks, about every 50 ms while tasks run. May throw to
   // cancel: no further task starts, those that run are waited for, then the exception goes on.
   std::function<void()> tick{};

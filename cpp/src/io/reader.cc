@@ -1,5 +1,7 @@
 #include "weightlift/reader.h"
 
+#include <algorithm>
+
 #include "base/checked.h"
 #include "weightlift/error.h"
 
@@ -18,6 +20,18 @@ void Reader::ReadScatter(std::uint64_t offset, std::span<const std::span<std::by
   for (const std::span<std::byte> out : outs) {
     ReadAt(offset, out);
     offset += out.size();
+  }
+}
+
+void Reader::ReadStream(std::uint64_t offset, std::uint64_t nbytes, StreamSink& sink) const {
+  while (nbytes > 0) {
+    if (sink.Stopped()) throw Error(ErrorCode::kCancelled, "stopped", {.path = name()});
+    std::span<std::byte> room = sink.Room();
+    room = room.first(static_cast<std::size_t>(std::min<std::uint64_t>(room.size(), nbytes)));
+    ReadAt(offset, room);
+    sink.Filled(room.size());
+    offset += room.size();
+    nbytes -= room.size();
   }
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "base/thread_pool.h"
@@ -19,6 +20,15 @@ inline constexpr int kDiskThreads = 4;
 
 inline int DiskThreads(int chosen) {
   return chosen != 0 ? chosen : std::max(kDiskThreads, PoolThreads());
+}
+
+// Threads where any of the readers streams. What limits them is the reader, not
+// the CPUs.
+inline int StreamThreads(int chosen) { return chosen != 0 ? chosen : kMaxPoolThreads; }
+
+inline bool AnyStreams(std::span<const std::shared_ptr<const Reader>> readers) {
+  return std::any_of(readers.begin(), readers.end(),
+                     [](const std::shared_ptr<const Reader>& r) { return r->Streams(); });
 }
 
 // Whether any of the range is known not to be cached.

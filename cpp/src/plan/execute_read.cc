@@ -1,9 +1,10 @@
 // Read execution. The sorted plan is cut into tasks; a task is read in sub-blocks, each by one call
 // into all its destinations (ReadScatter where they are scattered), and hashed and converted right
-// after it landed, while it is in cache. Bytes that have no plain destination (gaps, input of
-// pipelines, bytes that are only hashed) land in the worker's scratch. So does what comes from a
-// disk in one long read and could not land where it belongs without a bounce: the copy, with the
-// checksum riding along, costs less than the many short reads of a bounce.
+// after it landed, while it is in cache. A reader that streams gets the whole task as one request,
+// and its bytes go to the sub-blocks as they come. Bytes that have no plain destination (gaps,
+// input of pipelines, bytes that are only hashed) land in the worker's scratch. So does what comes
+// from a disk in one long read and could not land where it belongs without a bounce: the copy, with
+// the checksum riding along, costs less than the many short reads of a bounce.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -29,6 +30,7 @@ constexpr std::uint64_t kLeastTaskBytes = 1u << 20;
 // Throwing away this much costs less than one more system call, or one more trip to the disk.
 constexpr std::uint64_t kWarmGap = 4u << 10;
 constexpr std::uint64_t kColdGap = 64u << 10;
+constexpr std::uint64_t kStreamGap = 256u << 10;  // or one more request
 constexpr std::uint64_t kPage = 4096;
 
 using Bytes = std::span<std::byte>;
@@ -114,16 +116,19 @@ class ReadExecution {
         readers_(readers),
         buffers_(buffers),
         sorted_(plan.ops),
-        cold_(LooksCold(sorted_.ops(), readers, total)),
-        execution_(total, cold_ ? DiskThreads(options.threads) : options.threads, options.monitor) {
-    const auto workers = static_cast<std::uint64_t>(execution_.workers());
+        streams_(AnyStreams(readers)),
+        cold_(!streams_ && LooksCold(sorted_.ops(), readers, total)),
+        execution_(total,
+                   streams_ ? StreamThreads(options.threads)
+                   : cold_  ? DiskThreads(options.threads)
+                            : options.threads,
+                   options.monitor, streams_ ? Execution::Work::kWaits : Execution::Work::kBusy) {
     const std::uint64_t task_bytes =
-        options.task_bytes != 0
-            ? options.task_bytes
-            : std::clamp(total / (4 * workers), kLeastTaskBytes, kTaskBytes) / kPage * kPage;
+        options.task_bytes != 0 ? options.task_bytes : TaskBytes(total);
     // So that tasks made small by a test consist of several sub-blocks, too.
     sub_block_ = std::clamp<std::uint64_t>(task_bytes / 4, 1, kSubBlock);
-    tasks_ = Coalesce(ops(), {.task_bytes = task_bytes, .max_gap = cold_ ? kColdGap : kWarmGap});
+    const std::uint64_t max_gap = streams_ ? kStreamGap : cold_ ? kColdGap : kWarmGap;
+    tasks_ = Coalesce(ops(), {.task_bytes = task_bytes, .max_gap = max_gap});
     if (plan.checksums.empty()) return;
     first_sum_.reserve(tasks_.size());
     std::size_t pieces = 0;
@@ -139,7 +144,11 @@ class ReadExecution {
     execution_.Run(tasks_.size(), [&](std::size_t index, int worker) {
       const ReadTask& task = tasks_[index];
       try {
-        RunTask(index, workers[static_cast<std::size_t>(worker)]);
+        if (readers_[ops()[task.first].source]->Streams()) {
+          StreamTask(index, workers[static_cast<std::size_t>(worker)]);
+        } else {
+          RunTask(index, workers[static_cast<std::size_t>(worker)]);
+        }
       } catch (...) {
         execution_.Fail(FirstInPlan(task.first, task.last), std::current_exception());
       }
@@ -153,6 +162,17 @@ class ReadExecution {
   }
 
  private:
+  class TaskSink;
+
+  std::uint64_t TaskBytes(std::uint64_t total) const {
+    for (const std::shared_ptr<const Reader>& reader : readers_) {
+      const std::uint64_t wanted = reader->Streams() ? reader->StreamBytes(total) : 0;
+      if (wanted != 0) return wanted;
+    }
+    const auto workers = static_cast<std::uint64_t>(execution_.workers());
+    return std::clamp(total / (4 * workers), kLeastTaskBytes, kTaskBytes) / kPage * kPage;
+  }
+
   std::span<const ReadOp> ops() const { return sorted_.ops(); }
   const Pipeline* PipelineOf(const ReadOp& op) const {
     return op.pipeline == kNoIndex ? nullptr : &plan_.pipelines[op.pipeline];
@@ -204,6 +224,8 @@ class ReadExecution {
       at = cut;
     }
   }
+
+  void StreamTask(std::size_t index, Worker& worker);
 
   // The cut at `at` or the next one after it that keeps elements whole; `at` is inside of
   // ops [first, last).
@@ -360,6 +382,7 @@ class ReadExecution {
   const std::span<const std::shared_ptr<const Reader>> readers_;
   const std::span<const Bytes> buffers_;
   const SortedOps sorted_;
+  const bool streams_;
   const bool cold_;
   Execution execution_;
   std::uint64_t sub_block_;
@@ -368,6 +391,93 @@ class ReadExecution {
   std::vector<std::size_t> first_sum_;
   std::vector<std::uint32_t> sums_;
 };
+
+// Gives a streamed task's bytes their places, one sub-block after the other.
+class ReadExecution::TaskSink final : public StreamSink {
+ public:
+  TaskSink(ReadExecution& read, std::size_t index, std::uint64_t begin, std::uint64_t end,
+           Worker& worker)
+      : read_(read),
+        task_(read.tasks_[index]),
+        sums_(read.sums_.empty() ? nullptr : &read.sums_[read.first_sum_[index]]),
+        end_(end),
+        worker_(worker),
+        op_(task_.first),
+        at_(begin) {
+    Next();
+  }
+
+  std::span<std::byte> Room() override { return worker_.outs[out_].subspan(filled_); }
+
+  void Filled(std::size_t nbytes) override {
+    filled_ += nbytes;
+    landed_ += nbytes;
+    if (filled_ < worker_.outs[out_].size()) return;
+    filled_ = 0;
+    if (++out_ < worker_.outs.size()) return;
+    for (const Part& part : worker_.parts) read_.Finish(part, sums_, task_);
+    read_.execution_.Advance(cut_ - at_);
+    while (op_ + 1 < task_.last && read_.ops()[op_].end() <= cut_) ++op_;
+    at_ = cut_;
+    if (at_ < end_) Next();
+  }
+
+  bool Stopped() override {
+    return !read_.execution_.undisturbed() &&
+           read_.execution_.Abandoned(read_.FirstInPlan(op_, task_.last));
+  }
+
+  // The op to blame when no more bytes come: of those that lack some, the first
+  // in the plan.
+  std::size_t Blamed() const {
+    std::size_t first = op_;
+    const std::uint64_t landed = at_ + landed_;
+    while (first + 1 < task_.last && read_.ops()[first].end() <= landed) ++first;
+    std::size_t blamed = first;
+    for (std::size_t i = first; i < task_.last; ++i) {
+      if (read_.sorted_.PlanIndex(i) < read_.sorted_.PlanIndex(blamed)) blamed = i;
+    }
+    return blamed;
+  }
+
+ private:
+  void Next() {
+    cut_ = end_ - at_ <= read_.sub_block_ ? end_
+                                          : read_.CutAt(op_, task_.last, at_ + read_.sub_block_);
+    read_.Collect(op_, at_, cut_, Landing::kInPlace, worker_);
+    out_ = 0;
+    landed_ = 0;
+  }
+
+  ReadExecution& read_;
+  const ReadTask& task_;
+  std::uint32_t* const sums_;
+  const std::uint64_t end_;
+  Worker& worker_;
+  std::size_t op_;  // the first with bytes in the sub-block
+  std::uint64_t at_;
+  std::uint64_t cut_ = 0;  // the sub-block is [at_, cut_)
+  std::size_t out_ = 0;
+  std::size_t filled_ = 0;    // of that out
+  std::uint64_t landed_ = 0;  // of the sub-block
+};
+
+void ReadExecution::StreamTask(std::size_t index, Worker& worker) {
+  const ReadTask& task = tasks_[index];
+  const std::uint64_t begin = WholeElements(ops()[task.first], task.begin);
+  const std::uint64_t end = WholeElements(ops()[task.last - 1], task.end);
+  if (begin >= end || execution_.Abandoned(FirstInPlan(task.first, task.last))) return;
+  TaskSink sink(*this, index, begin, end, worker);
+  try {
+    readers_[ops()[task.first].source]->ReadStream(begin, end - begin, sink);
+  } catch (Error& error) {
+    if (sink.Stopped()) return;
+    const std::size_t op = sink.Blamed();
+    const std::uint32_t tensor = ops()[op].tensor;
+    if (tensor != kNoIndex) error.place().tensor = tensor;
+    execution_.Fail(sorted_.PlanIndex(op), std::make_exception_ptr(error));
+  }
+}
 
 }  // namespace
 

@@ -29,6 +29,7 @@ namespace {
 
 constexpr std::uint64_t kBlockBytes = 8u << 20;
 constexpr std::uint64_t kLeastBlockBytes = 1u << 20;
+constexpr std::uint64_t kStreamBlockBytes = 4u << 20;
 constexpr std::uint64_t kPage = 4096;
 // Buffered writes: memory runs from this size on are not copied, smaller ones are gathered to this.
 constexpr std::uint64_t kStraightBytes = 64u << 10;
@@ -125,13 +126,21 @@ class WriteExecution {
         readers_(readers),
         producer_(plan, readers),
         checked_ops_(CheckedOps(plan, producer_)),
-        execution_(total, WaitsForDisk() ? DiskThreads(options.threads) : options.threads,
-                   options.monitor) {
+        streams_(Streams()),
+        execution_(total,
+                   AnyStreams(readers) ? StreamThreads(options.threads)
+                   : WaitsForDisk()    ? DiskThreads(options.threads)
+                                       : options.threads,
+                   options.monitor, streams_ ? Execution::Work::kWaits : Execution::Work::kBusy) {
     const auto workers = static_cast<std::uint64_t>(execution_.workers());
     block_bytes_ =
         options.task_bytes != 0
             ? options.task_bytes
             : std::clamp(total / (4 * workers), kLeastBlockBytes, kBlockBytes) / kPage * kPage;
+    // Those that wait for a network, or for their turn, hold their buffers meanwhile.
+    if (options.task_bytes == 0 && streams_) {
+      block_bytes_ = std::min(block_bytes_, Sequential() ? kLeastBlockBytes : kStreamBlockBytes);
+    }
     blocks_ = CutBlocks(plan.ops, block_bytes_);
     if (!blocks_.empty()) {
       sums_.resize(blocks_.back().first_sum + blocks_.back().last - blocks_.back().first);
@@ -144,7 +153,9 @@ class WriteExecution {
       const Block& block = blocks_[index];
       if (execution_.Abandoned(block.first)) return;
       try {
-        RunBlock(block, workers[static_cast<std::size_t>(worker)]);
+        Worker& own = workers[static_cast<std::size_t>(worker)];
+        own.scratch.stop = [&] { return execution_.Abandoned(block.first); };
+        RunBlock(block, own);
       } catch (...) {
         execution_.Fail(block.first, std::current_exception());
       }
@@ -169,6 +180,14 @@ class WriteExecution {
     }
   };
 
+  bool Sequential() const {
+    return std::any_of(writers_.begin(), writers_.end(),
+                       [](const std::shared_ptr<Writer>& w) { return w->Sequential(); });
+  }
+
+  // Whether the work waits for a network, at either end.
+  bool Streams() const { return Sequential() || AnyStreams(readers_); }
+
   bool WaitsForDisk() const {
     for (const std::shared_ptr<Writer>& writer : writers_) {
       if (writer->direct_alignment() != 0) return true;
@@ -189,7 +208,7 @@ class WriteExecution {
     const std::size_t alignment = writers_[block.file]->direct_alignment();
     if (alignment != 0) {
       if (IsAligned(block, alignment)) {
-        WriteStraight(block, block.first, block.begin, block.end);
+        WriteStraight(block, block.first, block.begin, block.end, worker);
       } else {
         WriteGathered(block, block.first, block.begin, block.end, worker);
       }
@@ -202,7 +221,7 @@ class WriteExecution {
         const std::uint64_t end = std::min(plan_.ops[op].end(), block.end);
         for (std::uint64_t next; at < end; at = next) {
           next = at + std::min(kSubBlock, end - at);
-          WriteStraight(block, op, at, next);
+          WriteStraight(block, op, at, next, worker);
         }
       } else {
         const std::uint64_t end = GatherEnd(block, op, at);
@@ -240,8 +259,8 @@ class WriteExecution {
     return block.end;
   }
 
-  void WriteStraight(const Block& block, std::size_t index, std::uint64_t begin,
-                     std::uint64_t end) {
+  void WriteStraight(const Block& block, std::size_t index, std::uint64_t begin, std::uint64_t end,
+                     const Worker& worker) {
     const WriteOp& op = plan_.ops[index];
     const std::span<const std::byte> data(producer_.AsTheyAre(op) + (begin - op.offset),
                                           end - begin);
@@ -249,7 +268,7 @@ class WriteExecution {
     for (std::uint64_t at = 0; at < data.size(); at += kSubBlock) {
       producer_.Hash(op, data.subspan(at, std::min(kSubBlock, data.size() - at)), sums);
     }
-    writers_[block.file]->WriteAt(begin, data);
+    writers_[block.file]->WriteAtUnless(begin, data, worker.scratch.stop);
     execution_.Advance(data.size());
   }
 
@@ -281,7 +300,7 @@ class WriteExecution {
       moved += part.size();
     }
     fill_gap(out.size());
-    writers_[block.file]->WriteAt(begin, out);
+    writers_[block.file]->WriteAtUnless(begin, out, worker.scratch.stop);
     execution_.Advance(moved);
     return true;
   }
@@ -351,6 +370,7 @@ class WriteExecution {
   const std::span<const std::shared_ptr<const Reader>> readers_;
   const Producer producer_;
   const std::vector<std::size_t> checked_ops_;
+  const bool streams_;
   Execution execution_;
   std::uint64_t block_bytes_;
   std::vector<Block> blocks_;

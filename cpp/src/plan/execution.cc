@@ -6,17 +6,20 @@
 
 namespace weightlift {
 
-Execution::Execution(std::uint64_t total_bytes, int threads, Monitor* monitor)
-    : total_(total_bytes), threads_(threads), monitor_(monitor) {}
+Execution::Execution(std::uint64_t total_bytes, int threads, Monitor* monitor, Work work)
+    : total_(total_bytes), threads_(threads), monitor_(monitor), work_(work) {}
 
-int Execution::workers() const {
-  return TaskThreads(
-      {.threads = threads_, .on_calling_thread = total_ < kInlineBytes, .tick = nullptr});
+RunOptions Execution::Options() const {
+  return {.threads = threads_,
+          .on_calling_thread = work_ == Work::kBusy && total_ < kInlineBytes,
+          .waits = work_ == Work::kWaits,
+          .tick = nullptr};
 }
 
+int Execution::workers() const { return TaskThreads(Options()); }
+
 void Execution::Run(std::size_t count, const std::function<void(std::size_t, int)>& task) {
-  RunOptions options{
-      .threads = threads_, .on_calling_thread = total_ < kInlineBytes, .tick = nullptr};
+  RunOptions options = Options();
   if (monitor_ != nullptr) {
     options.tick = [this] {
       try {

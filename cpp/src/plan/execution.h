@@ -11,14 +11,19 @@
 #include <limits>
 #include <mutex>
 
+#include "base/thread_pool.h"
 #include "weightlift/plan.h"
 
 namespace weightlift {
 
 class Execution {
  public:
-  // `threads` 0: the pool's size. Work below kInlineBytes runs on the calling thread.
-  Execution(std::uint64_t total_bytes, int threads, Monitor* monitor);
+  // What the tasks do most of the time.
+  enum class Work : std::uint8_t { kBusy, kWaits };
+
+  // `threads` 0: the pool's size. Work below kInlineBytes runs on the calling
+  // thread, unless it waits: then that thread watches over it.
+  Execution(std::uint64_t total_bytes, int threads, Monitor* monitor, Work work = Work::kBusy);
 
   // How many distinct values `worker` takes below.
   int workers() const;
@@ -53,9 +58,12 @@ class Execution {
  private:
   static constexpr std::uint64_t kInlineBytes = 512u << 10;
 
+  RunOptions Options() const;
+
   const std::uint64_t total_;
   const int threads_;
   Monitor* const monitor_;
+  const Work work_;
   std::atomic<std::uint64_t> done_{0};
   std::atomic<std::size_t> failed_op_{kNoOp};
   std::atomic<bool> cancelled_{false};

@@ -24,6 +24,18 @@ void ForTiles(std::span<Byte> bytes, const Body& body) {
   }
 }
 
+class SpanSink final : public StreamSink {
+ public:
+  SpanSink(std::span<std::byte> out, const StopPredicate& stop) : left_(out), stop_(stop) {}
+  std::span<std::byte> Room() override { return left_; }
+  void Filled(std::size_t nbytes) override { left_ = left_.subspan(nbytes); }
+  bool Stopped() override { return stop_ && stop_(); }
+
+ private:
+  std::span<std::byte> left_;
+  const StopPredicate& stop_;
+};
+
 std::uint64_t DivideUp(std::uint64_t a, std::uint64_t b) { return a / b + (a % b != 0 ? 1 : 0); }
 
 }  // namespace
@@ -112,6 +124,13 @@ void Producer::CopyMemory(const WriteOp& op, const std::byte* from, std::span<st
   });
 }
 
+void Producer::Read(const Reader& reader, std::uint64_t offset, std::span<std::byte> out,
+                    const Scratch& scratch) {
+  if (!reader.Streams()) return reader.ReadAt(offset, out);
+  SpanSink sink(out, scratch.stop);
+  reader.ReadStream(offset, out.size(), sink);
+}
+
 void Producer::ReadExtent(const WriteOp& op, const ExtentSource& extent, std::uint64_t begin,
                           std::span<std::byte> out, Scratch& scratch, PartSums& sums) const {
   const Reader& reader = *readers_[extent.reader];
@@ -124,15 +143,17 @@ void Producer::ReadExtent(const WriteOp& op, const ExtentSource& extent, std::ui
     // As long as the two have run over the same bytes, they are the same.
     sums.source = again && before == sums.source ? sums.crc32c : Extend(kind, sums.source, tile);
   };
-  // A disk wants long reads; where they could not land in `out` without a bounce, in scratch first.
-  const bool cold = out.size() > kSubBlock && IsCold(reader, offset, out.size());
-  const bool in_place = !cold || LandsWithoutBounce({&out, 1}, offset);
+  // A disk or a network wants long reads; where a disk's they could not land in
+  // `out` without a bounce, in scratch first.
+  const bool streams = reader.Streams();
+  const bool cold = out.size() > kSubBlock && (streams || IsCold(reader, offset, out.size()));
+  const bool in_place = !cold || streams || LandsWithoutBounce({&out, 1}, offset);
   const std::uint64_t most = !cold ? kSubBlock : in_place ? out.size() : kFetchBytes;
   while (!out.empty()) {
     const std::span<std::byte> chunk = out.first(std::min<std::size_t>(out.size(), most));
     std::span<std::byte> landing = chunk;
     if (!in_place) landing = scratch.Get(chunk.size(), offset);
-    reader.ReadAt(offset, landing);
+    Read(reader, offset, landing, scratch);
     ForTiles(chunk, [&](std::span<std::byte> tile) {
       if (!in_place) std::memcpy(tile.data(), landing.data(), tile.size());
       landing = landing.subspan(tile.size());
@@ -150,7 +171,8 @@ std::uint64_t Producer::FetchElements(const WriteOp& op, const Pipeline& pipelin
   if (const auto* const extent = std::get_if<ExtentSource>(&plan_.sources[op.source])) {
     const std::uint64_t first = (op.start + begin) / pipeline.out_item() * pipeline.in_item();
     const std::uint64_t input = SourceBytes(op, begin, begin + nbytes);
-    if (!IsCold(*readers_[extent->reader], extent->offset + first, input)) return tile;
+    const Reader& reader = *readers_[extent->reader];
+    if (!reader.Streams() && !IsCold(reader, extent->offset + first, input)) return tile;
   }
   return std::max<std::uint64_t>(1, kFetchBytes / pipeline.in_item());
 }
@@ -168,7 +190,7 @@ const std::byte* Producer::Fetch(const WriteOp& op, const Pipeline& pipeline, st
   if (extent == nullptr) {
     gather.Copy(begin, out);
   } else {
-    readers_[extent->reader]->ReadAt(offset, out);
+    Read(*readers_[extent->reader], offset, out, scratch);
   }
   return out.data();
 }

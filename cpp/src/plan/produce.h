@@ -12,6 +12,7 @@
 #include "plan/gather.h"
 #include "weightlift/buffer.h"
 #include "weightlift/plan.h"
+#include "weightlift/stop.h"
 
 namespace weightlift {
 
@@ -30,6 +31,8 @@ class Producer {
     // Memory for `nbytes` that come from `offset` of a file: congruent to it, so that direct reads
     // need no bounce. It is the same memory each time.
     std::span<std::byte> Get(std::uint64_t nbytes, std::uint64_t offset);
+
+    StopPredicate stop{};  // asked while a source makes us wait
 
    private:
     std::shared_ptr<Buffer> memory_;
@@ -65,6 +68,8 @@ class Producer {
                   std::span<std::byte> out, Scratch& scratch, PartSums& sums) const;
   void Convert(const WriteOp& op, const Pipeline& pipeline, std::uint64_t begin,
                std::span<std::byte> out, Scratch& scratch, PartSums& sums) const;
+  static void Read(const Reader& reader, std::uint64_t offset, std::span<std::byte> out,
+                   const Scratch& scratch);
   // How many elements to fetch at once for nbytes of output, at least `tile`'s worth.
   std::uint64_t FetchElements(const WriteOp& op, const Pipeline& pipeline, std::uint64_t begin,
                               std::uint64_t nbytes, std::uint64_t tile) const;

@@ -1,0 +1,43 @@
+// Bytes that arrive in order and are read from anywhere: the first 64 MiB stay in memory, the rest
+// goes to an unnamed file in $TMPDIR.
+#ifndef WEIGHTLIFT_HTTP_SPOOL_H_
+#define WEIGHTLIFT_HTTP_SPOOL_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/unique_fd.h"
+
+namespace weightlift::http {
+
+// One thread appends; any number read what size() covers.
+class Spool {
+ public:
+  explicit Spool(std::uint64_t memory_bytes = 64u << 20);
+
+  void Append(std::span<const std::byte> bytes);
+  std::uint64_t size() const noexcept { return size_.load(std::memory_order_acquire); }
+  void Read(std::uint64_t offset, std::span<std::byte> out) const;
+  // Whether the bytes at `offset` are these.
+  bool Holds(std::uint64_t offset, std::span<const std::byte> bytes) const;
+
+ private:
+  static constexpr std::size_t kBlock = 1u << 20;
+
+  void OpenFile();
+
+  const std::uint64_t memory_bytes_;                  // whole blocks
+  std::vector<std::unique_ptr<std::byte[]>> blocks_;  // never reallocated
+  UniqueFd file_;
+  std::string file_name_;
+  std::atomic<std::uint64_t> size_{0};
+};
+
+}  // namespace weightlift::http
+
+#endif  // WEIGHTLIFT_HTTP_SPOOL_H_
