@@ -73,6 +73,9 @@ CORE_USERS = {
 }
 """The only modules that import the compiled core, and why."""
 
+HTTP_USERS = {"stores._http": "opens URLs"}
+"""The only modules that may import the compiled HTTP client, which loads libcurl, and why."""
+
 TOP_LEVEL_LIBRARIES = {
     "numpy": "", "ml_dtypes": "", "click": "cli", "rich": "cli", "pytest": "testing",
     "anyio": "server", "python_multipart": "server", "starlette": "server", "uvicorn": "server",
@@ -211,6 +214,12 @@ def test_only_listed_modules_import_the_core() -> None:
     modules = python_modules()
     users = {name for name, path in modules.items() if "_core" in own_imports(path, modules)}
     assert users == set(CORE_USERS), "CORE_USERS must list exactly the modules that import _core"
+
+
+def test_only_listed_modules_import_the_http_client() -> None:
+    modules = python_modules()
+    users = {name for name, path in modules.items() if "_http" in own_imports(path, modules)}
+    assert users <= set(HTTP_USERS), "HTTP_USERS must list the modules that import _http"
 
 
 def test_no_import_cycles() -> None:

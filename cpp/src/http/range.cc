@@ -36,6 +36,10 @@ class PartReceiver final : public Receiver {
 
   bool OnHead(const Head& head) override {
     status_ = head.status;
+    if (IsRedirect(head)) {
+      hint_.Start(head);
+      return true;
+    }
     if (head.status == 206) {
       changed_ = Changed(head);
       if (changed_.empty()) wrong_ = Wrong(head);
@@ -129,11 +133,10 @@ class RangedReader final : public ReaderBase {
  public:
   RangedReader(std::shared_ptr<Session> session, Opened opened, std::vector<std::byte> prefix)
       : ReaderBase(std::move(session), opened),
-        asked_(std::move(opened.asked)),
-        ask_(std::move(opened.ask)),
+        asked_(std::move(opened.asked.url)),
+        way_(std::move(opened.ask)),
         prefix_(std::move(prefix)) {
-    ask_.range.reset();
-    if (IsStrong(pinned().etag)) ask_.headers.emplace_back("If-Range", pinned().etag);
+    if (IsStrong(pinned().etag)) way_.headers.emplace_back("If-Range", pinned().etag);
   }
 
   bool ranged() const noexcept override { return true; }
@@ -166,27 +169,65 @@ class RangedReader final : public ReaderBase {
   // One attempt. Returns where to go on, having waited if that is not the end.
   std::uint64_t Try(std::uint64_t begin, std::uint64_t end, StreamSink& sink,
                     const Patience& patience, Retrier& retrier) const {
-    Ask ask = ask_;
-    ask.range = {begin, end};
     PartReceiver receiver(session().gate, pinned(), begin, end, sink);
     std::optional<Error> failure;
     Attempt attempt;
     std::optional<std::chrono::milliseconds> retry_after;
     {
       const Gate::Pass pass(session().gate, patience);
-      Exchange exchange(session(), ask, receiver);
-      exchange.Run(patience);
+      const Ask way = Way();
+      Ask ask = way;
+      const auto exchange = Send(ask, begin, end, receiver, patience);
       if (receiver.complete()) return end;
-      Refuse(receiver, begin, end, exchange.head().status);
-      attempt = exchange.attempt();
+      Refuse(receiver, begin, end, exchange->head().status);
+      attempt = exchange->attempt();
+      if (attempt.code == CURLE_OK && IsExpired(attempt.status) && Forget(way)) return begin;
       attempt.wrong = !receiver.wrong().empty();
-      attempt.ignored_range = receiver.ignored_range() && exchange.cut();
-      failure = FailureOf(exchange, ask, receiver, receiver.at(), end);
-      retry_after = ParseRetryAfter(exchange.head().headers, std::chrono::system_clock::now());
+      attempt.ignored_range = receiver.ignored_range() && exchange->cut();
+      failure = FailureOf(*exchange, ask, receiver, receiver.at(), end);
+      retry_after = ParseRetryAfter(exchange->head().headers, std::chrono::system_clock::now());
     }
     retrier.Failed(attempt, receiver.at() - begin, retry_after, std::move(*failure));
     session().retries.fetch_add(1, std::memory_order_relaxed);
     return receiver.at();
+  }
+
+  // Follows redirects, if there are any: only after the way was forgotten, or where it changed.
+  std::unique_ptr<Exchange> Send(Ask& ask, std::uint64_t begin, std::uint64_t end,
+                                 PartReceiver& receiver, const Patience& patience) const {
+    for (int hops = 0;;) {
+      ask.range = {begin, end};
+      auto exchange = std::make_unique<Exchange>(session(), ask, receiver);
+      exchange->Run(patience);
+      const Head head = exchange->head();
+      if (!IsRedirect(head) || exchange->attempt().code != CURLE_OK) {
+        if (receiver.complete() && hops > 0) Remember(ask);
+        return exchange;
+      }
+      exchange.reset();
+      FollowRedirect(ask, head, ++hops, session().options);
+    }
+  }
+
+  // --- where redirects have led to ---
+  // What a signed URL answers when its time is over.
+  static bool IsExpired(int status) {
+    return status == 400 || status == 401 || status == 403 || status == 404 || status == 410;
+  }
+  Ask Way() const {
+    const std::lock_guard lock(mutex_);
+    return way_;
+  }
+  void Remember(const Ask& ask) const {
+    const std::lock_guard lock(mutex_);
+    way_.url = ask.url;
+  }
+  // Whether it may help to start from the URL that was asked for again.
+  bool Forget(const Ask& way) const {
+    if (way.url.text == asked_.text) return false;
+    const std::lock_guard lock(mutex_);
+    if (way_.url.text == way.url.text) way_.url = asked_;  // unless another thread did it already
+    return true;
   }
 
   void Refuse(const PartReceiver& receiver, std::uint64_t begin, std::uint64_t end,
@@ -218,8 +259,9 @@ class RangedReader final : public ReaderBase {
     return failure;
   }
 
-  const Ask asked_;
-  Ask ask_;
+  const Url asked_;
+  mutable std::mutex mutex_;
+  mutable Ask way_;  // guarded by mutex_
   const std::vector<std::byte> prefix_;
 };
 
