@@ -139,6 +139,10 @@ void BindWriters(py::module_& m) {
         FileWriter::CommitAll(writers);
       },
       py::arg("writers"), release(), "Commit several files, sooner than one after the other.");
+
+  m.def(
+      "null_writer", [](const py::object& name) { return MakeNullWriter(PathFromPython(name)); },
+      py::arg("name"));
 }
 
 }  // namespace

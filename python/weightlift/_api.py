@@ -13,10 +13,11 @@ from weightlift import _core
 from weightlift._arrays import as_array
 from weightlift._convert import convert_source
 from weightlift._dtypes import DTYPES, from_numpy
+from weightlift._job import SaveOptions
 from weightlift._layout import Cast
 from weightlift._load import DTypes, Memory, Rename, as_dtype, load_source
 from weightlift._ops import Progress, core_steps
-from weightlift._save import SaveOptions, resolve_target, save_object
+from weightlift._save import resolve_target, save_object
 from weightlift._source import Names, open_source, refuse_options
 from weightlift._urls import is_file
 from weightlift._verify import diff_sources, verify_url
@@ -159,9 +160,7 @@ def open(  # the field's word for it; builtins.open is not used here
     """
     source = open_source(url, format=format, mode=mode, store_options=store_options)
     if memory is None:
-        memory = (
-            "map" if all(isinstance(r, _core.FileReader) and not r.on_network for r in source.readers()) else "arena"
-        )
+        memory = "map" if source.mappable else "arena"
     return Weights(source, memory=memory, verify=verify)
 
 

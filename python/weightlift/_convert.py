@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from weightlift._job import SaveOptions, Target
 from weightlift._load import Rename, refuse_objects, rename_keys
-from weightlift._save import SaveOptions, Target, save_leaves
+from weightlift._save import save_leaves
 from weightlift._source import Names, Row, Source, choose_rows
 from weightlift._tree import unflatten
 from weightlift.errors import ChecksumError

@@ -144,6 +144,9 @@ class Writer:
     def commit(self) -> None: ...
     def abort(self) -> None: ...
 
+def null_writer(name: str) -> Writer:
+    """Takes bytes and forgets them, for a pass that only hashes."""
+
 class FileWriter(Writer):
     def __init__(
         self, path: str | bytes | os.PathLike[str], size: int, mode: str = "auto", durable: bool = True

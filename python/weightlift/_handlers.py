@@ -14,9 +14,11 @@ from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
+from weightlift._job import SaveOptions, Target
 from weightlift._load import read_arrays
+from weightlift._ops import Progress
 from weightlift._router import ROUTER, Options, Router
-from weightlift._save import SaveOptions, Target, save_leaves
+from weightlift._save import save_leaves
 from weightlift._source import Names, Source, choose_rows, in_directory, open_in
 from weightlift._tree import flatten
 from weightlift._urls import is_file, local_path
@@ -63,6 +65,7 @@ class LoadOptions:
     lazy: bool = True
     verify: bool = True
     on_progress: Callable[[float], object] | None = None
+    progress: Progress | None = None
 
 
 # --- files in a store -----------------------------------------------------------------------------
@@ -144,7 +147,7 @@ class StoreHandler:
         artifacts = _artifacts(source, weights)
         if options.weight_names is not None:
             artifacts = select_weights(artifacts, options.weight_names, strict=options.strict)
-        if options.on_progress is not None or not options.lazy:
+        if options.on_progress is not None or options.progress is not None or not options.lazy:
             artifacts = replace(artifacts, weights=_read(source, artifacts.weights, options))
         return artifacts
 
@@ -153,8 +156,14 @@ def _read(source: Source, names: Iterable[str], options: LoadOptions) -> dict[st
     """The weights as arrays, in one pass."""
     chosen = list(names)
     rows = choose_rows(source.table, chosen)
-    report = options.on_progress
-    progress = None if report is None else lambda done, total: report(done / total if total else 1.0)
+    fraction, report = options.on_progress, options.progress
+
+    def progress(done: int, total: int) -> None:
+        if fraction is not None:
+            fraction(done / total if total else 1.0)
+        if report is not None:
+            report(done, total)
+
     arrays = read_arrays(source, rows, {}, verify=options.verify, progress=progress)
     by_row = {source.table.names[r]: a for r, a in zip(rows.tolist(), arrays, strict=True)}
     return {n: by_row[n] for n in chosen}

@@ -28,7 +28,7 @@ from weightlift._stream import TensorStream, tensor_stream
 from weightlift.errors import ChecksumError, StorageError
 
 if TYPE_CHECKING:
-    from weightlift._save import Job
+    from weightlift._job import Job
 
 __all__ = ["Intake", "scratch_directory"]
 

@@ -89,8 +89,8 @@ class WriteOps:
                     self._rows.append((number, len(self.sources), offset, len(data), 0, NONE, NONE))
                     self.sources.append(data)
 
-    def columns(self) -> WriteColumns:
-        """The plan, sorted by file and offset."""
+    def columns(self, only: int | None = None) -> WriteColumns:
+        """The plan, sorted by file and offset; ``only``: what goes into the file of this number."""
         placed = self._placed
         whole: tuple[Array, ...] = (
             placed.file, placed.tensor, placed.offset, placed.nbytes, placed.start,
@@ -103,6 +103,8 @@ class WriteOps:
         types = (np.uint32, np.uint32, np.uint64, np.uint64, np.uint64, np.uint32, np.uint32)
         columns = [np.concatenate([a, b.astype(t)], dtype=t) for a, b, t in zip(whole, extra, types, strict=True)]
         order = np.lexsort((columns[2], columns[0]))
+        if only is not None:
+            order = order[columns[0][order] == only]
         return WriteColumns(*(c[order] for c in columns))
 
 

@@ -76,6 +76,9 @@ class FileWriter : public Writer {
   virtual void Truncate(std::uint64_t size) = 0;
 };
 
+// Takes bytes in any order and forgets them: for a pass that only hashes.
+std::shared_ptr<Writer> MakeNullWriter(std::string name);
+
 }  // namespace weightlift
 
 #endif  // WEIGHTLIFT_WRITER_H_

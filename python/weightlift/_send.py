@@ -1,0 +1,152 @@
+"""Saves to stores that take bytes front to back, once: a request's body, a pipe.
+
+Protocol. What lies at the front of a file may depend on what comes after it (checksums in a header, a manifest that
+goes first), and nothing can be mended once it is sent. So the payload is gone over twice, as it lies in memory or in
+its own files: hashed, then sent behind headers that are already right. Nothing is held but what is on its way. Files
+go one after another, the manifest last, or first where the store wants it so. A file whose size is known only when
+it is written (a deflated archive) is written to an unnamed temporary file first.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from weightlift import _core
+from weightlift._intake import scratch_directory
+from weightlift._packing import Checksums, PackedFile
+from weightlift._publish import Publication
+from weightlift.errors import ChangedError, TransportError
+
+__all__ = ["Sending"]
+
+PART = 8 << 20
+
+
+class Sending(Publication):
+    """One save on its way into a store with ``in_order``; see the protocol above."""
+
+    def actual_name(self, planned: str) -> str:
+        """As the store calls a data file, if it has a say."""
+        stored_name: Callable[[str], str] | None = getattr(self.store, "stored_name", None)
+        return planned if stored_name is None else stored_name(planned)
+
+    def write_all(self) -> tuple[Checksums, int]:
+        """Send all files; returns their checksums and how many bytes were sent."""
+        if self.packing.compressed:
+            return self._send_compressed()
+        checksums = self._hash()
+        files = self._sealed(checksums)
+        begin = getattr(self.store, "begin", None)
+        document = None
+        if self.packing.manifest is not None:
+            document = self.fmt.manifest(self.packing, checksums, self.actual)
+            if begin is not None:
+                begin(document)
+        for number in range(len(files)):
+            self._persist(partial(self._send, number, files, checksums))
+        if document is not None and begin is None and self.packing.manifest is not None:
+            self.put(self.packing.manifest.name, document)
+        return checksums, sum(f.nbytes for f in files) + len(document or b"")
+
+    # --- the two passes ---------------------------------------------------------------------------
+    def _hash(self) -> Checksums:
+        """The checksums of the payload; sources that come from files are verified on the way."""
+        if not (self.options.checksums or self.packing.crc32 or self.job.checks):
+            none = np.zeros(len(self.job.specs), np.uint32)
+            return Checksums(none, none)
+        self.progress = None  # what counts is what was sent
+        try:
+            return self.write(self.job, [_core.null_writer(f.name) for f in self.packing.files])
+        finally:
+            self.progress = self.options.progress
+
+    def _sealed(self, checksums: Checksums) -> Sequence[PackedFile]:
+        """The files with literals that hold the checksums."""
+        patches = self.fmt.seal(self.packing, checksums)
+        return [
+            replace(file, literals=tuple(_patched(file.literals, patches.get(number, ()))))
+            for number, file in enumerate(self.packing.files)
+        ]
+
+    def _send(self, number: int, files: Sequence[PackedFile], checksums: Checksums) -> None:
+        """Send one file, with its sidecar around it."""
+        file = files[number]
+        unchecked = {i: [(r, at, n, -1) for r, at, n, _ in runs] for i, runs in self.job.segments.items()}
+        job = replace(self.job, segments=unchecked, checks={})
+        writer = self.store.create(self.actual[file.name], file.nbytes, durable=self.options.durable)
+        try:
+            writers = [_core.null_writer(f.name) for f in files]
+            writers[number] = writer
+            sent = self.write(job, writers, files=files, only=number)
+            if len(files) == 1 and self.options.checksums and not np.array_equal(sent.crc32c, checksums.crc32c):
+                raise ChangedError("the arrays changed while they were being sent", path=self.target.path)
+            self.commit(writer, checksums, list(file.literals))
+        except BaseException:
+            writer.abort()
+            raise
+
+    def _persist(self, send: Callable[[], None]) -> None:
+        """Do it again while the store says that this is worth it: a PUT may be repeated, a POST may not."""
+        worth: Callable[[TransportError, int], float | None] | None = getattr(self.store, "send_again", None)
+        attempt = 1
+        while True:
+            try:
+                return send()
+            except TransportError as error:
+                delay = None if worth is None else worth(error, attempt)
+                if delay is None:
+                    raise
+                time.sleep(delay)
+                attempt += 1
+
+    # --- compressed -------------------------------------------------------------------------------
+    def _send_compressed(self) -> tuple[Checksums, int]:
+        with tempfile.TemporaryFile(dir=scratch_directory(self.store), prefix=".weightlift-") as file:
+            checksums = self.compress(_Spool(file))
+            (packed,) = self.packing.files
+
+            def send() -> None:
+                writer = self.store.create(self.actual[packed.name], packed.nbytes, durable=self.options.durable)
+                try:
+                    file.seek(0)
+                    for at in range(0, packed.nbytes, PART):
+                        writer.write_at(at, file.read(PART))
+                    self.commit(writer, checksums, [])
+                except BaseException:
+                    writer.abort()
+                    raise
+
+            self._persist(send)
+        return checksums, packed.nbytes
+
+
+class _Spool:
+    """What a format compresses into."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        self._file.seek(offset)
+        self._file.write(data)
+
+    def truncate(self, nbytes: int) -> None:
+        self._file.truncate(nbytes)
+
+
+def _patched(
+    literals: Sequence[tuple[int, bytes]], patches: Sequence[tuple[int, bytes]]
+) -> Sequence[tuple[int, bytes]]:
+    """Literals with the bytes that patches, each inside one of them, put in their place."""
+    images = [(offset, bytearray(data)) for offset, data in literals]
+    for at, patch in patches:
+        offset, image = next((o, i) for o, i in images if o <= at and at + len(patch) <= o + len(i))
+        image[at - offset : at - offset + len(patch)] = patch
+    return [(offset, bytes(image)) for offset, image in images]
