@@ -53,7 +53,7 @@ def iter_chunks(
     extents, steps = entry.pieces[0].extents, (*stream.steps, *cast)
     if len(extents) == 1 and stream.steps == entry.pieces[0].steps:
         run = (extents[0].source, extents[0].offset, extents[0].nbytes, -1)
-        for part in segment_parts(source.readers(), [run], steps, CHUNK):
+        for part in segment_parts(source.readers(np.array([row], np.uint32)), [run], steps, CHUNK):
             yield part.view(want.numpy)
         return
     in_core = core_steps(steps)

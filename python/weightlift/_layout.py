@@ -329,6 +329,7 @@ class Layout:
         structure: What was saved: see ``_tree``. None: a dict of tensors, as the names stand.
         extra: What only the format's own writer and the model level need (topology, signature ...).
         shared: Extents may overlap, because the format lets tensors share memory.
+        expected: Sizes in bytes, by source number, of files that the layout took for granted unopened.
         order: Rows in the order of the dict that was saved, where that is not the table's.
         damaged: Why the table itself does not match its checksum, if it does not.
     """
@@ -343,6 +344,7 @@ class Layout:
     shared: bool = False
     damaged: str | None = None
     order: U32 | None = None
+    expected: Mapping[int, int] | None = None
 
     def validate(self, source_sizes: Sequence[int]) -> Layout:
         """Check every row before anything is allocated or read; returns self.

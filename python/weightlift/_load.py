@@ -161,7 +161,7 @@ def read_arrays(
     if memory == "map":
         return _mapped(source, rows, dtypes, plain, verify, progress)
     sizes = decoded_sizes(table, rows, dtypes)
-    readers = source.readers()
+    readers = source.readers(rows)
     if memory == "tensor":
         buffers: list[Any] = [_core.Buffer(int(n)) for n in sizes]
         index, dest = np.arange(len(rows), dtype=np.uint32), np.zeros(len(rows), np.uint64)
@@ -283,7 +283,7 @@ def _into_caller(
         buffers.append(array.reshape(-1, order="F" if fortran else "C"))
     index = np.arange(len(rows), dtype=np.uint32)
     read_rows(
-        source.layout, source.readers(), rows, buffers, index, np.zeros(len(rows), np.uint64), dtypes,
+        source.layout, source.readers(rows), rows, buffers, index, np.zeros(len(rows), np.uint64), dtypes,
         verify=verify, progress=progress,
     )  # fmt: skip
     for array, memory in later:
@@ -311,7 +311,7 @@ def check_only(source: Source, rows: U32, progress: Progress | None = None) -> N
     none = np.full(len(rows), NONE, np.uint32)
     read_rows(
         source.layout,
-        source.readers(),
+        source.readers(rows),
         rows,
         [],
         none,

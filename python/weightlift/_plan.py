@@ -6,7 +6,7 @@ Planning is pure. The core executes the direct and the fused lane (fixed-size st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,10 @@ import numpy.typing as npt
 from weightlift import _core
 from weightlift._decode import DecodeJob, decode, stored_nbytes
 from weightlift._dtypes import STRING, DType, array_shape, byte_size
+from weightlift._json import impostor
 from weightlift._layout import U32, U64, VARIABLE_STEPS, Cast, Layout, Piece, Step, TensorTable
 from weightlift._ops import NONE, Checks, Counter, Progress, ReadColumns, check_columns, item_sizes
+from weightlift.errors import FormatError
 
 __all__ = [
     "OpenFiles",
@@ -35,6 +37,7 @@ __all__ = [
 ALIGNMENT = 64
 """Every loaded tensor begins at a multiple of this."""
 PAGE = 4096
+OPENED_AT_ONCE = 16
 LARGE = 1 << 20
 """From this size on a tensor is placed so that direct reads need no bounce."""
 
@@ -45,9 +48,10 @@ class OpenFiles:
     """The readers of one load: each file is opened once, and stays the one that was opened."""
 
     def __init__(self, store: Any) -> None:
-        """``store``: anything with ``open(relative)``."""
+        """``store``: anything with ``open(relative)``, and ``remote = True`` where that costs a round trip."""
         self._store = store
         self._readers: dict[str, Any] = {}
+        self.remote = bool(getattr(store, "remote", False))
 
     def open(self, relative: str) -> Any:
         """The reader of a file beside the one that was asked for."""
@@ -56,9 +60,56 @@ class OpenFiles:
             reader = self._readers[relative] = self._store.open(relative)
         return reader
 
-    def readers(self, sources: Iterable[str]) -> list[Any]:
-        """One reader a source, as the core takes them."""
-        return [self.open(s) for s in sources]
+    def prepare(self, names: Sequence[str]) -> None:
+        """Open remote files at once; the first error in the order of ``names`` is raised."""
+        new = [n for n in dict.fromkeys(names) if n not in self._readers]
+        if not self.remote or len(new) < 2:
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(min(OPENED_AT_ONCE, len(new))) as pool:
+            waiting = [(n, pool.submit(self._store.open, n)) for n in new]
+        self._readers |= {n: future.result() for n, future in waiting}
+
+    def readers(
+        self,
+        sources: Sequence[str],
+        expected: Mapping[int, int] | None = None,
+        needed: Mapping[int, Sequence[tuple[int, int]]] | None = None,
+    ) -> list[Any]:
+        """One reader a source, as the core takes them.
+
+        Args:
+            sources: Relative names.
+            expected: Sizes, in bytes, of those that the layout took for granted; FormatError for another size.
+            needed: What will be read, as (offset, nbytes) by source number; default all. Remote files that are not
+                in it stay unopened.
+        """
+        chosen = [i for i in range(len(sources)) if not self.remote or needed is None or i in needed]
+        self.prepare([sources[i] for i in chosen])
+        result: list[Any] = [_core.MemoryReader(b"", "not opened")] * len(sources)
+        for i in chosen:
+            reader = self.open(sources[i])
+            if expected and reader.size != expected.get(i, reader.size):
+                raise _wrong_size(reader, sources[i], expected[i])
+            result[i] = self._core_reader(reader, None if needed is None else needed.get(i))
+        return result
+
+    def _core_reader(self, reader: Any, ranges: Sequence[tuple[int, int]] | None) -> Any:
+        """What the core reads from, of a reader that may stand before it."""
+        holding = getattr(reader, "holding", None)
+        if holding is not None:
+            return holding([(0, reader.size)] if ranges is None else ranges)
+        return getattr(reader, "core", reader)
+
+
+def _wrong_size(reader: Any, name: str, expected: int) -> FormatError:
+    found = impostor(reader.read_at(0, min(PAGE, reader.size)))
+    return FormatError(
+        f"weight file {name!r} has {reader.size} bytes, and should have {expected}"
+        + (f": it is {found}" if found else ""),
+        path=reader.name,
+    )
 
 
 # --- where tensors land ---------------------------------------------------------------------------

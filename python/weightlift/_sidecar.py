@@ -113,7 +113,7 @@ def existing_records(store: Store, name: str) -> list[dict[str, Any]]:
         return []
 
 
-def _read(files: Files, name: str) -> list[dict[str, Any]] | None:
+def _read(files: Files | Store, name: str) -> list[dict[str, Any]] | None:
     try:
         reader = files.open(name + SUFFIX)
     except NotFoundError:

@@ -52,9 +52,32 @@ class Source:
         """The tensors."""
         return self.layout.tensors
 
-    def readers(self) -> list[Any]:
-        """One reader a source of the layout."""
-        return self.files.readers(self.layout.sources)
+    def readers(self, rows: U32 | None = None) -> list[Any]:
+        """One reader a source of the layout; remote files that none of ``rows`` lies in stay unopened."""
+        needed = None if rows is None or not self.files.remote else self._ranges_of(rows)
+        return self.files.readers(self.layout.sources, self.layout.expected, needed)
+
+    def reader(self, number: int, offset: int, nbytes: int) -> Any:
+        """The reader of one source, of which one range will be read."""
+        return self.files.readers(self.layout.sources, self.layout.expected, {number: [(offset, nbytes)]})[number]
+
+    def _ranges_of(self, rows: U32) -> dict[int, list[tuple[int, int]]]:
+        """Where rows lie: (offset, nbytes) by source number."""
+        table = self.table
+        result: dict[int, list[tuple[int, int]]] = {}
+        columns = (table.source[rows], table.offset[rows], table.nbytes[rows])
+        for row, number, offset, nbytes in zip(rows.tolist(), *(c.tolist() for c in columns), strict=True):
+            if row not in table.pieces:
+                result.setdefault(number, []).append((offset, nbytes))
+                continue
+            for extent in (e for piece in table.pieces[row] for e in piece.extents):
+                result.setdefault(extent.source, []).append((extent.offset, extent.nbytes))
+        return result
+
+    @property
+    def mappable(self) -> bool:
+        """Whether the files are local, so that mapping them is safe and fast."""
+        return not self.files.remote and not any(getattr(r, "on_network", True) for r in self.readers())
 
     def paths(self) -> tuple[str, ...]:
         """The files, the one that was asked for first."""
@@ -119,7 +142,8 @@ def find(
 ) -> tuple[Store, str]:
     """The store that holds what a path or URL means, and the file's name in it."""
     if not is_file(url):
-        return at_url(as_text(url), store_options or {})
+        store, name = at_url(as_text(url), store_options or {})
+        return store, name or _first_of_directory(store)
     refuse_options(url, store_options)
     path = local_path(url)
     if path.is_dir():
@@ -127,6 +151,14 @@ def find(
     elif not path.exists() and (index := path.with_name(f"{path.name}.index.json")).is_file():
         path = index  # saved under this name with shard_size=
     return LocalStore(path.parent, path.name, mode=mode), path.name
+
+
+def _first_of_directory(store: Store) -> str:
+    """The file that a URL with a slash at its end stands for."""
+    for name in DIRECTORY_FILES:
+        if store.exists(name):
+            return name
+    raise NotFoundError(f"there is no {', '.join(DIRECTORY_FILES)}; name the file", url=store.url)
 
 
 def refuse_options(url: str | os.PathLike[str], store_options: Mapping[str, Any] | None) -> None:

@@ -172,7 +172,7 @@ class Weights(Mapping[str, "TensorView"]):
         count = int(np.prod(shape[1:], dtype=np.int64)) * numpy.itemsize
         result = np.empty((end - begin, *shape[1:]), numpy)
         at = int(table.offset[row]) + begin * count
-        read_span(self.source.readers()[int(table.source[row])], at, result.reshape(-1).view(np.uint8))
+        read_span(self.source.reader(int(table.source[row]), at, result.nbytes), at, result.reshape(-1).view(np.uint8))
         return result
 
 

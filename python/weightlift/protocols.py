@@ -23,6 +23,7 @@ __all__ = [
     "ReplacesFiles",
     "Store",
     "SupportsLoad",
+    "SupportsPreload",
     "SupportsSave",
     "Writer",
 ]
@@ -44,11 +45,26 @@ class Reader(Protocol):
         """Exactly ``nbytes`` bytes, or TruncatedError."""
 
 
+@runtime_checkable
+class SupportsPreload(Protocol):
+    """A reader that can fetch what will be asked for in one go; worth it where each read costs a round trip."""
+
+    def preload(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Ranges as (offset, nbytes), in any order; those beyond the end are cut."""
+
+
 class Files(Protocol):
     """What a parser is given: the files beside the one it parses, by relative name."""
 
+    @property
+    def remote(self) -> bool:
+        """Whether opening a file, or reading a few bytes of it, costs a round trip."""
+
     def open(self, relative: str) -> Reader:
         """A reader, opened once and kept; NotFoundError; UnsafeContentError for a path that escapes."""
+
+    def prepare(self, names: Sequence[str]) -> None:
+        """Says which files will be opened next, so that remote ones can be opened at once."""
 
 
 class Writer(Protocol):

@@ -50,6 +50,7 @@ def read_index(files: Files, reader: Reader) -> Layout:
         _check_shard_name(shard)
     if len(shards) > MAX_SHARDS:
         raise UnsafeContentError(f"the index names {len(shards)} files; at most {MAX_SHARDS} are accepted")
+    files.prepare(shards)
     parsed = [_read_shard(files, shard) for shard in shards]
     tables = [_mapped_rows(f.table, shard, weight_map) for f, shard in zip(parsed, shards, strict=True)]
     if sum(map(len, tables)) != len(weight_map):

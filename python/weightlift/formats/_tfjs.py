@@ -153,14 +153,16 @@ def _layout(document: Document, files: Files, base: PurePosixPath) -> Layout:
     rows, record = _Rows(), document.record
     sources: list[str] = []
     sizes: list[int] = []
+    presumed: dict[int, int] = {}
     specs: list[Any] = []
     for number, (paths, raw_weights) in enumerate(document.groups, 1):
         names = [str(base / shard_path(p, number)) for p in paths]
         weights = parse_weights(raw_weights, number, record.dtypes)
         if (twice := _duplicate([*sources, *names])) is not None:
             raise FormatError(f"group {number} lists the weight file {twice!r} that was listed before")
-        shards = Shards(files, names, number, len(sources))
+        shards = Shards(files, names, number, len(sources), weights)
         rows.add_group(weights, shards)
+        presumed.update(shards.presumed)
         sources += names
         sizes += shards.sizes
         specs += raw_weights
@@ -177,6 +179,7 @@ def _layout(document: Document, files: Files, base: PurePosixPath) -> Layout:
         structure=record.structure,
         extra={**document.extra, "weightSpecs": specs},
         damaged=record.damaged,
+        expected=presumed or None,
     )
     return layout.validate(sizes)
 

@@ -18,10 +18,7 @@ from weightlift._packing import Checksums, Encoding, Manifest, PackedFile, Packi
 from weightlift.errors import FormatError, UnsupportedFeatureError
 from weightlift.formats._tfjs_manifest import QUANTIZED, WIDENED, Entries, compact, dump
 
-__all__ = ["DEFAULT_SHARD_SIZE", "encode", "keep", "manifest", "pack"]
-
-DEFAULT_SHARD_SIZE = 4 << 20
-"""What TensorFlow.js's converter cuts at: the largest file that all major browsers cache."""
+__all__ = ["encode", "keep", "manifest", "pack"]
 
 MIN_SHARD_SIZE = 16
 NATIVE = ("float32", "int32", "bool", "complex64")

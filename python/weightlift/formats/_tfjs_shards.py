@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from struct import Struct
 
@@ -16,7 +16,10 @@ from weightlift.errors import FormatError, NotFoundError
 from weightlift.formats._tfjs_manifest import Weight
 from weightlift.protocols import Files, Reader
 
-__all__ = ["Shards"]
+__all__ = ["DEFAULT_SHARD_SIZE", "Shards"]
+
+DEFAULT_SHARD_SIZE = 4 << 20
+"""What TensorFlow.js's converter cuts at: the largest file that all major browsers cache."""
 
 _LENGTH = Struct("<I")
 _WINDOW = 1 << 16
@@ -29,30 +32,64 @@ _REPLACEMENT = b"\xef\xbf\xbd"
 class Shards:
     """The shards of group number ``group``, as one run of bytes.
 
+    Where opening a file costs a round trip, and the sizes of the weights say how large shards cut as
+    TensorFlow.js's converter cuts them must be, no more than one is opened. ``presumed`` then holds the sizes, which
+    are to be compared when the files are opened to be read.
+
     Args:
         files: Where they are opened, which reads nothing but their sizes.
         names: Their relative names, in order.
         group: From 1, for messages.
         first: Source number of the first one.
+        weights: Of the group.
     """
 
-    def __init__(self, files: Files, names: Sequence[str], group: int, first: int) -> None:
+    def __init__(
+        self, files: Files, names: Sequence[str], group: int, first: int, weights: Sequence[Weight] = ()
+    ) -> None:
         """See the class; NotFoundError names a missing shard."""
         self.names = names
+        self._files = files
         self._group = group
         self._first = first
-        self._readers = [self._open(files, i) for i in range(len(names))]
-        self.sizes = [r.size for r in self._readers]
+        self._opened: dict[int, Reader] = {}
+        presumed = self._presume(weights) if files.remote else None
+        self.presumed: Mapping[int, int] = {} if presumed is None else {first + i: n for i, n in enumerate(presumed)}
+        self.sizes = self._measure() if presumed is None else presumed
         self._begins = [0, *accumulate(self.sizes)]
+
+    def _measure(self) -> list[int]:
+        self._files.prepare(self.names)
+        return [self._reader(i).size for i in range(len(self.names))]
+
+    def _presume(self, weights: Sequence[Weight]) -> list[int] | None:
+        """The sizes of the shards if they were cut evenly; None if that cannot be told."""
+        count = len(self.names)
+        if not count or any(not w.item for w in weights):
+            return None
+        total = sum(w.elements * w.item for w in weights)
+        if count == 1:
+            return [total]
+        for even in (DEFAULT_SHARD_SIZE, 0):
+            size = even or self._reader(0).size
+            if size and -(-total // size) == count:
+                return [size] * (count - 1) + [total - size * (count - 1)]
+        return None
 
     @property
     def nbytes(self) -> int:
         """Bytes of all shards."""
         return self._begins[-1]
 
-    def _open(self, files: Files, i: int) -> Reader:
+    def _reader(self, i: int) -> Reader:
+        reader = self._opened.get(i)
+        if reader is None:
+            reader = self._opened[i] = self._open(i)
+        return reader
+
+    def _open(self, i: int) -> Reader:
         try:
-            return files.open(self.names[i])
+            return self._files.open(self.names[i])
         except NotFoundError as error:
             raise NotFoundError(
                 f"weight file {self.names[i]!r} ({i + 1} of {len(self.names)} in group {self._group}) is missing",
@@ -94,7 +131,7 @@ class Shards:
 
     def _read(self, begin: int, nbytes: int) -> bytes:
         extents = self._extents(begin, nbytes)
-        return b"".join(self._readers[e.source - self._first].read_at(e.offset, e.nbytes) for e in extents)
+        return b"".join(self._reader(e.source - self._first).read_at(e.offset, e.nbytes) for e in extents)
 
     def locate(self, begin: int, nbytes: int) -> Extent | Chain:
         """Where ``nbytes`` bytes (more than 0) from byte ``begin`` of the group on lie."""
@@ -130,14 +167,14 @@ class Shards:
             f"weight files hold {self.nbytes} ({sizes}{more})"
         )
         path = None
-        for name, reader in zip(self.names, self._readers, strict=True):
-            looks = _looks(reader)
+        for i, name in enumerate(self.names):
+            looks = _looks(self._reader(i))
             if looks:
                 message += f"; {name!r} is {looks}"
-                path = reader.name
+                path = self._reader(i).name
                 break
-        if path is None and len(self._readers) == 1:
-            path = self._readers[0].name
+        if path is None and len(self.names) == 1:
+            path = self._reader(0).name
         return FormatError(message, path=path)
 
 

@@ -11,13 +11,14 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from weightlift.errors import FormatError
-from weightlift.protocols import Reader
+from weightlift.protocols import Reader, SupportsPreload
 
 __all__ = ["Window"]
 
 _LEAST = 4096  # what a read costs no less than
 _CLOSE = 1 << 16  # bytes that are cheaper to read than to skip
 _MOST = 1 << 20
+_MOST_PRELOADED = 64 << 20
 
 
 class Window:
@@ -32,6 +33,23 @@ class Window:
         self._starts = starts
         self._at = 0
         self._data = b""
+        if isinstance(reader, SupportsPreload):
+            reader.preload(self._runs())
+
+    def _runs(self) -> list[tuple[int, int]]:
+        """What will be read, if it is not too much to read ahead."""
+        runs: list[tuple[int, int]] = []
+        reached = total = 0
+        for start in self._starts:
+            if start < reached:
+                continue
+            nbytes = self._ahead(start)
+            total += nbytes
+            if total > _MOST_PRELOADED:
+                return []
+            runs.append((start, nbytes))
+            reached = start + nbytes
+        return runs
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Exactly ``nbytes`` bytes; FormatError where they reach beyond ``end``."""

@@ -5,7 +5,7 @@ No threads, no ranges, everything in memory, one tensor after another. Slow and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,11 @@ class MemoryFiles:
         if relative not in self.contents:
             raise NotFoundError("no such file", path=relative)
         return self.readers.setdefault(relative, MemoryReader(self.contents[relative], relative))
+
+    remote = False
+
+    def prepare(self, names: Sequence[str]) -> None:
+        """Nothing to do."""
 
 
 # --- reading --------------------------------------------------------------------------------------
