@@ -14,6 +14,7 @@ from weightlift.cli import _text
 from weightlift.cli._errors import did_you_mean
 from weightlift.cli._options import echo_json, format_option, json_option
 from weightlift.cli._progress import progress
+from weightlift.cli._remote import Remote, remote_options
 from weightlift.cli._terminal import say
 from weightlift.errors import MismatchError
 
@@ -27,12 +28,13 @@ _BAR = 40
 @click.option("--values", is_flag=True, help="Print all values instead, a line for each row of the last axis.")
 @format_option
 @json_option
-def command(path: str, name: str, values: bool, source_format: str | None, as_json: bool) -> None:
+@remote_options
+def command(path: str, name: str, values: bool, source_format: str | None, as_json: bool, remote: Remote) -> None:
     """Show the tensor NAME of PATH: statistics, a histogram and its first values.
 
     A big tensor is read in pieces: memory use does not grow with it.
     """
-    with wl.open(path, format=source_format) as weights:
+    with wl.open(path, format=source_format, **remote.of(path)) as weights:
         if name not in weights:
             hint = did_you_mean(name, weights) or "`weightlift inspect` lists the tensors."
             raise MismatchError(f"no such tensor; {hint}", path=path, tensor=name)

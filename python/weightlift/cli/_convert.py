@@ -10,9 +10,11 @@ from typing import Any
 import click
 
 import weightlift as wl
+from weightlift._urls import is_file
 from weightlift.cli import _text
 from weightlift.cli._options import names_option
 from weightlift.cli._progress import progress
+from weightlift.cli._remote import Remote, remote_options
 
 _QUANTIZATIONS = ("uint8", "uint16", "float16")
 
@@ -69,6 +71,7 @@ class _Quantize(click.ParamType[tuple[str, str]]):
 @click.option("--no-verify", is_flag=True, help="Do not check SRC against its checksums: to salvage a damaged file.")
 @click.option("--no-sync", is_flag=True, help="Do not wait until the data is on the disk.")
 @click.option("--force", is_flag=True, help="Replace DST if it exists.")
+@remote_options
 def command(
     source: str,
     target: str,
@@ -83,12 +86,13 @@ def command(
     no_verify: bool,
     no_sync: bool,
     force: bool,
+    remote: Remote,
 ) -> None:
     """Write the weights of SRC to DST, streaming: memory use does not grow with the file.
 
     DST appears whole at the end or not at all.
     """
-    if not force:
+    if not force and is_file(target):
         _refuse_to_replace(target)
     begin = perf_counter()
     with progress("converting") as callback:
@@ -106,11 +110,12 @@ def command(
             durable=not no_sync,
             progress=callback,
             source_format=source_format,
+            **remote.of(source, target),
         )
     elapsed = perf_counter() - begin
     files = f" in {_text.count(len(result.files), 'file')}" if len(result.files) > 1 else ""
     click.echo(
-        f"{_text.printable(str(Path(result.files[0])))}: {result.format}, {_text.count(result.tensors, 'tensor')}, "
+        f"{_text.printable(result.files[0])}: {result.format}, {_text.count(result.tensors, 'tensor')}, "
         f"{_text.size(result.nbytes)}{files}, {_text.pace(result.nbytes, elapsed)}"
     )
 

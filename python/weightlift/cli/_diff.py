@@ -12,6 +12,7 @@ from weightlift.cli import _text
 from weightlift.cli._errors import ExitCode
 from weightlift.cli._options import echo_json, json_option
 from weightlift.cli._progress import progress
+from weightlift.cli._remote import Remote, remote_options
 from weightlift.cli._table import Column, Table
 
 _COLOURS = {"missing": "red", "extra": "green", "dtype": "yellow", "shape": "yellow", "values": "yellow"}
@@ -28,13 +29,14 @@ _ORDER = tuple(_COLOURS)
     "--atol", type=click.FloatRange(0), metavar="X", default=0.0, help="Absolute tolerance. Default: 0, exact."
 )
 @json_option
-def command(a: str, b: str, rtol: float, atol: float, as_json: bool) -> None:
+@remote_options
+def command(a: str, b: str, rtol: float, atol: float, as_json: bool, remote: Remote) -> None:
     """Compare the tensors of A and B: missing, extra, dtype, shape, values.
 
     Exit code 0: the same; 1: different.
     """
     with progress("comparing") as callback:
-        report = wl.diff(a, b, rtol=rtol, atol=atol, progress=callback)
+        report = wl.diff(a, b, rtol=rtol, atol=atol, progress=callback, **remote.of(a, b))
     if as_json:
         differences = [asdict(difference) for difference in report.differences]
         echo_json({"a": a, "b": b, "same": report.same, "equal": report.equal, "differences": differences})

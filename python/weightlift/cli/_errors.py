@@ -52,6 +52,13 @@ _HINTS: tuple[tuple[type[Exception], str], ...] = (
     (MemoryError, "Free some memory, or work on fewer tensors (--names)."),
 )
 
+_URL_HINTS: tuple[tuple[type[Exception], str], ...] = (
+    (ChecksumError, "What the server has is damaged; `weightlift verify` lists what is affected."),
+    (ChangedError, "The file changed at the server meanwhile: run again."),
+    (AccessError, "Give credentials: --token, --user, --netrc or --header."),
+    (NotFoundError, "Check the URL."),
+)
+
 _ERRNO_HINTS = {
     errno.ENOSPC: "Free some space, or write to another disk; nothing was left behind.",
     errno.EDQUOT: "Free some of your quota, or write to another disk; nothing was left behind.",
@@ -85,7 +92,8 @@ def _hint(error: BaseException) -> str:
     number = error.errno if isinstance(error, OSError) else None
     if number in _ERRNO_HINTS:
         return _ERRNO_HINTS[number]
-    for kind, hint in _HINTS:
+    remote = isinstance(error, WeightliftError) and error.url is not None
+    for kind, hint in _URL_HINTS if remote else _HINTS:
         if isinstance(error, kind):
             return hint
     if isinstance(error, NotFoundError) and error.path is not None:

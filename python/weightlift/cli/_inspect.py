@@ -14,6 +14,7 @@ from weightlift.cli import _text
 from weightlift.cli._errors import ExitCode
 from weightlift.cli._facts import Facts, tensor_facts
 from weightlift.cli._options import each, echo_json, format_option, json_option, names_option, paths_argument
+from weightlift.cli._remote import Remote, remote_options
 from weightlift.cli._table import Column, Table
 from weightlift.cli._terminal import is_terminal, say
 from weightlift.cli._tree import tree_table
@@ -44,6 +45,7 @@ _SORTS = {
 )
 @format_option
 @json_option
+@remote_options
 def command(
     paths: Sequence[str],
     as_tree: bool,
@@ -53,6 +55,7 @@ def command(
     limit: int | None,
     source_format: str | None,
     as_json: bool,
+    remote: Remote,
 ) -> None:
     """List the tensors of weight files: name, dtype, shape, size and place.
 
@@ -62,7 +65,7 @@ def command(
 
     def work(path: str) -> ExitCode:
         nonlocal first
-        with wl.open(path, format=source_format) as weights:
+        with wl.open(path, format=source_format, **remote.of(path)) as weights:
             tensors = tensor_facts(weights, names)
             key = _SORTS[sort]
             if key is not None:

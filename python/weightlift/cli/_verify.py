@@ -12,6 +12,7 @@ from weightlift.cli import _text
 from weightlift.cli._errors import ExitCode
 from weightlift.cli._options import each, echo_json, format_option, json_option, paths_argument
 from weightlift.cli._progress import progress
+from weightlift.cli._remote import Remote, remote_options
 from weightlift.cli._table import Column, Table
 from weightlift.cli._terminal import say
 
@@ -24,7 +25,8 @@ _MAX_ROWS = 50
 @click.option("--strict", is_flag=True, help="A tensor without a checksum is a failure too.")
 @format_option
 @json_option
-def command(paths: Sequence[str], strict: bool, source_format: str | None, as_json: bool) -> None:
+@remote_options
+def command(paths: Sequence[str], strict: bool, source_format: str | None, as_json: bool, remote: Remote) -> None:
     """Check weight files against their checksums, without loading them.
 
     Exit code 0: all match; 1: something is corrupt (or, with --strict, carries no checksum).
@@ -33,7 +35,7 @@ def command(paths: Sequence[str], strict: bool, source_format: str | None, as_js
     def work(path: str) -> ExitCode:
         begin = perf_counter()
         with progress(f"verifying {_text.printable(path)}") as callback:
-            report = wl.verify(path, format=source_format, progress=callback)
+            report = wl.verify(path, format=source_format, progress=callback, **remote.of(path))
         good = report.ok and not (strict and report.unchecked)
         if as_json:
             echo_json(_document(path, report, good))
