@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from weightlift import aio
     from weightlift._api import cast, convert, crc32c, dequantize, diff, load, open, quantize, save, verify
     from weightlift._handlers import from_memory, with_save_handler
+    from weightlift._http_handlers import http
     from weightlift._models import (
         get_load_handlers,
         get_save_handlers,
@@ -85,6 +86,7 @@ __all__ = [
     "from_memory",
     "get_load_handlers",
     "get_save_handlers",
+    "http",
     "load",
     "load_model",
     "open",
@@ -134,6 +136,7 @@ _HOME = {
     "from_memory": "weightlift._handlers",
     "get_load_handlers": "weightlift._models",
     "get_save_handlers": "weightlift._models",
+    "http": "weightlift._http_handlers",
     "load": "weightlift._api",
     "load_model": "weightlift._models",
     "open": "weightlift._api",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
+from weightlift import _http_handlers  # noqa: F401 (importing it registers its handlers)
 from weightlift._awaiting import settle
 from weightlift._handlers import select_weights
 from weightlift._ops import Progress
@@ -43,8 +44,9 @@ def save_model(
     durable: bool = True,
     progress: Progress | None = None,
     metadata: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Any:
-    """Save a model to a directory as ``model.json`` and ``weights.bin``, or to a handler.
+    """Save a model to a directory as ``model.json`` and ``weights.bin``, to a server, or to a handler.
 
     Args:
         model: :class:`ModelArtifacts` (saved whole), or a live model that an exporter knows.
@@ -59,6 +61,7 @@ def save_model(
         durable: Return only when the data would survive a power cut.
         progress: Called with (bytes done, bytes total).
         metadata: Added to the model's ``user_defined_metadata``.
+        options: What the scheme's own handler understands; for ``http(s)://`` those of :func:`weightlift.http`.
 
     Returns:
         What the handler's ``save`` returned: a :class:`SaveResult` for URLs.
@@ -86,6 +89,7 @@ def save_model(
         checksums=checksums,
         durable=durable,
         progress=progress,
+        **options,
     )
     return settle(result)
 
@@ -132,6 +136,7 @@ def load_model(
     strict: bool = True,
     weight_names: Names = None,
     on_progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
     lazy: bool = True,
     verify: bool = True,
     **options: Any,
@@ -143,9 +148,10 @@ def load_model(
         strict: Each of ``weight_names`` must be there.
         weight_names: A glob, or a list of names and globs: only these weights.
         on_progress: Called with the fraction that is done; the weights are then read before the call returns.
+        progress: Likewise, called with (bytes done, bytes total).
         lazy: False: read the weights before the call returns.
         verify: Compare checksums, where the files have them.
-        options: What the scheme's own handler understands.
+        options: What the scheme's own handler understands; for ``http(s)://`` those of :func:`weightlift.http`.
 
     Returns:
         The artifacts; ``weights`` are views, ``weights["w"][...]`` is the array.
@@ -161,12 +167,14 @@ def load_model(
         >>> wl.load_model("my-model/model.json").weights["w"][...].tolist()
         [0.0, 1.0, 2.0]
     """
-    options |= {"on_progress": on_progress, "lazy": lazy, "verify": verify}
+    options |= {"on_progress": on_progress, "progress": progress, "lazy": lazy, "verify": verify}
     artifacts = settle(begin_load(url_or_handler, weight_names=weight_names, strict=strict, **options))
     return finish_load(artifacts, url_or_handler, weight_names, strict=strict)
 
 
-LOAD_DEFAULTS = {"weight_names": None, "strict": True, "on_progress": None, "lazy": True, "verify": True}
+LOAD_DEFAULTS = {
+    "weight_names": None, "strict": True, "on_progress": None, "progress": None, "lazy": True, "verify": True,
+}  # fmt: skip
 """Options that handlers hear of when they differ from these."""
 
 

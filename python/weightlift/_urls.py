@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit, urlunsplit
 
 from weightlift.errors import RoutingError, StorageError
 
-__all__ = ["Url", "as_text", "file_url_path", "is_file", "local_path", "scheme_of"]
+__all__ = ["Url", "as_text", "file_url_path", "is_file", "local_path", "redacted", "scheme_of", "split_url"]
 
 Url = str | os.PathLike[str]
 """A URL, or a path."""
@@ -70,3 +70,23 @@ def file_url_path(url: str, *, windows: bool) -> str:
     if path.lower().startswith("localhost/"):
         path = path[len("localhost") :]
     return _DRIVE.sub(r"\1:", path, count=1) if windows and _DRIVE.match(path) else path
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of a URL; RoutingError for what is none."""
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise RoutingError(f"not a URL: {error}", url=url) from None
+
+
+def redacted(url: str) -> str:
+    """A URL for people: without user, password and query, which may be secret.
+
+    Example:
+        >>> redacted("https://me:secret@host/m.npz?token=1")
+        'https://host/m.npz?...'
+    """
+    parts = split_url(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "..." if parts.query else "", ""))

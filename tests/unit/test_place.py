@@ -13,7 +13,7 @@ from weightlift._plan import arrays_over, place
 from weightlift._source import open_source
 
 
-@pytest.mark.parametrize("order", itertools.permutations(range(4)))
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_any_order_of_rows_fits_without_overlap(order: tuple[int, ...], tmp_path: Path) -> None:
     tensors = {"a": np.ones(16, "f4"), "empty": np.zeros((0, 4), "f4"), "b": np.ones(4096, "f4"), "c": np.ones(3, "f4")}
     wl.save(tensors, tmp_path / "m.safetensors")

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from weightlift.errors import UnsafeContentError
 from weightlift.formats import FORMATS
-from weightlift.stores._local import check_relative
+from weightlift.stores._paths import check_relative
 
 __all__ = ["HIDDEN", "MODEL_JSON", "SINGLE_FILES", "check_file", "check_model", "is_model_name", "is_weights_file"]
 

@@ -15,16 +15,9 @@ from pathlib import Path
 
 from weightlift import _core
 from weightlift.errors import NotFoundError, StorageError, UnsafeContentError
+from weightlift.stores._paths import check_relative
 
-__all__ = ["LocalStore", "check_relative"]
-
-
-def check_relative(relative: str) -> str:
-    """``relative`` itself if it is a plain relative path, else UnsafeContentError."""
-    parts = relative.split("/")
-    if not relative or relative.startswith("/") or "\0" in relative or "\\" in relative or ".." in parts:
-        raise UnsafeContentError(f"file name {relative!r} is refused: it must be a plain path inside the directory")
-    return relative
+__all__ = ["LocalStore"]
 
 
 class LocalStore:

@@ -1,0 +1,263 @@
+"""What was read of remote files, kept on the local disk.
+
+Protocol. An entry is a folder ``<SHA-256 of the URL>/<SHA-256 of validators and size>`` with three files: ``meta.json``
+says what it holds; ``data`` is a sparse file of the remote file's size; ``blocks`` has 8 bytes for each 256 KiB of
+it, a flag and the CRC-32C of that block, 0 where the block is not there. An entry appears whole, by a rename.
+Blocks are fetched when they are first asked for, and only they: data is written first, then its flag, so a block that
+was torn by a crash, or damaged later, does not match its checksum when a process first uses it, and is fetched
+again. Processes may share a cache without locks: they write the same bytes. An entry whose URL has another identity
+now is removed; beyond the size bound, the entries opened longest ago are. Removing what another process has open is
+harmless.
+
+A URL's entry is asked about by one HEAD request; files whose server gives neither ETag nor Last-Modified are not kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weightlift import _core
+from weightlift._urls import redacted
+from weightlift.errors import StorageError, TransportError, TruncatedError, UnsupportedFeatureError
+from weightlift.stores._http_file import ANY_LENGTH, RemoteFile
+
+if TYPE_CHECKING:
+    from weightlift import _http
+
+__all__ = ["Cache", "CachedFile"]
+
+BLOCK = 256 << 10
+BATCH = 32 << 20
+"""Bytes fetched into memory at once, on their way to the disk."""
+
+PRESENT = np.uint64(1 << 32)
+Blocks = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which version of a file: its validators, size, and where it came from in the end."""
+
+    etag: str
+    last_modified: str
+    size: int
+    final_url: str
+
+    @property
+    def lasting(self) -> bool:
+        """Whether a change would show."""
+        return bool(self.etag or self.last_modified)
+
+    @property
+    def key(self) -> str:
+        """Name of the entry."""
+        return _digest(f"{self.etag or self.last_modified}\n{self.size}")
+
+
+class Cache:
+    """A folder of entries, at most ``limit`` bytes."""
+
+    def __init__(self, root: Path, limit: int) -> None:
+        """See the class; the folder is made when something is kept."""
+        self.root = root
+        self.limit = limit
+
+    @classmethod
+    def at(cls, where: bool | str | os.PathLike[str], limit: int) -> Cache:
+        """``True``: in the user's cache directory (``WEIGHTLIFT_CACHE`` names another)."""
+        if where is not True:
+            return cls(Path(os.fspath(where)), limit)  # type: ignore[arg-type]
+        given = os.environ.get("WEIGHTLIFT_CACHE")
+        if given:
+            return cls(Path(given), limit)
+        try:
+            from platformdirs import user_cache_path
+        except ImportError:
+            raise UnsupportedFeatureError(
+                "cache=True needs platformdirs: pip install 'weightlift[http]', or name a directory"
+            ) from None
+        return cls(user_cache_path("weightlift") / "http", limit)
+
+    def open(self, url: str, client: _http.Client) -> Any:
+        """A reader of a URL that keeps what it reads."""
+
+        def open_remote() -> RemoteFile:
+            return RemoteFile(client.open(url), client, url)
+
+        folder = self.root / _digest(url)
+        remote: RemoteFile | None = None
+        identity = _ask(url, client) if folder.is_dir() else None
+        if identity is None or not (folder / identity.key / "meta.json").is_file():
+            remote = open_remote()
+            identity = Identity(remote.core.etag, remote.core.last_modified, remote.size, remote.final_url)
+        if not identity.lasting or identity.size == 0:
+            return remote if remote is not None else open_remote()
+        try:
+            entry = self._entry(folder, identity, redacted(url))
+        except OSError as error:
+            raise StorageError(
+                f"the cache cannot be used: {error.strerror}", errno=error.errno, path=str(self.root)
+            ) from error
+        return CachedFile(self, entry, identity, redacted(url), lambda: remote or open_remote())
+
+    def _entry(self, folder: Path, identity: Identity, name: str) -> Path:
+        """The folder of an entry, made if it is not there; other versions of the URL's file are removed."""
+        entry = folder / identity.key
+        if not (entry / "meta.json").is_file():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            new = folder / f".{identity.key}-{secrets.token_hex(4)}"
+            new.mkdir(mode=0o700)
+            for file, nbytes in (("data", identity.size), ("blocks", 8 * -(-identity.size // BLOCK))):
+                with (new / file).open("wb") as out:
+                    out.truncate(nbytes)
+            meta = {"weightlift": 1, "url": name, "etag": identity.etag, "last_modified": identity.last_modified}
+            (new / "meta.json").write_text(json.dumps({**meta, "size": identity.size}), "utf-8")
+            try:
+                new.rename(entry)
+            except OSError:
+                shutil.rmtree(new, ignore_errors=True)  # another process was faster
+        for other in folder.iterdir():
+            if other.name != identity.key and not other.name.startswith("."):
+                shutil.rmtree(other, ignore_errors=True)
+        os.utime(entry / "meta.json")
+        return entry
+
+    def make_room(self, nbytes: int, keep: Path) -> bool:
+        """Remove entries, those opened longest ago first, until ``nbytes`` more fit; False if they cannot."""
+        entries = sorted(self._entries())
+        held = sum(size for _, size, _ in entries)
+        for _, size, entry in entries:
+            if held + nbytes <= self.limit:
+                break
+            if entry != keep:
+                shutil.rmtree(entry, ignore_errors=True)
+                held -= size
+        return held + nbytes <= self.limit
+
+    def _entries(self) -> Iterator[tuple[float, int, Path]]:
+        """(when it was opened last, bytes on the disk, folder) of each entry."""
+        for meta in self.root.glob("*/*/meta.json"):
+            with contextlib.suppress(OSError):
+                used = sum((meta.parent / f).stat().st_blocks * 512 for f in ("data", "blocks"))
+                yield meta.stat().st_mtime, used, meta.parent
+
+
+class CachedFile:
+    """A remote file, read through its entry.
+
+    Attributes:
+        name: The URL, for messages.
+        size: Bytes.
+        final_url: After redirects.
+    """
+
+    def __init__(self, cache: Cache, entry: Path, identity: Identity, name: str, remote: Any) -> None:
+        """``remote()`` opens the file at its server; it is called when something is missing."""
+        self.name, self.size, self.final_url = name, identity.size, identity.final_url
+        self._cache, self._entry, self._identity, self._open_remote = cache, entry, identity, remote
+        self._remote: Any = None
+        count = -(-self.size // BLOCK)
+        self._data = (entry / "data").open("r+b")
+        if self._data.seek(0, os.SEEK_END) != self.size:
+            raise StorageError("a damaged entry of the cache: remove it", path=str(entry))
+        self._blocks: Blocks = np.memmap(entry / "blocks", np.uint64, "r+", shape=(count,))
+        self._trusted = np.zeros(count, bool)
+        self._mapping = mmap.mmap(self._data.fileno(), self.size, access=mmap.ACCESS_READ)
+        self._core = _core.MemoryReader(self._mapping, name)
+
+    def read_at(self, offset: int, nbytes: int) -> bytes:
+        """Exactly ``nbytes`` bytes, or TruncatedError."""
+        if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
+            raise TruncatedError(f"the file has {self.size} bytes", path=self.name, offset=offset, end=offset + nbytes)
+        reader: Any = self.holding([(offset, nbytes)])
+        return bytes(reader.read_at(offset, nbytes))
+
+    def preload(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Fetch what is missing of ranges."""
+        self.holding([(at, min(n, self.size - at)) for at, n in ranges if 0 <= at < self.size])
+
+    def holding(self, ranges: Sequence[tuple[int, int]]) -> Any:
+        """What the core reads these ranges from: the entry, or the server where the disk has no room."""
+        wanted = np.zeros(len(self._blocks) + 1, np.int64)
+        for at, nbytes in ranges:
+            if nbytes:
+                wanted[at // BLOCK] += 1
+                wanted[-(-(at + nbytes) // BLOCK)] -= 1
+        needed = np.flatnonzero((np.cumsum(wanted[:-1]) > 0) & ~self._trusted)
+        missing = [i for i in needed.tolist() if not self._check(i)]
+        if not missing:
+            return self._core
+        if not self._cache.make_room(len(missing) * BLOCK, self._entry):
+            return self._server().core
+        try:
+            for batch in _batches(missing):
+                self._fetch(batch)
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            return self._server().core  # the disk is full: reading matters more than keeping
+        return self._core
+
+    def _server(self) -> Any:
+        if self._remote is None:
+            self._remote = self._open_remote()
+        return self._remote
+
+    def _check(self, i: int) -> bool:
+        """Whether block ``i`` is there and whole."""
+        value = int(self._blocks[i])
+        if value >> 32 != 1:
+            return False
+        found = _core.crc32c(memoryview(self._mapping)[i * BLOCK : (i + 1) * BLOCK])
+        self._trusted[i] = found == value & 0xFFFFFFFF
+        return bool(self._trusted[i])
+
+    def _fetch(self, numbers: list[int]) -> None:
+        """Bring blocks, which are neighbours or not, and write them to the entry."""
+        at = np.array(numbers, np.uint64) * np.uint64(BLOCK)
+        nbytes = np.minimum(np.uint64(BLOCK), np.uint64(self.size) - at)
+        dest = np.cumsum(nbytes) - nbytes
+        memory = np.empty(int(nbytes.sum()), np.uint8)
+        zeros, none = np.zeros(len(numbers), np.uint32), np.full(len(numbers), 0xFFFFFFFF, np.uint32)
+        _core.execute_read([self._server().core], [memory], zeros, none, at, nbytes, zeros, dest, none, [])
+        for i, offset, begin, n in zip(numbers, at.tolist(), dest.tolist(), nbytes.tolist(), strict=True):
+            part = memory[begin : begin + n]
+            os.pwrite(self._data.fileno(), part.data, offset)
+            self._blocks[i] = PRESENT | np.uint64(_core.crc32c(part))
+            self._trusted[i] = True
+
+
+def _batches(numbers: list[int]) -> Iterator[list[int]]:
+    per = BATCH // BLOCK
+    for begin in range(0, len(numbers), per):
+        yield numbers[begin : begin + per]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _ask(url: str, client: _http.Client) -> Identity | None:
+    """The identity of a URL's file, by a HEAD request; None if the server does not answer such."""
+    try:
+        answer = client.request("HEAD", url, limit=ANY_LENGTH)
+    except TransportError:
+        return None
+    headers = {name.lower(): value for name, value in answer.headers}
+    length = headers.get("content-length", "")
+    if not length.isdecimal():
+        return None
+    return Identity(headers.get("etag", ""), headers.get("last-modified", ""), int(length), answer.url)

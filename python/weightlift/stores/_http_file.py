@@ -1,0 +1,72 @@
+"""A remote file as parsers read it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weightlift import _core
+from weightlift.stores._http_ranges import FEW_RANGES, read_ranges
+
+if TYPE_CHECKING:
+    from weightlift import _http
+
+__all__ = ["ANY_LENGTH", "RemoteFile"]
+
+ANY_LENGTH = 1 << 62
+"""The answer to a HEAD request says how long the file is, and holds none of it."""
+
+
+class RemoteFile:
+    """A remote file as parsers read it: what was preloaded costs no request.
+
+    Attributes:
+        core: What the core reads from.
+    """
+
+    def __init__(self, core: _http.Reader, client: _http.Client, address: str) -> None:
+        """Read through ``core``, which ``client`` opened at ``address``."""
+        self.core = core
+        self._client, self._address = client, address
+        self.name = core.name
+        self.size = core.size
+        self.final_url = core.final_url
+        self._starts: list[int] = []
+        self._ranges: list[Any] = []
+
+    def read_at(self, offset: int, nbytes: int) -> bytes:
+        """Exactly ``nbytes`` bytes, or TruncatedError."""
+        i = bisect_right(self._starts, offset) - 1
+        if i >= 0:
+            begin = offset - self._starts[i]
+            held = self._ranges[i]
+            if begin + nbytes <= len(held):
+                return bytes(held[begin : begin + nbytes])
+        return self.core.read_at(offset, nbytes)
+
+    def read_into(self, offset: int, out: Any) -> None:
+        """Fill ``out`` from ``offset`` on."""
+        self.core.read_into(offset, out)
+
+    def preload(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Fetch ranges side by side and keep them for ``read_at``."""
+        wanted = sorted((at, min(n, self.size - at)) for at, n in ranges if 0 <= at < self.size)
+        if len(wanted) < 2:
+            return
+        found = None
+        if len(wanted) > FEW_RANGES and self.core.ranged and self.core.etag:
+            found = read_ranges(self._client, self._address, self.core, wanted)
+        self._starts = [at for at, _ in wanted]
+        self._ranges = found if found is not None else self._side_by_side(wanted)
+
+    def _side_by_side(self, wanted: Sequence[tuple[int, int]]) -> list[Any]:
+        """Ranges by a request each, several at once."""
+        offset, nbytes = (np.array(c, np.uint64) for c in zip(*wanted, strict=True))
+        ends = np.cumsum(nbytes)
+        memory = np.empty(int(ends[-1]), np.uint8)
+        zeros, none = np.zeros(len(wanted), np.uint32), np.full(len(wanted), 0xFFFFFFFF, np.uint32)
+        _core.execute_read([self.core], [memory], zeros, none, offset, nbytes, zeros, ends - nbytes, none, [])
+        return np.split(memory, ends[:-1])
