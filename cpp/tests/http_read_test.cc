@@ -1,68 +1,17 @@
 // Reads over HTTP against a server that misbehaves as told: the truth of ranges, resuming, limits,
-// the sequential lane, stopping.
-#include <algorithm>
+// the sequential lane.
 #include <atomic>
-#include <chrono>
-#include <cstring>
-#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "check.h"
-#include "http_server.h"
-#include "plan_fakes.h"
+#include "http_files.h"
 #include "weightlift/checksum.h"
-#include "weightlift/http.h"
-#include "weightlift/plan.h"
 
 namespace {
 
-using namespace weightlift;
-using http::Client;
-using http::HttpReader;
-using http::Options;
-using http_server::Exchange;
-using http_server::Server;
-
-const std::string& Data() {
-  static const std::string data = [] {
-    const std::vector<std::byte> bytes = fakes::RandomBytes(1u << 20, 7);
-    return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  }();
-  return data;
-}
-
-Options Quick() {
-  Options options;
-  options.backoff = 0.001;
-  options.proxy = "";
-  return options;
-}
-
-const StopPredicate kNever{};
-
-std::string Read(const Reader& reader, std::uint64_t offset, std::size_t nbytes) {
-  std::string out(nbytes, '?');
-  reader.ReadAt(offset, std::as_writable_bytes(std::span(out)));
-  return out;
-}
-
-bool IsFirst(const Exchange& x) {
-  return x.request.Range() == std::pair<std::size_t, std::size_t>{0, 16};
-}
-
-// Gives the first 16 bytes as it should; what comes after is the test's.
-Server::Answer Later(Server::Answer answer) {
-  return [answer](Exchange& x) {
-    if (IsFirst(x)) return x.ReplyRange(Data());
-    answer(x);
-  };
-}
-
-std::shared_ptr<HttpReader> Open(const Server& server, const Options& options = Quick()) {
-  return Client::Make(options)->Open(server.url(), 16, kNever);
-}
+using namespace http_files;
 
 TEST(ReadsRanges) {
   const Server server([](Exchange& x) { x.ReplyRange(Data()); });
@@ -157,14 +106,6 @@ TEST(WeakETagsAreComparedAndNotSent) {
   const auto reader = Open(server);
   CHECK(Read(*reader, 50, 10) == Data().substr(50, 10));
   CHECK_EQ(server.seen().back().Header("if-range"), "");
-}
-
-// Sends the head of the right answer and `sent` bytes of it.
-void Part(Exchange& x, std::size_t sent) {
-  const auto [begin, end] = *x.request.Range();
-  x.Send("HTTP/1.1 206 Partial Content\r\nContent-Length: " + std::to_string(end - begin) +
-         "\r\nETag: \"v1\"\r\n" + Exchange::ContentRange(begin, end, Data().size()) + "\r\n");
-  x.Send(std::string_view(Data()).substr(begin, std::min(sent, end - begin)));
 }
 
 TEST(WhatBreaksOffIsResumed) {
@@ -363,104 +304,6 @@ TEST(ManyThreadsWaitForOneBody) {
   }
   for (std::thread& thread : threads) thread.join();
   CHECK_EQ(good, 8);
-}
-
-// ---- stopping -----------------------------------------------------------------------------------
-
-// Runs `wait` with a predicate that stops it at its third question.
-template <typename Wait>
-void CheckStops(const Wait& wait) {
-  std::atomic<int> asked{0};
-  const auto begin = std::chrono::steady_clock::now();
-  CHECK_THROWS(kCancelled, wait([&] { return ++asked >= 3; }));
-  CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(10));
-  CHECK_EQ(asked, 3);
-}
-
-TEST(ReadsStopWhileNoByteComes) {
-  const Server server(Later([](Exchange& x) { x.Hang(); }));
-  const auto reader = Open(server);
-  std::byte byte;
-  CheckStops([&](const StopPredicate& stop) { reader->ReadAtUnless(100, {&byte, 1}, stop); });
-}
-
-TEST(OpeningStopsWhileNoByteComes) {
-  const Server server([](Exchange& x) { x.Hang(); });
-  const auto client = Client::Make(Quick());
-  CheckStops([&](const StopPredicate& stop) { client->Open(server.url(), 16, stop); });
-}
-
-TEST(WaitingForTheNextAttemptStops) {
-  const Server server([](Exchange& x) { x.Reply("503 Busy", "", "Retry-After: 60\r\n"); });
-  const auto client = Client::Make(Quick());
-  CheckStops([&](const StopPredicate& stop) { client->Get(server.url(), 16, {}, stop); });
-}
-
-TEST(WaitingAtTheGateStops) {
-  const Server server(Later([](Exchange& x) { x.Hang(); }));
-  Options options = Quick();
-  options.connections = 1;
-  const auto reader = Open(server, options);
-  std::atomic<bool> stop_first{false};
-  std::byte first;
-  std::thread thread([&] {
-    CHECK_THROWS(kCancelled,
-                 reader->ReadAtUnless(100, {&first, 1}, [&] { return stop_first.load(); }));
-  });
-  while (server.seen().size() < 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  std::byte byte;
-  CheckStops([&](const StopPredicate& stop) { reader->ReadAtUnless(200, {&byte, 1}, stop); });
-  stop_first = true;
-  thread.join();
-}
-
-TEST(APlanStopsWhileNoByteComes) {
-  const Server server(Later([](Exchange& x) { x.Hang(); }));
-  const std::vector<std::shared_ptr<const Reader>> readers{Open(server)};
-  std::vector<std::byte> memory(1000);
-  const std::vector<std::span<std::byte>> buffers{memory};
-  ReadPlan plan;
-  plan.ops.push_back({.source = 0,
-                      .tensor = kNoIndex,
-                      .offset = 50,
-                      .nbytes = 1000,
-                      .buffer = 0,
-                      .pipeline = kNoIndex,
-                      .dest = 0});
-  fakes::FakeMonitor monitor(
-      [&](std::uint64_t, std::uint64_t) { throw Error(ErrorCode::kCancelled, "enough"); });
-  const auto begin = std::chrono::steady_clock::now();
-  CHECK_THROWS(kCancelled, ExecuteRead(plan, readers, buffers, {.monitor = &monitor}));
-  CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(10));
-}
-
-// ---- plans --------------------------------------------------------------------------------------
-
-TEST(ARemotePlanFailsAtTheFirstOpInPlanOrder) {
-  const Server server([](Exchange& x) {
-    const auto range = x.request.Range();
-    if (range && range->second > 600'000) return x.Reply("400 Bad Request", "");
-    x.ReplyRange(Data());
-  });
-  Options options = Quick();
-  options.part_bytes = 100'000;
-  const std::vector<std::shared_ptr<const Reader>> readers{Open(server, options)};
-  std::vector<std::byte> memory(Data().size());
-  const std::vector<std::span<std::byte>> buffers{memory};
-  ReadPlan plan;
-  for (std::uint32_t i = 10; i-- > 0;) {  // against the order of the file
-    plan.ops.push_back({.source = 0,
-                        .tensor = i,
-                        .offset = i * 100'000u,
-                        .nbytes = 100'000,
-                        .buffer = 0,
-                        .pipeline = kNoIndex,
-                        .dest = i * 100'000u});
-  }
-  plan.checksums.resize(10);
-  const Error error = fakes::ErrorOf([&] { ExecuteRead(plan, readers, buffers); });
-  CHECK(error.code() == ErrorCode::kTransport);
-  CHECK_EQ(error.place().tensor.value_or(0), 9);
 }
 
 }  // namespace

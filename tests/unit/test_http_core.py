@@ -215,6 +215,8 @@ def test_get_and_request() -> None:
         posted = http.request("POST", server.url, body=b'{"a": 1}', headers=[("Content-Type", "application/json")])
         assert (posted.status, posted.body) == (201, b'{"a": 1}')
         assert server.seen[-1].headers["Content-Type"] == "application/json"
+        head = http.request("HEAD", server.url, limit=1)
+        assert (head.body, dict(head.headers)["Content-Length"]) == (b"", "5")
         assert http.request("HEAD", server.url).body == b""
         assert http.request("DELETE", server.url).status == 200
 

@@ -6,7 +6,7 @@
 
 namespace weightlift {
 
-// Asked about every 50 ms, on the thread that waits; true, or an exception, ends the wait. What
+// Asked every 50 ms or more often, on the thread that waits; true, or an exception, ends the wait. What
 // returns true ends it with Error(kCancelled). An empty one never stops anything.
 using StopPredicate = std::function<bool()>;
 

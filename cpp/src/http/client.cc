@@ -32,10 +32,7 @@ class SmallBody final : public Receiver {
       hint_.Start(head);
       return true;
     }
-    // Content-Length counts encoded bytes, of which there may be fewer than of the body.
-    const auto length = ParseNumber(HeaderOr(head.headers, "Content-Length", ""));
-    too_long_ = length && *length > limit_;
-    return !too_long_;
+    return true;
   }
   bool OnBody(std::span<const std::byte> bytes) override {
     if (!wanted_) return hint_.Add(bytes);

@@ -1,8 +1,8 @@
 #include "http/exchange.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
+#include <sstream>
 #include <string_view>
 #include <utility>
 
@@ -12,8 +12,8 @@
 namespace weightlift::http {
 namespace {
 
-constexpr int kPollMs = 50;
-constexpr auto kAskStop = std::chrono::milliseconds(40);
+constexpr int kPollMs = 25;
+constexpr auto kAskStop = std::chrono::milliseconds(20);
 constexpr std::size_t kMostHeadBytes = 256u << 10;
 constexpr long kReceiveBuffer = 512L << 10;
 constexpr long kSendBuffer = 512L << 10;
@@ -217,10 +217,12 @@ Attempt Exchange::attempt() const {
 
 std::string Exchange::Words() const {
   if (stalled_) {
-    return "no byte came for " + std::to_string(std::lround(session_.options.stall_timeout)) + " s";
+    std::ostringstream seconds;
+    seconds << session_.options.stall_timeout;
+    return "no byte came for " + seconds.str() + " s";
   }
   if (code_ != CURLE_OK) return error_[0] != '\0' ? error_.data() : curl_easy_strerror(code_);
-  return "HTTP status " + std::to_string(head_.status);
+  return "the answer, of status " + std::to_string(head_.status) + ", ends too early";
 }
 
 // False: the transfer is to end.

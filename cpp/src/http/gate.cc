@@ -10,7 +10,7 @@ constexpr std::chrono::milliseconds kSettle{50};
 constexpr double kWorthIt = 1.1;  // a trial must bring this much more
 constexpr int kRest = 8;          // windows after a trial that did not pay; doubles
 constexpr int kLongestRest = 128;
-constexpr std::chrono::milliseconds kStep{50};
+constexpr std::chrono::milliseconds kStep{25};
 
 }  // namespace
 

@@ -14,7 +14,7 @@ constexpr int kTotalFactor = 4;                 // attempts with some progress, 
 constexpr double kLongestBackoff = 20;          // seconds
 // Servers may ask for hours; a caller who set no total time did not mean to wait for them.
 constexpr milliseconds kLongestWait = std::chrono::minutes(5);
-constexpr milliseconds kStep{50};
+constexpr milliseconds kStep{25};
 
 // How a transfer ended that another try would end no better.
 bool IsHopeless(CURLcode code) noexcept {

@@ -16,7 +16,7 @@ namespace weightlift::http {
 namespace {
 
 constexpr std::uint64_t kAll = std::numeric_limits<std::uint64_t>::max();
-constexpr std::chrono::milliseconds kStep{50};
+constexpr std::chrono::milliseconds kStep{25};
 
 // Brings the body in, as far as it is wanted. One thread at a time.
 class Pump {

@@ -20,7 +20,7 @@ namespace {
 
 constexpr std::uint64_t kKeptBody = 1u << 20;  // bodies up to this are kept, to be sent again
 constexpr std::size_t kMostAnswer = 1u << 20;
-constexpr std::chrono::milliseconds kStep{50};
+constexpr std::chrono::milliseconds kStep{25};
 
 // Whoever writes drives the transfer on, until curl has taken what is written; nobody does between
 // two writes.
