@@ -6,8 +6,8 @@
 
 namespace weightlift {
 
-// Asked every 50 ms or more often, on the thread that waits; true, or an exception, ends the wait. What
-// returns true ends it with Error(kCancelled). An empty one never stops anything.
+// Asked every 50 ms or more often, on the thread that waits; true, or an exception, ends the wait.
+// What returns true ends it with Error(kCancelled). An empty one never stops anything.
 using StopPredicate = std::function<bool()>;
 
 }  // namespace weightlift
