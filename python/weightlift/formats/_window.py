@@ -17,6 +17,8 @@ __all__ = ["Window"]
 
 _LEAST = 4096  # what a read costs no less than
 _CLOSE = 1 << 16  # bytes that are cheaper to read than to skip
+_LEAST_REMOTE = 4096 + 512  # holds a header that is padded so that its data begins on a page
+_CLOSE_REMOTE = 1 << 14
 _MOST = 1 << 20
 _MOST_PRELOADED = 64 << 20
 
@@ -33,7 +35,9 @@ class Window:
         self._starts = starts
         self._at = 0
         self._data = b""
+        self._least, self._close = _LEAST, _CLOSE
         if isinstance(reader, SupportsPreload):
+            self._least, self._close = _LEAST_REMOTE, _CLOSE_REMOTE
             reader.preload(self._runs())
 
     def _runs(self) -> list[tuple[int, int]]:
@@ -70,7 +74,7 @@ class Window:
         last = offset
         for i in range(bisect_right(self._starts, offset), len(self._starts)):
             start = self._starts[i]
-            if start - last > _CLOSE or start - offset > _MOST - _LEAST:
+            if start - last > self._close or start - offset > _MOST - self._least:
                 break
             last = start
-        return min(last + _LEAST, self.end) - offset
+        return min(last + self._least, self.end) - offset

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ANY_LENGTH", "RemoteFile"]
 
+MOST_KEPT = 1 << 20
+"""Of the last read, which parsers often read again in part."""
+
 ANY_LENGTH = 1 << 62
 """The answer to a HEAD request says how long the file is, and holds none of it."""
 
@@ -36,6 +39,7 @@ class RemoteFile:
         self.final_url = core.final_url
         self._starts: list[int] = []
         self._ranges: list[Any] = []
+        self._last: tuple[int, bytes] = (0, b"")
 
     def read_at(self, offset: int, nbytes: int) -> bytes:
         """Exactly ``nbytes`` bytes, or TruncatedError."""
@@ -45,7 +49,12 @@ class RemoteFile:
             held = self._ranges[i]
             if begin + nbytes <= len(held):
                 return bytes(held[begin : begin + nbytes])
-        return self.core.read_at(offset, nbytes)
+        at, data = self._last
+        if not at <= offset <= offset + nbytes <= at + len(data):
+            at, data = offset, self.core.read_at(offset, nbytes)
+            if nbytes <= MOST_KEPT:
+                self._last = at, data
+        return data[offset - at : offset - at + nbytes]
 
     def read_into(self, offset: int, out: Any) -> None:
         """Fill ``out`` from ``offset`` on."""
