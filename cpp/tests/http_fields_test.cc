@@ -122,8 +122,8 @@ TEST(OnePredicateSaysWhatIsTriedAgain) {
 }
 
 // Runs a link whose rate depends on the number of connections, for some seconds.
-int ClimbOn(double seconds, double (*rate)(int)) {
-  Climber climber;
+int ClimbOn(double seconds, double (*rate)(int), int cpus = 2) {
+  Climber climber(cpus);
   Climber::Clock::time_point now{std::chrono::hours(1)};
   double bytes = 0;
   for (double t = 0; t < seconds; t += 0.01) {
@@ -139,11 +139,18 @@ TEST(ConnectionsGrowWhereEachIsSlow) {
 }
 
 TEST(ConnectionsStayWhereMoreBringNothing) {
-  const int limit = ClimbOn(1.05, [](int) { return 1e9; });
+  const int limit = ClimbOn(1.05, [](int) { return 1e8; });
   CHECK(limit == 2 || limit == 4);  // 4 while it tries
   int most = 0;
-  for (double t = 1; t < 4; t += 0.25) most = std::max(most, ClimbOn(t, [](int) { return 1e9; }));
+  for (double t = 1; t < 4; t += 0.25) most = std::max(most, ClimbOn(t, [](int) { return 1e8; }));
   CHECK(most <= 4);
+}
+
+TEST(ConnectionsThatKeepTheCpusBusyStay) {
+  CHECK_EQ(ClimbOn(3, [](int n) { return n * 6e8; }), 2);
+  CHECK_EQ(ClimbOn(
+               3, [](int n) { return n * 6e8; }, 16),
+           16);
 }
 
 TEST(ConnectionsStopWhereTheLinkIsFull) {

@@ -7,8 +7,9 @@ namespace {
 
 constexpr std::chrono::milliseconds kWindow{150};
 constexpr std::chrono::milliseconds kSettle{50};
-constexpr double kWorthIt = 1.1;  // a trial must bring this much more
-constexpr int kRest = 8;          // windows after a trial that did not pay; doubles
+constexpr double kBusyRate = 250e6;  // bytes a second that keep a CPU busy, nearly
+constexpr double kWorthIt = 1.1;     // a trial must bring this much more
+constexpr int kRest = 8;             // windows after a trial that did not pay; doubles
 constexpr int kLongestRest = 128;
 constexpr std::chrono::milliseconds kStep{25};
 
@@ -49,9 +50,10 @@ bool Climber::Observe(Clock::time_point now, std::uint64_t bytes, bool saturated
     }
   } else {
     trusted_rate_ = trusted_rate_ == 0 ? rate : (trusted_rate_ + rate) / 2;
+    const bool busy = limit_ >= cpus_ && rate >= kBusyRate * limit_;
     if (rest_ > 0) {
       --rest_;
-    } else {
+    } else if (!busy) {
       limit_ = std::min(limit_ * 2, kMostConnections);
     }
   }

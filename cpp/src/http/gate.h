@@ -1,6 +1,7 @@
 // How many range requests of a client run at once. More connections pay where each is slow (long
 // round trips, rate limits) and cost where they are not: the gate starts with two and lets more in
-// as long as what arrives altogether grows with them.
+// as long as what arrives altogether grows with them. Where each is as fast as a CPU copes with,
+// there are no more of them than CPUs.
 #ifndef WEIGHTLIFT_HTTP_GATE_H_
 #define WEIGHTLIFT_HTTP_GATE_H_
 
@@ -9,6 +10,7 @@
 #include <cstdint>
 #include <mutex>
 
+#include "base/resources.h"
 #include "http/retry.h"
 
 namespace weightlift::http {
@@ -20,6 +22,8 @@ class Climber {
  public:
   using Clock = std::chrono::steady_clock;
 
+  explicit Climber(int cpus) : cpus_(cpus) {}
+
   int limit() const noexcept { return limit_; }
   // What had arrived altogether by `now`, and whether all of limit() were at work since the last
   // call. Returns whether limit() has changed.
@@ -28,6 +32,7 @@ class Climber {
  private:
   void Restart(Clock::time_point now, std::uint64_t bytes);
 
+  const int cpus_;
   int limit_ = 2;
   int trusted_ = 2;          // the limit that is known to pay
   double trusted_rate_ = 0;  // bytes a second with it; 0: not measured yet
@@ -41,7 +46,7 @@ class Climber {
 // Thread-safe.
 class Gate {
  public:
-  explicit Gate(int fixed) : fixed_(fixed) {}  // 0: adaptive
+  explicit Gate(int fixed) : fixed_(fixed), climber_(UsableCpus()) {}  // 0: adaptive
 
   // Waits for a place and holds it. Throws when `patience` stops it.
   class Pass {
