@@ -86,7 +86,7 @@ HTTP_USERS = {"stores._http": "opens URLs"}
 
 TOP_LEVEL_LIBRARIES = {
     "numpy": "", "ml_dtypes": "", "click": "cli", "rich": "cli", "pytest": "testing",
-    "anyio": "server", "python_multipart": "server", "starlette": "server", "uvicorn": "server",
+    "anyio": "server", "h11": "server", "python_multipart": "server", "starlette": "server", "uvicorn": "server",
 }  # fmt: skip
 """Libraries that may be imported when a module is, and the part of the package that may ("" is any).
 

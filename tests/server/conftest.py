@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.support import Server, model_artifacts
+from tests.server.support import HIDDEN, Server, model_artifacts
 
 import weightlift as wl
 
@@ -32,15 +32,30 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
     yield start
     for server in started:
-        if server.process is not None:
-            server.process.kill()
-            server.process.communicate()
+        server.kill()
+
+
+@pytest.fixture(scope="module")
+def long_lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The process behind ``server``."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    server = Server(tmp_path_factory.mktemp("served") / "root", ("--rate", "0"))
+    server.root.mkdir()
+    yield server
+    server.kill()
 
 
 @pytest.fixture
-def server(serve: Serve) -> Server:
-    """A server with default options (but without a limit on the rate)."""
-    return serve("--rate", "0")
+def server(long_lived: Server) -> Server:
+    """A server of an empty directory with default options, but without a limit on the rate."""
+    for entry in long_lived.root.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            if entry.name != HIDDEN:
+                shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    return long_lived if long_lived.runs else long_lived.start()
 
 
 @pytest.fixture

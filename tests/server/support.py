@@ -71,6 +71,18 @@ class Server:
         self.process = None
         return code, rest
 
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self.process is not None
+
+    def kill(self) -> None:
+        """Stop it at once, if it runs."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+            self.process = None
+
     def curl(self, path: str, *arguments: str, data: bytes | None = None) -> Answer:
         """One request by curl; ``path`` goes as it is."""
         command = ["curl", "-sS", "-i", "--path-as-is", "--noproxy", "*", "--max-time", "60", *arguments]

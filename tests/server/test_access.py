@@ -180,6 +180,19 @@ def test_options_that_make_no_sense(tmp_path: Path, options: tuple[str, ...]) ->
     assert done.returncode == 2 and "Error" in done.stderr
 
 
+def test_a_connection_that_sends_no_whole_request_is_closed(serve: Serve) -> None:
+    server = serve("--timeout", "1", "--rate", "0")
+    for begun in (
+        b"",
+        b"GET /api/models HTTP/1.1\r\nHost: loc",
+        b"GET /api/server HTTP/1.1\r\nHost: localhost\r\n\r\nGET /",
+    ):
+        with server.connect() as connection:
+            connection.sendall(begun)
+            assert connection.recv(65536) == b""
+    assert server.json("/api/models") == {"models": []}
+
+
 def test_what_is_no_directory(tmp_path: Path) -> None:
     assert run(str(tmp_path / "none")).returncode == 2
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
 from collections.abc import Callable
 from typing import Any
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from weightlift.server._app import create_app
 from weightlift.server._settings import Settings, SettingsError, check_binding
@@ -50,7 +53,7 @@ def serve(
     try:
         config = uvicorn.Config(
             create_app(settings),
-            http="h11",
+            http=type("Protocol", (_Protocol,), {"patience": settings.idle_timeout}),
             ws="none",
             lifespan="on",
             log_level="warning",
@@ -75,6 +78,42 @@ def serve(
             signal.signal(signal.SIGTERM, old)
     finally:
         listener.close()
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 that does not wait for ever for the rest of a request's head."""
+
+    patience = 30.0
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget()
+
+    def _watch(self) -> None:
+        """Start the clock when a head begins, stop it when it is complete."""
+        if self.conn.their_state is not h11.IDLE:
+            self._forget()
+        elif self._timer is None and not self.transport.is_closing():
+            self._timer = self.loop.call_later(self.patience, self._give_up)
+
+    def _forget(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
