@@ -42,6 +42,7 @@ LOG = logging.getLogger("weightlift.server")
 PAGE = Path(__file__).with_name("page")
 _PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _MAX_BODY = 64 << 10
+_MAX_SIDECAR = 64 << 20
 _MAX_BINS = 256
 _HEAVY_JOBS = 2
 """Histograms and verifications that run at one time."""
@@ -373,7 +374,9 @@ async def _wanted_name(request: Request) -> str:
 def _check_parses(place: Path) -> None:
     """The errors of a file that is not what its name says."""
     if place.name.endswith(".crc32c"):
-        value = _json.loads(place.read_bytes(), what="the sidecar", max_bytes=64 << 20)
+        if place.stat().st_size > _MAX_SIDECAR:
+            raise FormatError(f"a sidecar of more than {_MAX_SIDECAR} bytes is refused")
+        value = _json.loads(place.read_bytes(), what="the sidecar", max_bytes=_MAX_SIDECAR)
         if not isinstance(value, dict) or value.get("weightlift") != 1:
             raise FormatError("this is no checksum sidecar")
         return
