@@ -107,6 +107,10 @@ class StoreHandler:
             UnsupportedFeatureError: The format has no room for something; says what.
             StorageError: The storage failed.
         """
+        return replace(self.write(artifacts), model_artifacts_info=self._info(artifacts))
+
+    def write(self, artifacts: ModelArtifacts) -> SaveResult:
+        """As ``save``, but nothing is read back for ``model_artifacts_info``: what was sent away may not be there."""
         fmt = self.format or by_name("tfjs")
         extra = _document(artifacts)
         if fmt.name != "tfjs":
@@ -120,12 +124,11 @@ class StoreHandler:
         metadata = {} if fmt.name == "tfjs" else dict(artifacts.user_defined_metadata or {})
         options = replace(self._save_options, extra=extra, metadata=metadata)
         target = Target(self.store, self.name, fmt, self.store.path(self.name))
-        result = save_leaves(names, leaves, structure, target, options)
-        return replace(result, model_artifacts_info=self._info(artifacts, fmt))
+        return save_leaves(names, leaves, structure, target, options)
 
-    def _info(self, artifacts: ModelArtifacts, fmt: Format) -> Any:
+    def _info(self, artifacts: ModelArtifacts) -> Any:
         """Sizes as TensorFlow.js reports them: of the weights as they were stored."""
-        source = open_in(self.store, self.name, format=fmt.name)
+        source = open_in(self.store, self.name, format=(self.format or by_name("tfjs")).name)
         specs = source.layout.extra.get("weightSpecs")
         stored = replace(artifacts, weights={}, weight_specs=specs).info()
         return replace(stored, weight_data_bytes=sum(r.size for r in source.readers()))

@@ -76,7 +76,7 @@ class HttpHandler:
         from weightlift.stores._http_form import FormStore
 
         store = FormStore(self.url, self._http, self._form)
-        result = StoreHandler(store, by_name("tfjs"), MODEL_JSON, save_options=self._save_options).save(artifacts)
+        result = StoreHandler(store, by_name("tfjs"), MODEL_JSON, save_options=self._save_options).write(artifacts)
         document = _json.loads(store.document, what="the document that was sent", max_bytes=len(store.document))
         specs = [spec for group in document["weightsManifest"] for spec in group.get("weights", ())]
         info = replace(artifacts, weights={}, weight_specs=specs).info()
