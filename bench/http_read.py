@@ -1,0 +1,318 @@
+"""Claim 5: HTTP ranges to NumPy, verified, against the peers and raw sockets.
+
+nginx and all clients share this machine. "arrays" is a dict of NumPy arrays, "bytes" a body in memory, "nothing"
+a body thrown away. Three groups: plain, TLS, and a relay that is 20 ms away and caps every connection's rate; there the
+file is smaller. ``--gib N`` sets the size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import wire
+from harness import GIB, Case, Row, Skip, Workspace, arguments, claim, finish, measure, ratio, roofline, table
+from models import llama
+
+ROUND_TRIP, RATE = 0.020, 40e6
+RANGES = 4
+PLAIN, TLS, FAR = "plain", "TLS", f"{ROUND_TRIP * 1e3:.0f} ms away, {RATE / 1e6:.0f} MB/s a connection"
+
+
+def cases(group: str) -> list[Case]:
+    """The rows of one group."""
+    key = {PLAIN: "plain", TLS: "tls", FAR: "far"}[group]
+
+    def case(name: str, setup: str, guarantees: str, role: str = "peer", **args: Any) -> Case:
+        return Case(name, setup, guarantees, role, group=group, args={"key": key, **args})
+
+    rows = [
+        case("weightlift.load", "ours", "arrays verified", "us"),
+        case("weightlift.load(verify=False)", "ours", "arrays", "us", verify=False),
+        case("weightlift.load(connections=1)", "ours", "arrays verified", "us", connections=1),
+        case("curl to nothing", "curl", "nothing", "tool", ranges=1, keep=False),
+        case(f"curl, {RANGES} ranges to nothing", "curl", "nothing", "tool", ranges=RANGES, keep=False),
+        case("curl to a file", "curl", "file", ranges=1, keep=True),
+        case(f"curl, {RANGES} ranges to files", "curl", "files", ranges=RANGES, keep=True),
+        case("requests + safetensors", "requests_load", "arrays"),
+        case("requests", "requests_bytes", "bytes"),
+        case("httpx", "httpx_bytes", "bytes"),
+        case("aiohttp", "aiohttp_bytes", "bytes"),
+        case("obstore get", "obstore_get", "bytes"),
+        case(f"obstore get_range, {RANGES} at once", "obstore_ranges", "bytes"),
+    ]
+    if group == PLAIN:
+        rows += [
+            case("tensorizer", "tensorizer_load", "tensors"),
+            case("Run:ai model streamer (as S3)", "runai_load", "tensors"),
+            case("roofline: raw sockets, huge pages", "raw_sockets", "bytes", "roofline"),
+        ]
+    return rows
+
+
+def target(params: dict[str, Any]) -> tuple[str, str | None, int]:
+    """(URL, CA file, bytes) of a case's group."""
+    url, nbytes = params["targets"][params["key"]]
+    return url, params["ca"] if params["key"] == "tls" else None, nbytes
+
+
+def ours(params: dict[str, Any]) -> Any:
+    import weightlift as wl
+
+    url, ca, _ = target(params)
+    options = {n: params[n] for n in ("verify", "connections") if n in params}
+    if ca:
+        options["ca_file"] = ca
+    return lambda: wl.load(url, **options)
+
+
+def spans(nbytes: int, count: int) -> list[tuple[int, int]]:
+    """The file in ``count`` parts, ends exclusive."""
+    cuts = [nbytes * i // count for i in range(count + 1)]
+    return list(itertools.pairwise(cuts))
+
+
+def curl(params: dict[str, Any]) -> Any:
+    import subprocess
+
+    url, ca, nbytes = target(params)
+    command = [wire.program("curl"), "-q", "-s", "-f", url, *(["--cacert", ca] if ca else [])]
+    names = [
+        f"{params['directory']}/curl-{params['key']}-{i}" if params["keep"] else "/dev/null"
+        for i in range(params["ranges"])
+    ]
+    parts = spans(nbytes, params["ranges"])
+    commands = [
+        [*command, "-o", name, *(["-r", f"{a}-{b - 1}"] if len(parts) > 1 else [])]
+        for name, (a, b) in zip(names, parts, strict=True)
+    ]
+
+    def run() -> None:
+        running = [subprocess.Popen(c) for c in commands]
+        statuses = [p.wait() for p in running]
+        if any(statuses):
+            raise RuntimeError(f"curl failed: {commands[0]}")
+
+    return run
+
+
+def requests_bytes(params: dict[str, Any]) -> Any:
+    import requests
+
+    url, ca, _ = target(params)
+    session = requests.Session()
+
+    def run() -> bytes:
+        answer = session.get(url, verify=ca or True)
+        answer.raise_for_status()
+        return answer.content
+
+    return run
+
+
+def requests_load(params: dict[str, Any]) -> Any:
+    from safetensors.numpy import load
+
+    fetch = requests_bytes(params)
+    return lambda: load(fetch())
+
+
+def httpx_bytes(params: dict[str, Any]) -> Any:
+    import ssl
+
+    import httpx
+
+    url, ca, _ = target(params)
+    client = httpx.Client(verify=ssl.create_default_context(cafile=ca) if ca else True, timeout=60)
+    return lambda: client.get(url).raise_for_status().content
+
+
+def aiohttp_bytes(params: dict[str, Any]) -> Any:
+    import ssl
+
+    import aiohttp
+
+    url, ca, _ = target(params)
+    context = ssl.create_default_context(cafile=ca) if ca else True
+
+    async def fetch(kept: list[bytes]) -> None:
+        async with aiohttp.ClientSession() as session, session.get(url, ssl=context) as answer:
+            answer.raise_for_status()
+            kept.append(await answer.read())
+
+    return lambda: run_async(fetch)
+
+
+def run_async(fetch: Callable[[list[Any]], Coroutine[Any, Any, None]]) -> list[Any]:
+    """What ``fetch`` put into the list: asyncio.run spends seconds on the repr of a long result."""
+    kept: list[Any] = []
+    asyncio.run(fetch(kept))
+    return kept
+
+
+def _obstore(params: dict[str, Any]) -> tuple[Any, str, int]:
+    from obstore.store import HTTPStore
+
+    url, ca, nbytes = target(params)
+    base, _, name = url.rpartition("/")
+    options: dict[str, Any] = {"allow_http": True, "timeout": "60s"}
+    if ca:
+        options["allow_invalid_certificates"] = True  # it has no option for one's own authority
+    return HTTPStore.from_url(base, client_options=options), name, nbytes
+
+
+def obstore_get(params: dict[str, Any]) -> Any:
+    store, name, _ = _obstore(params)
+    return lambda: store.get(name).bytes()
+
+
+def obstore_ranges(params: dict[str, Any]) -> Any:
+    store, name, nbytes = _obstore(params)
+    parts = spans(nbytes, RANGES)
+
+    async def fetch(kept: list[Any]) -> None:  # get_ranges would join ranges that touch into one request
+        kept += await asyncio.gather(*(store.get_range_async(name, start=a, end=b) for a, b in parts))
+
+    return lambda: run_async(fetch)
+
+
+def tensorizer_load(params: dict[str, Any]) -> Any:
+    from tensorizer import TensorDeserializer
+
+    url, _, _ = target(params)
+    if not params["tensorizer"]:
+        raise Skip("no .tensors file was made")
+    url = url.replace(".safetensors", ".tensors")
+    return lambda: dict(TensorDeserializer(url, device="cpu", lazy_load=False).items())
+
+
+def runai_load(params: dict[str, Any]) -> Any:
+    """It has no HTTP: nginx plays an S3 that asks for no signature."""
+    import os
+
+    url, _, _ = target(params)
+    base, _, name = url.rpartition("/")
+    os.environ |= {
+        "AWS_ENDPOINT_URL": base, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any",
+        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
+        "RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0",
+    }  # fmt: skip
+    import runai_model_streamer_s3  # noqa: F401 - without it there is no S3
+    from runai_model_streamer import SafetensorsStreamer
+
+    def run() -> Any:
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_file(f"s3://bucket/{name}")
+            return {n: t.clone() for n, t in streamer.get_tensors()}
+
+    try:
+        run()
+    except Exception as error:
+        raise Skip(f"it does not get on with nginx: {error}") from error
+    return run
+
+
+def raw_sockets(params: dict[str, Any]) -> Any:
+    url, _, _ = target(params)
+    return roofline("roofline_http_read", url)
+
+
+def make_files(nginx: wire.Nginx, size: int) -> dict[str, int]:
+    """The model for all groups, and the same in a peer's format; bytes by name."""
+    import weightlift as wl
+
+    for name, nbytes in (("model", size), ("far", max(size // 8, 4 << 20))):
+        wl.save(llama(nbytes), nginx.files / f"{name}.safetensors", durable=False)
+    (nginx.files / "bucket").mkdir()
+    (nginx.files / "bucket" / "model.safetensors").hardlink_to(nginx.files / "model.safetensors")
+    return {p.stem: p.stat().st_size for p in nginx.files.glob("*.safetensors")}
+
+
+def make_tensorizer(nginx: wire.Nginx, size: int) -> bool:
+    """The model in tensorizer's format, where it is installed."""
+    try:
+        import torch
+        from tensorizer import TensorSerializer
+    except ImportError:
+        return False
+    serializer = TensorSerializer(str(nginx.files / "model.tensors"))
+    serializer.write_state_dict({k: torch.from_numpy(v) for k, v in llama(size).items()})
+    serializer.close()
+    return True
+
+
+def check(params: dict[str, Any]) -> None:
+    """What comes over the wire is what lies on the disk: outside the timing."""
+    import numpy as np
+
+    import weightlift as wl
+
+    for key, (url, _) in params["targets"].items():
+        local = wl.load(Path(params["files"]) / url.rpartition("/")[2])
+        loaded = wl.load(url, **({"ca_file": params["ca"]} if key == "tls" else {}))
+        assert list(loaded) == list(local)
+        assert all(np.array_equal(loaded[name], array) for name, array in local.items()), url
+
+
+def best_peer(rows: list[Row]) -> str:
+    """The fastest that ends with bytes or arrays in memory."""
+    done = [r for r in rows if r.case.role == "peer" and not r.skipped and "file" not in r.case.guarantees]
+    return min(done, key=lambda r: r.median).case.name if done else ""
+
+
+def claims(groups: dict[str, list[Row]], nbytes: int) -> list[dict[str, Any]]:
+    """Claim 5, and what distance must not cost."""
+    plain, far = groups[PLAIN], groups[FAR]
+    best = best_peer(plain)
+    mine = next(r for r in plain if r.case.name == "weightlift.load")
+    cpu = sorted(mine.cpu)[len(mine.cpu) // 2] / (nbytes / GIB)
+    unverified = ratio(plain, "weightlift.load", "weightlift.load(verify=False)")
+    return [
+        claim("of the raw-socket roofline", ratio(plain, "weightlift.load", "roofline: raw sockets, huge pages"), 0.85),
+        claim(f"x best peer ({best})", ratio(plain, "weightlift.load", best), 1.7),
+        claim("client CPU s/GiB", cpu, 0.6, at_most=True),
+        claim("verification, time", unverified and 1 / unverified, 1.05, at_most=True),
+        claim("TLS, x best peer", ratio(groups[TLS], "weightlift.load", best_peer(groups[TLS])), 1.0),
+        claim("20 ms away, x a single stream", ratio(far, "weightlift.load", "curl to nothing"), 3.0),
+    ]
+
+
+def main() -> None:
+    if "--gib" in sys.argv:
+        at = sys.argv.index("--gib")
+        sys.argv[at : at + 2] = ["--size", str(int(float(sys.argv[at + 1]) * GIB))]
+    args = arguments(__doc__ or "", 512 << 20, 8 << 20)
+    wire.without_proxies()
+    groups: dict[str, list[Row]] = {}
+    records: list[dict[str, Any]] = []
+    with Workspace(args) as directory:
+        try:
+            server = wire.serve(directory / "nginx")
+            with server as nginx, wire.relay(nginx.plain, round_trip=ROUND_TRIP, rate=RATE) as far:
+                sizes = make_files(nginx, args.size)
+                params: dict[str, Any] = {
+                    "directory": str(directory), "files": str(nginx.files), "ca": str(nginx.ca_file),
+                    "tensorizer": make_tensorizer(nginx, args.size),
+                    "targets": {
+                        "plain": (nginx.url("model.safetensors"), sizes["model"]),
+                        "tls": (nginx.url("model.safetensors", tls=True), sizes["model"]),
+                        "far": (f"http://127.0.0.1:{far}/far.safetensors", sizes["far"]),
+                    },
+                }  # fmt: skip
+                check(params)
+                for group in (PLAIN, TLS, FAR):
+                    rows = measure("http_read", cases(group), params, args.rounds, warmup=args.warmup)
+                    nbytes = sizes["far" if group == FAR else "model"]
+                    records += table(f"HTTP to memory, {nbytes / 1e9:.2f} GB, 81 tensors", rows, nbytes)
+                    groups[group] = rows
+        except wire.Unavailable as error:
+            wire.skip(error)
+    finish(args, "http_read", [*records, *claims(groups, sizes["model"])])
+
+
+if __name__ == "__main__":
+    main()
