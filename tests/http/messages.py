@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ class Request:
         connection: Number of the connection that it came over.
         headers: By lower-case name.
         body: As sent, transfer encoding undone; filled in once it was read.
+        at: When it came, in seconds of the monotonic clock.
     """
 
     number: int
@@ -29,6 +31,7 @@ class Request:
     target: str
     headers: Mapping[str, str]
     body: bytes = b""
+    at: float = field(default_factory=time.monotonic)
 
     @property
     def path(self) -> str:

@@ -1,0 +1,163 @@
+"""How many requests and bytes things cost, counted at the server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bench.sparse import write_sparse
+from tests.http.fault_server import FaultServer
+from tests.http.servers import Nginx
+from tests.http.support import assert_same
+
+import weightlift as wl
+
+SHAPES: dict[str, tuple[int, ...]] = {}
+for _i in range(500):
+    SHAPES[f"layer.{_i}.weight"] = (10_000, 5_000)
+    SHAPES[f"layer.{_i}.bias"] = (2_500,)
+HUGE = {"safetensors": "model.safetensors", "npz": "model.npz", "tfjs": "model.json"}
+FILES = {"safetensors": "m.safetensors", "npz": "m.npz", "npy": "m.npy", "tfjs": "model.json"}
+
+
+@pytest.fixture(scope="module")
+def huge(nginx: Nginx) -> Nginx:
+    """100 GB of holes in each format."""
+    for format, name in HUGE.items():
+        folder = nginx.files / "huge" / format
+        folder.mkdir(parents=True)
+        write_sparse(folder, format, name, SHAPES)
+    return nginx
+
+
+def spent(nginx: Nginx) -> tuple[int, int]:
+    """(requests, bytes of bodies) since ``forget``."""
+    asked = nginx.requests()
+    return len(asked), sum(int(r["bytes"]) for r in asked)
+
+
+@pytest.mark.parametrize("format", HUGE)
+def test_a_huge_file_is_listed_by_a_handful_of_requests(huge: Nginx, format: str) -> None:
+    huge.forget()
+    weights = wl.open(huge.url(f"plain/huge/{format}/{HUGE[format]}"))
+    assert {name: weights[name].shape for name in weights} == SHAPES
+    requests, nbytes = spent(huge)
+    assert requests <= 4
+    assert nbytes < 2 << 20
+
+
+@pytest.mark.parametrize("format", HUGE)
+def test_one_tensor_of_a_huge_file(huge: Nginx, format: str) -> None:
+    url = huge.url(f"plain/huge/{format}/{HUGE[format]}")
+    huge.forget()
+    wl.open(url)
+    listing, listing_bytes = spent(huge)
+    huge.forget()
+    loaded = wl.load(url, names=["layer.250.bias"], verify=False)
+    assert_same(loaded, {"layer.250.bias": np.zeros(2_500, np.float32)})
+    requests, nbytes = spent(huge)
+    assert requests <= listing + 2 <= 5
+    assert nbytes < listing_bytes + (1 << 20)
+
+
+@pytest.mark.parametrize("format", HUGE)
+def test_some_rows_of_a_huge_tensor(huge: Nginx, format: str) -> None:
+    weights = wl.open(huge.url(f"plain/huge/{format}/{HUGE[format]}"), verify=False)
+    huge.forget()
+    rows = weights["layer.250.weight"][5_000:5_010]
+    assert rows.shape == (10, 5_000) and not rows.any()
+    requests, nbytes = spent(huge)
+    assert requests == 1
+    assert 200_000 <= nbytes < 200_000 + (64 << 10)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, bytes]:
+    """A model of 64 tensors of 64 KiB in each format, served under its name."""
+    rng = np.random.default_rng(0)
+    tensors = {f"w{i:02}": rng.integers(0, 1 << 31, (128, 128), np.int32) for i in range(64)}
+    found = {}
+    for format, name in FILES.items():
+        (tmp_path / format).mkdir()
+        wl.save(np.stack(list(tensors.values())) if format == "npy" else tensors, tmp_path / format / name)
+        found |= {f"/{format}/{p.name}": p.read_bytes() for p in (tmp_path / format).iterdir()}
+    return found
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_a_whole_load_asks_for_each_byte_about_once(server: FaultServer, files: dict[str, bytes], format: str) -> None:
+    server.files = dict(files)
+    wl.load(server.url(f"/{format}/{FILES[format]}"))
+    total = sum(len(data) for path, data in files.items() if path.startswith(f"/{format}/"))
+    assert total * 0.98 <= server.body_bytes_sent <= total + (1 << 19)
+
+
+@pytest.mark.parametrize("format", [f for f in FILES if f != "npy"])
+def test_names_fetch_only_their_bytes(server: FaultServer, files: dict[str, bytes], format: str) -> None:
+    server.files = dict(files)
+    url = server.url(f"/{format}/{FILES[format]}")
+    wl.open(url)
+    listing, listing_bytes = len(server.requests), server.body_bytes_sent
+    server.forget()
+    assert list(wl.load(url, names=["w40", "w60"])) == ["w40", "w60"]
+    assert len(server.requests) <= listing + 2
+    assert server.body_bytes_sent <= listing_bytes + 2 * (64 << 10) + (16 << 10)
+
+
+@pytest.mark.parametrize("format", [f for f in FILES if f != "npy"])
+def test_neighbours_are_fetched_together(server: FaultServer, files: dict[str, bytes], format: str) -> None:
+    """Ten tensors that lie side by side are one stretch of the file, not ten requests."""
+    server.files = dict(files)
+    url = server.url(f"/{format}/{FILES[format]}")
+    wl.open(url)
+    listing = len(server.requests)
+    server.forget()
+    wl.load(url, names=[f"w{i}" for i in range(30, 40)], connections=1)
+    assert len(server.requests) <= listing + 1
+
+
+def test_what_was_opened_lazily_is_fetched_when_it_is_touched(server: FaultServer, files: dict[str, bytes]) -> None:
+    server.files = dict(files)
+    weights = wl.open(server.url("/safetensors/m.safetensors"))
+    server.forget()
+    assert weights["w60"].shape == (128, 128) and not server.requests
+    row = np.asarray(weights["w60"][3])
+    assert row.shape == (128,) and len(server.requests) == 1 and server.body_bytes_sent < 4096
+    server.forget()
+    again = np.asarray(weights["w60"][...])
+    assert np.array_equal(again[3], row) and len(server.requests) == 1
+
+
+def test_connections_are_used_again(server: FaultServer, files: dict[str, bytes]) -> None:
+    server.files = dict(files)
+    wl.load(server.url("/safetensors/m.safetensors"), connections=2, part_bytes=64 << 10)
+    assert len(server.requests) > 20
+    assert server.connections <= 4
+
+
+def test_no_more_connections_than_asked_for(server: FaultServer, files: dict[str, bytes]) -> None:
+    server.files = dict(files)
+    most = 0
+
+    def watch(request: Any, answer: Any) -> Any:
+        nonlocal most
+        most = max(most, server.open_connections)
+        return answer
+
+    server.fault = watch
+    wl.load(server.url("/safetensors/m.safetensors"), connections=3, part_bytes=16 << 10)
+    assert 1 <= most <= 3
+
+
+def test_identity_is_asked_for_and_no_head_request_is_made(server: FaultServer, files: dict[str, bytes]) -> None:
+    server.files = dict(files)
+    wl.load(server.url("/safetensors/m.safetensors"))
+    assert {r.method for r in server.requests} == {"GET"}
+    assert {r.headers.get("accept-encoding", "identity") for r in server.requests} == {"identity"}
+    first, *parts = server.requests
+    assert first.range is not None and first.range[0] == 0
+    for part in parts:
+        if part.path == first.path:
+            assert "if-range" in part.headers or "if-match" in part.headers
