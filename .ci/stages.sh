@@ -52,6 +52,7 @@ stage_system() {
   command -v clang++-16 >/dev/null || packages+=(clang-16)
   command -v clang-format-16 >/dev/null || packages+=(clang-format-16)
   command -v curl >/dev/null || packages+=(curl)
+  command -v openssl >/dev/null || packages+=(openssl)
   [[ -x /usr/sbin/nginx ]] || packages+=(nginx) # the servers of tests/http
   command -v tinyproxy >/dev/null || packages+=(tinyproxy)
   command -v openssl >/dev/null || packages+=(openssl)
@@ -86,6 +87,7 @@ stage_lint() {
 stage_peers() {
   # The converter's arithmetic is pure Python; its own dependencies (TensorFlow, JAX …) are not needed.
   "$VENV_PYTHON" -m pip install -q --no-deps tensorflowjs
+  "$VENV_PYTHON" -m pip install -q requests httpx aiohttp obstore fsspec
 }
 
 # The CPU build: of the other builds, each brings gigabytes of CUDA packages.
