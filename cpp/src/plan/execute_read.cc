@@ -427,11 +427,20 @@ class ReadExecution::TaskSink final : public StreamSink {
            read_.execution_.Abandoned(read_.FirstInPlan(op_, task_.last));
   }
 
+  // Of a stream that broke off: what landed whole is checked and converted like all else.
+  void FinishLanded() {
+    if (at_ >= end_) return;
+    const std::uint64_t landed = Landed();
+    for (const Part& part : worker_.parts) {
+      if (part.offset + part.stored.size() <= landed) read_.Finish(part, sums_, task_);
+    }
+  }
+
   // The op to blame when no more bytes come: of those that lack some, the first
   // in the plan.
   std::size_t Blamed() const {
     std::size_t first = op_;
-    const std::uint64_t landed = at_ + landed_;
+    const std::uint64_t landed = Landed();
     while (first + 1 < task_.last && read_.ops()[first].end() <= landed) ++first;
     std::size_t blamed = first;
     for (std::size_t i = first; i < task_.last; ++i) {
@@ -441,6 +450,8 @@ class ReadExecution::TaskSink final : public StreamSink {
   }
 
  private:
+  std::uint64_t Landed() const { return at_ + landed_; }
+
   void Next() {
     cut_ = end_ - at_ <= read_.sub_block_ ? end_
                                           : read_.CutAt(op_, task_.last, at_ + read_.sub_block_);
@@ -472,6 +483,7 @@ void ReadExecution::StreamTask(std::size_t index, Worker& worker) {
     readers_[ops()[task.first].source]->ReadStream(begin, end - begin, sink);
   } catch (Error& error) {
     if (sink.Stopped()) return;
+    sink.FinishLanded();
     const std::size_t op = sink.Blamed();
     const std::uint32_t tensor = ops()[op].tensor;
     if (tensor != kNoIndex) error.place().tensor = tensor;
