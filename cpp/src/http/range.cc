@@ -163,7 +163,26 @@ class RangedReader final : public ReaderBase {
     const StopPredicate stop = [&] { return sink.Stopped(); };
     const Patience patience(stop, session().options.total_timeout);
     Retrier retrier(session().options, patience);
-    while (offset < end) offset = Try(offset, end, sink, patience, retrier);
+    while (offset < end) {
+      try {
+        offset = Try(offset, end, sink, patience, retrier);
+      } catch (Error& error) {
+        Locate(error, offset, end, retrier.attempts() + 1);
+        throw;
+      }
+    }
+  }
+
+  // Says where, and after how many attempts, of an error that ended the transfer itself.
+  void Locate(Error& error, std::uint64_t begin, std::uint64_t end, int attempts) const {
+    if (error.code() != ErrorCode::kTransport) return;
+    ErrorPlace& place = error.place();
+    if (place.path.empty()) place.path = name();
+    if (!place.attempts) place.attempts = attempts;
+    if (!place.begin) {
+      place.begin = begin;
+      place.end = end;
+    }
   }
 
   // One attempt. Returns where to go on, having waited if that is not the end.
