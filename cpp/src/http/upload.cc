@@ -55,10 +55,14 @@ class UploadImpl final : public Upload, private Receiver, private Source {
       return offset == due_;
     });
     current_ = data;
+    if (spec_.suffix.empty() && offset + data.size() == spec_.size) {
+      held_ = data.back();
+      current_ = data.first(data.size() - 1);
+    }
     taken_ = 0;
-    Drive(turn.patience(), [this] { return taken_ == current_.size(); });
+    if (!current_.empty()) Drive(turn.patience(), [this] { return taken_ == current_.size(); });
     if (spec_.size <= kKeptBody) {
-      kept_.insert(kept_.end(), data.begin(), data.end());
+      kept_.insert(kept_.end(), current_.begin(), current_.end());
       kept_taken_ = kept_.size();
     } else {
       released_ = true;
@@ -204,7 +208,7 @@ class UploadImpl final : public Upload, private Receiver, private Source {
     FollowRedirect(ask_, head, ++hops_, session_->options);
   }
 
-  void Rewind() { prefix_taken_ = suffix_taken_ = kept_taken_ = taken_ = 0; }
+  void Rewind() { prefix_taken_ = suffix_taken_ = kept_taken_ = held_taken_ = taken_ = 0; }
 
   // --- Source ---
   std::uint64_t size() const override {
@@ -221,7 +225,10 @@ class UploadImpl final : public Upload, private Receiver, private Source {
     from(std::as_bytes(std::span(spec_.prefix)), prefix_taken_);
     from(kept_, kept_taken_);
     from(current_, taken_);
-    if (finishing_) from(std::as_bytes(std::span(spec_.suffix)), suffix_taken_);
+    if (finishing_) {
+      if (held_) from({&*held_, 1}, held_taken_);
+      from(std::as_bytes(std::span(spec_.suffix)), suffix_taken_);
+    }
     return room - out.size();
   }
 
@@ -255,6 +262,10 @@ class UploadImpl final : public Upload, private Receiver, private Source {
   std::size_t suffix_taken_ = 0;
   std::vector<std::byte> kept_;
   std::size_t kept_taken_ = 0;
+  // The last byte of a body without a suffix waits for Commit: a server that has a whole body takes
+  // it, and Abort could not help that.
+  std::optional<std::byte> held_;
+  std::size_t held_taken_ = 0;
   bool released_ = false;  // memory that was sent from is the caller's again
   bool finishing_ = false;
   int hops_ = 0;
