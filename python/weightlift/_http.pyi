@@ -39,6 +39,7 @@ class Options:
         connections: Ranges read at once, 1 to 16; 0 finds out how many pay.
         part_bytes: Bytes of one range in a plan; 0 finds out.
         http_version: "auto" is 1.1; "2" negotiates HTTP/2 over TLS.
+        home: A URL to whose scheme, host and port alone secrets go; "": to those of each URL that is asked for.
         method: Of ``open`` and ``get``.
         body: Sent by ``open`` and ``get``.
     """
@@ -65,6 +66,7 @@ class Options:
         connections: int = 0,
         part_bytes: int = 0,
         http_version: Literal["auto", "1.1", "2"] = "auto",
+        home: str = "",
         method: str = "GET",
         body: Any | None = None,
     ) -> None: ...

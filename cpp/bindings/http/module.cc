@@ -56,8 +56,8 @@ Options MakeOptions(Headers headers, std::optional<std::string> user,
                     const py::object& client_key, bool tls_verify, std::optional<std::string> proxy,
                     double connect_timeout, double stall_timeout, double total_timeout,
                     int attempts, double backoff, int max_redirects, int connections,
-                    std::uint64_t part_bytes, const std::string& http_version, std::string method,
-                    const py::object& body) {
+                    std::uint64_t part_bytes, const std::string& http_version, std::string home,
+                    std::string method, const py::object& body) {
   Options options{.headers = std::move(headers),
                   .user = std::move(user),
                   .password = std::move(password),
@@ -77,6 +77,7 @@ Options MakeOptions(Headers headers, std::optional<std::string> user,
                   .connections = connections,
                   .part_bytes = part_bytes,
                   .version = VersionFromName(http_version),
+                  .home = std::move(home),
                   .method = std::move(method)};
   if (!body.is_none()) {
     const HeldBuffer held(body);
@@ -100,7 +101,8 @@ void BindOptions(py::module_& m) {
            py::arg("max_redirects") = defaults.max_redirects,
            py::arg("connections") = defaults.connections,
            py::arg("part_bytes") = defaults.part_bytes, py::arg("http_version") = "auto",
-           py::arg("method") = defaults.method, py::arg("body") = none)
+           py::arg("home") = defaults.home, py::arg("method") = defaults.method,
+           py::arg("body") = none)
       .def_readonly("netrc", &Options::netrc)
       .def_readonly("tls_verify", &Options::tls_verify)
       .def_readonly("connect_timeout", &Options::connect_timeout)

@@ -56,6 +56,7 @@ struct Options {
   int connections = 0;           // 0: adaptive, 1 to 16
   std::uint64_t part_bytes = 0;  // 0: adaptive
   Version version = Version::kAuto;
+  std::string home{};             // secrets go to this URL's host only; empty: to that of each URL
   std::string method = "GET";     // of Open and Get
   std::vector<std::byte> body{};  // sent by Open and Get, if not empty
 };

@@ -154,13 +154,14 @@ class ClientImpl final : public Client {
   }
 
  private:
-  static Ask AskFor(const std::string& url, const std::string& method, const Headers& headers) {
+  Ask AskFor(const std::string& url, const std::string& method, const Headers& headers) const {
     CheckMethod(method);
     CheckHeaders(headers);
     Ask ask;
     ask.method = method;
     ask.url = ParseUrl(url);
-    ask.origin = ask.url.origin;
+    const std::string& home = session_->options.home;
+    ask.origin = home.empty() ? ask.url.origin : ParseUrl(home).origin;
     ask.user = ask.url.user;
     ask.password = ask.url.password;
     ask.headers = headers;

@@ -116,7 +116,8 @@ class Cache:
     def _entry(self, folder: Path, identity: Identity, name: str) -> Path:
         """The folder of an entry, made if it is not there; other versions of the URL's file are removed."""
         entry = folder / identity.key
-        if not (entry / "meta.json").is_file():
+        if not _is_whole(entry, identity.size):
+            shutil.rmtree(entry, ignore_errors=True)  # damaged, if it is there: it is fetched anew
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             new = folder / f".{identity.key}-{secrets.token_hex(4)}"
             new.mkdir(mode=0o700)
@@ -244,6 +245,16 @@ def _batches(numbers: list[int]) -> Iterator[list[int]]:
     per = BATCH // BLOCK
     for begin in range(0, len(numbers), per):
         yield numbers[begin : begin + per]
+
+
+def _is_whole(entry: Path, size: int) -> bool:
+    """Whether all files of an entry are there, in the sizes that they were made in."""
+    try:
+        (entry / "meta.json").stat()
+        sizes = [(entry / name).stat().st_size for name in ("data", "blocks")]
+    except OSError:
+        return False
+    return sizes == [size, 8 * -(-size // BLOCK)]
 
 
 def _digest(text: str) -> str:

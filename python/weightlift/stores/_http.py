@@ -90,8 +90,8 @@ class HttpOptions:
             raise TypeError(f"http URLs have no option {', '.join(unknown)} (for {redacted(url)})")
         return cls(**given)
 
-    def client(self) -> _http.Client:
-        """A client with these options."""
+    def client(self, home: str) -> _http.Client:
+        """A client with these options, whose secrets go to the host of ``home`` only."""
         from weightlift import _http  # loads libcurl, which local files do not need
 
         user, password, bearer = None, None, None
@@ -122,6 +122,7 @@ class HttpOptions:
                 connections=self.connections,
                 part_bytes=self.part_bytes,
                 http_version=self.http_version,
+                home=home,
             )
         )
 
@@ -157,7 +158,7 @@ class HttpStore:
         self.url = urlunsplit(parts._replace(fragment=""))
         self.name = unquote(parts.path.rpartition("/")[2])
         self.options = options
-        self.client = options.client()
+        self.client = options.client(self.url)
         self._resolve = resolve
         self._base = parts._replace(fragment="")
         self._cache: Any = None
