@@ -9,7 +9,7 @@ look. The weights are sent as they are produced; no body is built in memory.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from weightlift._urls import redacted
@@ -32,6 +32,7 @@ class FormStore:
         url: Where it is sent.
         options: How.
         form: Further fields.
+        spell: Rewrites the document before it is sent.
 
     Attributes:
         document: The JSON that was sent.
@@ -43,15 +44,23 @@ class FormStore:
     in_order = True
     keeps_sidecars = False
 
-    def __init__(self, url: str, options: HttpOptions, form: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        options: HttpOptions,
+        form: Mapping[str, str] | None = None,
+        *,
+        spell: Callable[[bytes], bytes] | None = None,
+    ) -> None:
         """Asks nothing of the server yet."""
         self.url = url
         self.document = b""
         self.weight_bytes = 0
         self.upload: _http.Upload | None = None
         self._options = options
-        self._client = options.client()
+        self._client = options.client(url)
         self._form = dict(form or {})
+        self._spell = spell
         self._boundary = f"----weightlift{secrets.token_hex(16)}"
 
     def path(self, relative: str) -> str:
@@ -64,7 +73,12 @@ class FormStore:
 
     def begin(self, document: bytes) -> None:
         """Take the model's document, which goes first."""
-        self.document = document
+        self.document = document if self._spell is None else self._spell(document)
+
+    def finish(self) -> None:
+        """Send the document of a model that has no weights, whose file nobody created."""
+        if self.upload is None:
+            self.create(WEIGHTS_FIELD, 0).commit()
 
     def create(self, relative: str, nbytes: int, *, durable: bool = True) -> _http.Upload:
         """The writer of the weights; its commit waits for the server's answer."""
