@@ -218,7 +218,7 @@ def runai_load(params: dict[str, Any]) -> Any:
 
 def raw_sockets(params: dict[str, Any]) -> Any:
     url, _, _ = target(params)
-    return roofline("roofline_http_read", url)
+    return roofline("roofline_http", url)
 
 
 def make_files(nginx: wire.Nginx, size: int) -> dict[str, int]:

@@ -69,14 +69,32 @@ def file_answer(request: Request, resource: Resource) -> Answer:
         return replace(whole, status=304, body=b"")
     if request.headers.get("if-match", "*") not in ("*", tag):
         return Answer(412)
-    span = request.range
-    if span is None or ("if-range" in request.headers and request.headers["if-range"] not in (tag, modified)):
+    if "if-range" in request.headers and request.headers["if-range"] not in (tag, modified):
         return whole
-    begin, end = span[0], size if span[1] is None else min(span[1], size)
-    if begin >= end:
+    spans = [(begin, size if end is None else min(end, size)) for begin, end in request.ranges]
+    satisfiable = [(begin, end) for begin, end in spans if begin < end]
+    if not spans:
+        return whole
+    if not satisfiable:
         return Answer(416, whole.with_headers(content_range=f"bytes */{size}"))
+    if len(spans) > 1:
+        return _several_ranges(whole, satisfiable)
+    ((begin, end),) = satisfiable
     headers = whole.with_headers(content_range=f"bytes {begin}-{end - 1}/{size}")
     return replace(whole, status=206, headers=headers, body=data[begin:end])
+
+
+def _several_ranges(whole: Answer, spans: list[tuple[int, int]]) -> Answer:
+    """A multipart answer, as RFC 9110 has it."""
+    boundary, size = "byte-ranges-0123456789", len(whole.body)
+    parts = [
+        f"\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\n"
+        f"Content-Range: bytes {begin}-{end - 1}/{size}\r\n\r\n".encode()
+        + whole.body[begin:end]
+        for begin, end in spans
+    ]
+    headers = whole.with_headers(content_type=f"multipart/byteranges; boundary={boundary}")
+    return replace(whole, status=206, headers=headers, body=b"".join(parts) + f"\r\n--{boundary}--\r\n".encode())
 
 
 class FaultServer:

@@ -39,10 +39,17 @@ class Request:
         return self.target.partition("?")[0]
 
     @property
+    def ranges(self) -> list[tuple[int, int | None]]:
+        """(first byte, byte after the last or None) of each range that is asked for."""
+        text = self.headers.get("range", "")
+        if not re.fullmatch(r"bytes=\d+-\d*(, ?\d+-\d*)*", text):
+            return []
+        return [(int(a), int(b) + 1 if b else None) for a, b in re.findall(r"(\d+)-(\d*)", text)]
+
+    @property
     def range(self) -> tuple[int, int | None] | None:
-        """(first byte, byte after the last or None) of a single range."""
-        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("range", ""))
-        return (int(match[1]), int(match[2]) + 1 if match[2] else None) if match else None
+        """The range, if there is exactly one."""
+        return self.ranges[0] if len(self.ranges) == 1 else None
 
 
 class Ending:

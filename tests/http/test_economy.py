@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bench.sparse import write_sparse
+from tests.http import faults
 from tests.http.fault_server import FaultServer
 from tests.http.servers import Nginx
 from tests.http.support import assert_same
@@ -19,6 +20,8 @@ for _i in range(500):
     SHAPES[f"layer.{_i}.weight"] = (10_000, 5_000)
     SHAPES[f"layer.{_i}.bias"] = (2_500,)
 HUGE = {"safetensors": "model.safetensors", "npz": "model.npz", "tfjs": "model.json"}
+HEAD = 64 << 10
+"""Bytes that come with the first request for a file."""
 FILES = {"safetensors": "m.safetensors", "npz": "m.npz", "npy": "m.npy", "tfjs": "model.json"}
 
 
@@ -69,8 +72,8 @@ def test_some_rows_of_a_huge_tensor(huge: Nginx, format: str) -> None:
     rows = weights["layer.250.weight"][5_000:5_010]
     assert rows.shape == (10, 5_000) and not rows.any()
     requests, nbytes = spent(huge)
-    assert requests == 1
-    assert 200_000 <= nbytes < 200_000 + (64 << 10)
+    assert requests <= (2 if format == "tfjs" else 1), "TensorFlow.js's weight file is opened when it is touched"
+    assert 200_000 <= nbytes <= 200_000 + HEAD
 
 
 @pytest.fixture
@@ -86,9 +89,14 @@ def files(tmp_path: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.parametrize("several", [True, False], ids=["several ranges", "one range a request"])
 @pytest.mark.parametrize("format", FILES)
-def test_a_whole_load_asks_for_each_byte_about_once(server: FaultServer, files: dict[str, bytes], format: str) -> None:
+def test_a_whole_load_asks_for_each_byte_about_once(
+    server: FaultServer, files: dict[str, bytes], format: str, several: bool
+) -> None:
     server.files = dict(files)
+    path = f"/{format}/{FILES[format]}"
+    server.fault = faults.where(lambda r: len(r.ranges) > 1 and not several, faults.whole_file(files[path]))
     wl.load(server.url(f"/{format}/{FILES[format]}"))
     total = sum(len(data) for path, data in files.items() if path.startswith(f"/{format}/"))
     assert total * 0.98 <= server.body_bytes_sent <= total + (1 << 19)
@@ -102,8 +110,8 @@ def test_names_fetch_only_their_bytes(server: FaultServer, files: dict[str, byte
     listing, listing_bytes = len(server.requests), server.body_bytes_sent
     server.forget()
     assert list(wl.load(url, names=["w40", "w60"])) == ["w40", "w60"]
-    assert len(server.requests) <= listing + 2
-    assert server.body_bytes_sent <= listing_bytes + 2 * (64 << 10) + (16 << 10)
+    assert len(server.requests) <= listing + (3 if format == "tfjs" else 2)
+    assert server.body_bytes_sent <= listing_bytes + 2 * (64 << 10) + HEAD + (16 << 10)
 
 
 @pytest.mark.parametrize("format", [f for f in FILES if f != "npy"])
@@ -115,7 +123,7 @@ def test_neighbours_are_fetched_together(server: FaultServer, files: dict[str, b
     listing = len(server.requests)
     server.forget()
     wl.load(url, names=[f"w{i}" for i in range(30, 40)], connections=1)
-    assert len(server.requests) <= listing + 1
+    assert len(server.requests) <= listing + (2 if format == "tfjs" else 1)
 
 
 def test_what_was_opened_lazily_is_fetched_when_it_is_touched(server: FaultServer, files: dict[str, bytes]) -> None:

@@ -42,6 +42,16 @@ def test_honest(server: FaultServer) -> None:
     assert [r.range for r in server.requests[:3]] == [None, (10, 20), (len(DATA) - 5, None)]
 
 
+def test_several_ranges(server: FaultServer) -> None:
+    answer = get(server, Range="bytes=0-9, 500-599,1000-")
+    assert answer.status == 206 and answer.headers["Content-Type"].startswith("multipart/byteranges; boundary=")
+    parts = answer.read().split(b"\r\n--byte-ranges-0123456789")
+    assert [p.partition(b"\r\n\r\n")[2] for p in parts[1:-1]] == [DATA[:10], DATA[500:600], DATA[1000:]]
+    assert [r.range for r in server.requests] == [None] and len(server.requests[0].ranges) == 3
+    server.fault = faults.where(lambda r: len(r.ranges) > 1, faults.whole_file(DATA))
+    assert (get(server, Range="bytes=0-9,20-29").status, get(server, Range="bytes=0-9").status) == (200, 206)
+
+
 def test_one_connection_serves_many_requests(server: FaultServer) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
     for _ in range(3):

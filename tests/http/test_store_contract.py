@@ -13,9 +13,9 @@ from urllib.parse import quote
 import pytest
 from tests.http.servers import Nginx
 from tests.http.support import FAST
-from weightlift.stores._http import HttpOptions, HttpStore
 
 from weightlift.protocols import Store
+from weightlift.stores._http import HttpOptions, HttpStore
 from weightlift.testing import StoreContract
 
 OPTIONS = {**FAST, "timeout": 10}

@@ -22,6 +22,7 @@ from tests.http.servers import USER, Nginx, Proxy
 from tests.http.support import FAST, assert_same, model, model_bytes
 
 import weightlift as wl
+from weightlift._http_handlers import as_tensorflow_js
 
 OPTIONS = {k: v for k, v in FAST.items() if k not in ("part_bytes", "connections")}
 TENSORS = model(700_000)
@@ -169,7 +170,8 @@ def test_a_model_is_one_form(server: FaultServer) -> None:
     found = json.loads(document)
     assert found["weightsManifest"][0]["paths"] == ["./model.weights.bin"]
     assert weights == b"".join(a.tobytes() for a in artifacts().weights.values())
-    assert document == json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode(), "as JSON.stringify"
+    assert set(found.pop("weightlift")["crc32c"]) == set(artifacts().weights)
+    assert list(found)[:5] == ["modelTopology", "format", "generatedBy", "convertedBy", "weightsManifest"]
     assert [r.status if hasattr(r, "status") else r["status"] for r in result.responses] == [201]
     assert result.model_artifacts_info.weight_data_bytes == len(weights)
 
@@ -189,8 +191,15 @@ def test_put_and_headers_and_further_fields(server: FaultServer) -> None:
 
 def test_a_model_without_weights(server: FaultServer) -> None:
     wl.save_model(replace(artifacts(), weights={}), server.url("/upload"), **OPTIONS)
-    fields = parts_of(server.requests[0])
-    assert json.loads(fields[0][1])["modelTopology"]["class_name"] == "Sequential"
+    (_, document), (_, weights) = parts_of(server.requests[0])
+    assert json.loads(document)["modelTopology"]["class_name"] == "Sequential" and weights == b""
+
+
+def test_numbers_are_written_as_in_javascript() -> None:
+    numbers = [1e-7, 1.5e-7, 1e-6, 0.00001, 1.25e-5, 0.1, 1.0, -0.0, 100.0, 1e16, 123456789012345680000.0, 1e21, 1e300]
+    written = as_tensorflow_js(json.dumps({"a": numbers, "b": '1e-07 " 1.0 \\', "c": [1, -5]}).encode()).decode()
+    plain = "1e-7,1.5e-7,0.000001,0.00001,0.0000125,0.1,1,0,100,10000000000000000,123456789012345680000,1e+21,1e+300"
+    assert written == f'{{"a":[{plain}],' + r'"b":"1e-07 \" 1.0 \\","c":[1,-5]}'
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -214,13 +223,13 @@ def captured(name: str) -> Request:
 
 @pytest.mark.parametrize("name", ["node_post.raw", "chromium_post.raw", "node_put_optimizer.raw"])
 def test_the_same_bytes_as_tensorflow_js(server: FaultServer, tmp_path: Path, name: str) -> None:
-    """Its recorded upload, loaded as a model and uploaded by us, is the same body but for the boundary."""
+    """Its recorded upload, loaded as a model and uploaded by us, is the same body but for boundary and checksums."""
     theirs = captured(name)
     for head, content in parts_of(theirs):
         file = head["content-disposition"].rpartition('filename="')[2].rstrip('"')
         (tmp_path / file).write_bytes(content)
     model = wl.load_model(tmp_path / "model.json")
-    wl.save_model(model, wl.http(server.url(theirs.target), method=theirs.method))
+    wl.save_model(model, server.url(theirs.target), method=theirs.method, checksums=False)
     ours = server.requests[0]
     assert (ours.method, ours.target) == (theirs.method, theirs.target)
     assert ours.headers["content-type"].startswith("multipart/form-data; boundary=")
