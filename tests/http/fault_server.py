@@ -222,7 +222,10 @@ class FaultServer:
             with self._lock:
                 if request.number < len(self.requests):
                     self.requests[request.number] = request
-                if answer.store and answer.status < 300:
+                whole = answer.take is None and len(request.body) == int(
+                    request.headers.get("content-length", len(request.body))
+                )
+                if answer.store and answer.status < 300 and whole:
                     self.stored[request.path] = request.body
         return self._send(connection, request, answer)
 

@@ -101,7 +101,7 @@ def test_ctrl_c_ends_an_upload_that_nobody_reads(server: FaultServer, tmp_path: 
     assert not server.stored and [p.name for p in tmp_path.iterdir()] == ["home"]
 
 
-@pytest.mark.parametrize("stall", STALLS)
+@pytest.mark.parametrize("stall", ["in a part", "in many parts"])
 def test_a_cancelled_task_is_not_waited_for(server: FaultServer, tmp_path: Path, stall: str) -> None:
     """A task that is given up on stops its download; the event loop goes on meanwhile."""
     server.files[PATH] = model_bytes(model(3_000_000), tmp_path)
