@@ -20,6 +20,8 @@ for _i in range(500):
     SHAPES[f"layer.{_i}.weight"] = (10_000, 5_000)
     SHAPES[f"layer.{_i}.bias"] = (2_500,)
 HUGE = {"safetensors": "model.safetensors", "npz": "model.npz", "tfjs": "model.json"}
+REQUESTS = {"safetensors": 3, "npz": 8, "tfjs": 3}
+"""To list a thousand tensors; an npz has a header in front of each, which are fetched many at a time."""
 HEAD = 64 << 10
 """Bytes that come with the first request for a file."""
 FILES = {"safetensors": "m.safetensors", "npz": "m.npz", "npy": "m.npy", "tfjs": "model.json"}
@@ -47,7 +49,7 @@ def test_a_huge_file_is_listed_by_a_handful_of_requests(huge: Nginx, format: str
     weights = wl.open(huge.url(f"plain/huge/{format}/{HUGE[format]}"))
     assert {name: weights[name].shape for name in weights} == SHAPES
     requests, nbytes = spent(huge)
-    assert requests <= 4
+    assert requests <= REQUESTS[format]
     assert nbytes < 2 << 20
 
 
@@ -61,7 +63,7 @@ def test_one_tensor_of_a_huge_file(huge: Nginx, format: str) -> None:
     loaded = wl.load(url, names=["layer.250.bias"], verify=False)
     assert_same(loaded, {"layer.250.bias": np.zeros(2_500, np.float32)})
     requests, nbytes = spent(huge)
-    assert requests <= listing + 2 <= 5
+    assert requests <= listing + 2 <= REQUESTS[format] + 2
     assert nbytes < listing_bytes + (1 << 20)
 
 
@@ -99,7 +101,8 @@ def test_a_whole_load_asks_for_each_byte_about_once(
     server.fault = faults.where(lambda r: len(r.ranges) > 1 and not several, faults.whole_file(files[path]))
     wl.load(server.url(f"/{format}/{FILES[format]}"))
     total = sum(len(data) for path, data in files.items() if path.startswith(f"/{format}/"))
-    assert total * 0.98 <= server.body_bytes_sent <= total + (1 << 19)
+    twice = format == "npz" and not several  # all headers cannot be had by one request then, and lie all over the file
+    assert total * 0.98 <= server.body_bytes_sent <= total * (1 + twice) + (1 << 19)
 
 
 @pytest.mark.parametrize("format", [f for f in FILES if f != "npy"])
