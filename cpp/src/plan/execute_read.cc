@@ -429,8 +429,7 @@ class ReadExecution::TaskSink final : public StreamSink {
 
   // Of a stream that broke off: what landed whole is checked and converted like all else.
   void FinishLanded() {
-    if (at_ >= end_) return;
-    const std::uint64_t landed = Landed();
+    const std::uint64_t landed = at_ < end_ ? at_ + landed_ : 0;
     for (const Part& part : worker_.parts) {
       if (part.offset + part.stored.size() <= landed) read_.Finish(part, sums_, task_);
     }
@@ -440,7 +439,7 @@ class ReadExecution::TaskSink final : public StreamSink {
   // in the plan.
   std::size_t Blamed() const {
     std::size_t first = op_;
-    const std::uint64_t landed = Landed();
+    const std::uint64_t landed = at_ + landed_;
     while (first + 1 < task_.last && read_.ops()[first].end() <= landed) ++first;
     std::size_t blamed = first;
     for (std::size_t i = first; i < task_.last; ++i) {
@@ -450,8 +449,6 @@ class ReadExecution::TaskSink final : public StreamSink {
   }
 
  private:
-  std::uint64_t Landed() const { return at_ + landed_; }
-
   void Next() {
     cut_ = end_ - at_ <= read_.sub_block_ ? end_
                                           : read_.CutAt(op_, task_.last, at_ + read_.sub_block_);
