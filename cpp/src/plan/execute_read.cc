@@ -439,8 +439,7 @@ class ReadExecution::TaskSink final : public StreamSink {
   // in the plan.
   std::size_t Blamed() const {
     std::size_t first = op_;
-    const std::uint64_t landed = at_ + landed_;
-    while (first + 1 < task_.last && read_.ops()[first].end() <= landed) ++first;
+    while (first + 1 < task_.last && read_.ops()[first].end() <= at_ + landed_) ++first;
     std::size_t blamed = first;
     for (std::size_t i = first; i < task_.last; ++i) {
       if (read_.sorted_.PlanIndex(i) < read_.sorted_.PlanIndex(blamed)) blamed = i;
