@@ -110,7 +110,7 @@ class StoreHandler:
         return replace(self.write(artifacts), model_artifacts_info=self._info(artifacts))
 
     def write(self, artifacts: ModelArtifacts) -> SaveResult:
-        """As ``save``, but nothing is read back for ``model_artifacts_info``: what was sent away may not be there."""
+        """As ``save``, without a look at what was written: it may have gone where nothing can be read back."""
         fmt = self.format or by_name("tfjs")
         extra = _document(artifacts)
         if fmt.name != "tfjs":
