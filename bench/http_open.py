@@ -30,14 +30,14 @@ def list_tensors(url: str) -> int:
 def one_tensor(url: str) -> int:
     import weightlift as wl
 
-    name = "layer.500.bias"
+    name = "layer.25.bias"
     return int(wl.load(url, names=[name], verify=False)[name].nbytes)
 
 
 def some_rows(url: str) -> int:
     import weightlift as wl
 
-    return int(wl.open(url, verify=False)["layer.500.weight"][100:110].nbytes)
+    return int(wl.open(url, verify=False)["layer.25.weight"][100:110].nbytes)
 
 
 def fsspec_safetensors(url: str) -> int:
@@ -96,8 +96,8 @@ def main() -> None:
     columns = args.size // tensors // 40_000
     shapes: dict[str, tuple[int, ...]] = {}
     for i in range(tensors // 2):
-        shapes[f"layer.{i * 1000 // tensors}.weight"] = (10_000, columns * 2)
-        shapes[f"layer.{i * 1000 // tensors}.bias"] = (columns,)
+        shapes[f"layer.{i}.weight"] = (10_000, columns * 2)
+        shapes[f"layer.{i}.bias"] = (columns,)
     records: list[dict[str, Any]] = []
     with Workspace(args) as directory:
         try:
