@@ -153,6 +153,24 @@ TEST(ConnectionsThatKeepTheCpusBusyStay) {
            16);
 }
 
+TEST(ConnectionsToAFarServerAreManyFromTheStart) {
+  Climber near(2);
+  near.Answered(milliseconds(1));
+  CHECK_EQ(near.limit(), 2);
+  Climber far(2);
+  far.Answered(milliseconds(20));
+  CHECK_EQ(far.limit(), 8);
+  // What was measured counts more than what one answer took.
+  Climber::Clock::time_point now{std::chrono::hours(1)};
+  Climber busy(2);
+  for (int i = 0; i < 40; ++i) {
+    now += milliseconds(10);
+    busy.Observe(now, static_cast<std::uint64_t>(i) * 20'000'000, true);
+  }
+  busy.Answered(milliseconds(20));
+  CHECK_EQ(busy.limit(), 2);
+}
+
 TEST(ConnectionsStopWhereTheLinkIsFull) {
   // Four fill it: eight are tried and given up.
   const int limit = ClimbOn(2, [](int n) { return std::min(n, 4) * 1e8; });

@@ -204,6 +204,7 @@ std::shared_ptr<HttpReader> ClientImpl::TryOpen(Opened& opened, int& hops, const
   auto exchange = std::make_unique<Exchange>(*session_, opened.ask, answer);
   const bool ended = exchange->Run(patience, [&] { return answer.is_whole(); });
   const Head head = exchange->head();
+  session_->gate.Answered(exchange->latency());
   if (IsRedirect(head) && (!ended || exchange->attempt().code == CURLE_OK)) {
     FollowRedirect(opened.ask, head, ++hops, session_->options);
     return nullptr;

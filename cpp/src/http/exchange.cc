@@ -225,6 +225,14 @@ std::string Exchange::Words() const {
   return "the answer, of status " + std::to_string(head_.status) + ", ends too early";
 }
 
+std::chrono::microseconds Exchange::latency() const {
+  curl_off_t sent = 0;
+  curl_off_t first_byte = 0;
+  curl_easy_getinfo(slot_->easy(), CURLINFO_PRETRANSFER_TIME_T, &sent);
+  curl_easy_getinfo(slot_->easy(), CURLINFO_STARTTRANSFER_TIME_T, &first_byte);
+  return std::chrono::microseconds(std::max<curl_off_t>(first_byte - sent, 0));
+}
+
 // False: the transfer is to end.
 bool Exchange::HeaderLine(std::string_view line) {
   head_bytes_ += line.size();

@@ -73,6 +73,8 @@ class Exchange {
   bool ended() const noexcept { return ended_; }
   bool cut() const noexcept { return cut_; }  // the receiver had enough
   const Head& head() const noexcept { return head_; }
+  // From the request's being sent to the first byte of its answer.
+  std::chrono::microseconds latency() const;
   // After the end: how, and in words. A transfer that went well has code CURLE_OK.
   Attempt attempt() const;
   std::string Words() const;

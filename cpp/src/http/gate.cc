@@ -12,12 +12,22 @@ constexpr double kWorthIt = 1.1;     // a trial must bring this much more
 constexpr int kRest = 8;             // windows after a trial that did not pay; doubles
 constexpr int kLongestRest = 128;
 constexpr std::chrono::milliseconds kStep{25};
+// A server that answers only after this is not on this machine, nor in the next rack. A new
+// connection then carries little for some round trips, and waits one for each part.
+constexpr std::chrono::milliseconds kFar{4};
+constexpr int kConnectionsToFar = 8;
 
 }  // namespace
 
 void Climber::Restart(Clock::time_point now, std::uint64_t bytes) {
   window_begin_ = now;
   window_bytes_ = bytes;
+}
+
+void Climber::Answered(Clock::duration after) {
+  if (after < kFar || trusted_rate_ != 0 || limit_ > trusted_) return;
+  limit_ = trusted_ = std::max(trusted_, kConnectionsToFar);
+  settled_ = false;
 }
 
 bool Climber::Observe(Clock::time_point now, std::uint64_t bytes, bool saturated) {
@@ -86,6 +96,13 @@ void Gate::Leave() noexcept {
   // With nobody waiting, the connections are fewer than they might be: the rate says nothing.
   if (waiting_ == 0) saturated_ = false;
   free_.notify_one();
+}
+
+void Gate::Answered(Climber::Clock::duration after) {
+  if (fixed_ > 0) return;
+  const std::lock_guard lock(mutex_);
+  climber_.Answered(after);
+  free_.notify_all();
 }
 
 void Gate::Arrived(std::uint64_t bytes) {

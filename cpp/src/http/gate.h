@@ -1,7 +1,7 @@
 // How many range requests of a client run at once. More connections pay where each is slow (long
-// round trips, rate limits) and cost where they are not: the gate starts with two and lets more in
-// as long as what arrives altogether grows with them. Where each is as fast as a CPU copes with,
-// there are no more of them than CPUs.
+// round trips, rate limits) and cost where they are not: the gate starts with two, with more where
+// the server is far away, and lets more in as long as what arrives altogether grows with them.
+// Where each is as fast as a CPU copes with, there are no more of them than CPUs.
 #ifndef WEIGHTLIFT_HTTP_GATE_H_
 #define WEIGHTLIFT_HTTP_GATE_H_
 
@@ -25,6 +25,8 @@ class Climber {
   explicit Climber(int cpus) : cpus_(cpus) {}
 
   int limit() const noexcept { return limit_; }
+  // Answers take this long to come. Heeded before anything else is known.
+  void Answered(Clock::duration after);
   // What had arrived altogether by `now`, and whether all of limit() were at work since the last
   // call. Returns whether limit() has changed.
   bool Observe(Clock::time_point now, std::uint64_t bytes, bool saturated);
@@ -60,6 +62,8 @@ class Gate {
     Gate& gate_;
   };
 
+  // An answer began to come, so long after it was asked for.
+  void Answered(Climber::Clock::duration after);
   // Bytes have arrived; to be told every few hundred KiB.
   void Arrived(std::uint64_t bytes);
   int limit() const;

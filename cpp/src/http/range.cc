@@ -17,6 +17,9 @@ namespace {
 
 constexpr std::uint64_t kMostPart = 16u << 20;
 constexpr std::uint64_t kLeastPart = 1u << 20;
+constexpr int kFewConnections = 4;  // so many are soon reached, if they pay
+constexpr int kManyConnections = 8;
+constexpr std::uint64_t kLongPartsEach = 2;
 constexpr std::uint64_t kPartsEach = 4;  // for each connection, so that all end at about one time
 constexpr std::uint64_t kNotice = 256u << 10;  // bytes between two words to the gate
 
@@ -144,9 +147,12 @@ class RangedReader final : public ReaderBase {
   std::uint64_t StreamBytes(std::uint64_t total) const noexcept override {
     const Options& options = session().options;
     if (options.part_bytes != 0) return options.part_bytes;
-    const std::uint64_t most =
-        options.connections > 0 ? static_cast<std::uint64_t>(options.connections) : 4;
-    return std::clamp(total / (kPartsEach * most), kLeastPart, kMostPart);
+    const int limit = options.connections > 0 ? options.connections : session().gate.limit();
+    // To many connections, parts are asked for because each waits: then few parts, long ones.
+    const std::uint64_t each = limit >= kManyConnections ? kLongPartsEach : kPartsEach;
+    const auto most = static_cast<std::uint64_t>(
+        options.connections > 0 ? limit : std::max(limit, kFewConnections));
+    return std::clamp(total / (each * most), kLeastPart, kMostPart);
   }
 
  private:
