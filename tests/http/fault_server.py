@@ -112,11 +112,12 @@ class FaultServer:
         self.fault = fault
         self.requests: list[Request] = []
         self.stored: dict[str, bytes] = {}
-        self.body_bytes_sent = 0
+        self._sent = 0
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._connections: dict[int, socket.socket] = {}
         self._count = 0
+        self._answering = 0
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
@@ -162,11 +163,23 @@ class FaultServer:
         """Connections that there were so far."""
         return self._count
 
+    @property
+    def body_bytes_sent(self) -> int:
+        """Of all answers; waits for those under way, which a client may have in hand before this server counts them."""
+        self._settle()
+        return self._sent
+
+    def _settle(self, seconds: float = 2) -> None:
+        deadline = time.monotonic() + seconds
+        while self._answering and time.monotonic() < deadline:
+            time.sleep(0.002)
+
     def forget(self) -> None:
         """Begin to count anew."""
+        self._settle()
         with self._lock:
             self.requests.clear()
-            self.body_bytes_sent = 0
+            self._sent = 0
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = 10) -> None:
         """Until something has happened at the server; AssertionError if it does not."""
@@ -214,6 +227,14 @@ class FaultServer:
         with self._lock:
             request = replace(request, number=len(self.requests))
             self.requests.append(request)
+            self._answering += 1
+        try:
+            return self._answer(connection, request)
+        finally:
+            with self._lock:
+                self._answering -= 1
+
+    def _answer(self, connection: Connection, request: Request) -> bool:
         answer = self.honest(request)
         if self.fault is not None:
             answer = self.fault(request, answer)
@@ -284,7 +305,7 @@ class FaultServer:
             else:
                 sock.sendall(part)
             with self._lock:
-                self.body_bytes_sent += len(part)
+                self._sent += len(part)
             if answer.pace is not None and self._closing.wait(len(part) / answer.pace):
                 return
 

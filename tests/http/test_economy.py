@@ -101,8 +101,10 @@ def test_a_whole_load_asks_for_each_byte_about_once(
     server.fault = faults.where(lambda r: len(r.ranges) > 1 and not several, faults.whole_file(files[path]))
     wl.load(server.url(f"/{format}/{FILES[format]}"))
     total = sum(len(data) for path, data in files.items() if path.startswith(f"/{format}/"))
-    twice = format == "npz" and not several  # all headers cannot be had by one request then, and lie all over the file
-    assert total * 0.98 <= server.body_bytes_sent <= total * (1 + twice) + (1 << 19)
+    # Headers lie all over an npz. Without lists of ranges they cost one more pass, and the answer to the vain request
+    # for a list, the whole file, has gone into the sockets' buffers before the client hangs up.
+    times = 3 if format == "npz" and not several else 1
+    assert total * 0.98 <= server.body_bytes_sent <= total * times + (1 << 19)
 
 
 @pytest.mark.parametrize("format", [f for f in FILES if f != "npy"])
