@@ -9,6 +9,7 @@ readonly SKIPPED=77
 readonly VENV_PYTHON=.venv/bin/python
 readonly SMOKE_PYTHONS=(3.10 3.13)
 readonly FUZZ_SECONDS=20
+readonly PYFUZZ_RUNS=10000 # so many in every run; look for new ones by hand, for longer
 
 STAGES=(
   system install lint peers torch test isa asan tsan clang portable fuzz pyfuzz smoke bench
@@ -153,8 +154,8 @@ stage_fuzz() {
     local options=()
     [[ -f cpp/fuzz/${name%_fuzz}.dict ]] && options=("-dict=cpp/fuzz/${name%_fuzz}.dict")
     echo "-- $name, $FUZZ_SECONDS s"
-    "$target" -max_total_time="$FUZZ_SECONDS" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 \
-      -artifact_prefix="build/ci/fuzz/$name/" "${options[@]}" "build/ci/fuzz/$name" 2>&1 | tail -n 12
+    "$target" -error_exitcode=1 -seed=1 -max_total_time="$FUZZ_SECONDS" -rss_limit_mb=2048 -timeout=10 \
+      -print_final_stats=1 -artifact_prefix="build/ci/fuzz/$name/" "${options[@]}" "build/ci/fuzz/$name" 2>&1 | tail -n 12
   done
 }
 
@@ -164,8 +165,9 @@ stage_pyfuzz() {
   local name
   for name in $("$VENV_PYTHON" -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do
     mkdir -p "build/ci/pyfuzz/$name"
-    echo "-- $name, $FUZZ_SECONDS s"
-    "$VENV_PYTHON" -m tests.fuzz.fuzz "$name" "build/ci/pyfuzz/corpus-$name" -max_total_time="$FUZZ_SECONDS" \
+    echo "-- $name, $PYFUZZ_RUNS inputs"
+    "$VENV_PYTHON" -m tests.fuzz.fuzz "$name" "build/ci/pyfuzz/corpus-$name" -error_exitcode=1 -seed=1 \
+      -runs="$PYFUZZ_RUNS" -max_total_time="$FUZZ_SECONDS" \
       -artifact_prefix="build/ci/pyfuzz/$name/" -print_final_stats=1 2>&1 | tail -n 12
   done
 }

@@ -168,6 +168,11 @@ def test_objects_anywhere_are_refused(descr: str) -> None:
         load(header_file(described(descr), b"cos\nsystem\n(S'true'\ntR."))
 
 
+def test_sub_array_that_numpy_cannot_have_is_unsupported() -> None:
+    with pytest.raises(UnsupportedFeatureError, match="sub-array"):
+        load(header_file(described("[('x', '<i2'), ('y', '<U0', (3,))]")))
+
+
 def test_type_that_this_machine_lacks_is_unsupported() -> None:
     missing = [n for n in (10, 12, 16) if not hasattr(np, f"float{8 * n}")]
     for size in missing:

@@ -190,7 +190,10 @@ def _subarray_type(base: np.dtype[Any], shape: Any) -> np.dtype[Any]:
         raise FormatError(f"malformed sub-array shape in npy descr: {str(shape)[:80]}")
     if prod(d for d in dims if d) * max(base.itemsize, 1) > _MAX_ITEM:
         raise FormatError(f"npy field of shape {dims} exceeds {_MAX_ITEM} bytes")
-    return np.dtype((base, dims))
+    try:
+        return np.dtype((base, dims))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UnsupportedFeatureError(f"NumPy here has no sub-array of {dims} of {base}: {error}") from None
 
 
 def _struct_type(fields: list[Any]) -> np.dtype[Any]:
