@@ -26,7 +26,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
     ("the compiled modules", ("_core", "_http")),
     ("the public contract", ("errors", "types", "protocols")),
     ("small tools", ("_dtypes", "_urls", "_json", "_tree", "_strings", "_checksum", "_arrays", "_awaiting")),
-    ("the nouns", ("_layout", "_packing", "_inflate", "_ops", "_decode", "_plan", "_write_plan", "_stream")),
+    ("the nouns", ("_layout", "_packing", "_inflate", "_ops", "_ranges", "_decode", "_plan", "_write_plan", "_stream")),
     ("the wings", ("stores", "formats", "frameworks")),
     (
         "the engine",
@@ -63,7 +63,7 @@ CORE_USERS = {
     "_decode": "converts what it decoded",
     "_ops": "spells steps for the core",
     "_plan": "runs read plans",
-    "_write_plan": "reads the parts of a stream",
+    "_ranges": "reads ranges of a file that belong to no layout",
     "_load": "allocates the memory that a load fills",
     "_weights": "maps files and makes arrays over them",
     "_intake": "reads its temporary file by the core's reader",
@@ -75,8 +75,7 @@ CORE_USERS = {
     "_sidecar": "hashes what is not payload",
     "_api": "offers the kernels on arrays",
     "stores._local": "opens files through the core's readers and writers",
-    "stores._http_file": "reads many ranges side by side",
-    "stores._cache": "fetches and checks blocks",
+    "stores._cache": "checks blocks, and lends them to plans",
     "formats._safetensors_file": "parses and checks the header in the core: a hundred thousand tensors in milliseconds",
 }
 """The only modules that import the compiled core, and why."""

@@ -31,7 +31,6 @@ __all__ = [
     "place",
     "plain_rows",
     "read_rows",
-    "read_span",
 ]
 
 ALIGNMENT = 64
@@ -254,13 +253,6 @@ def _cuts_between(piece: Piece, steps: tuple[Step, ...]) -> bool:
         return True
     item = item_sizes(steps[0])[0]
     return all(e.nbytes % item == 0 for e in piece.extents)
-
-
-def read_span(reader: Any, offset: int, out: Array) -> None:
-    """Fill ``out`` (bytes) from ``offset`` of one file on: in parallel where it is long."""
-    columns = ReadColumns()
-    columns.one(NONE, 0, offset, out.nbytes, 0, 0)
-    _core.execute_read([reader], [out], *columns.finish(), [])
 
 
 # --- arrays over memory ---------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from weightlift import _core
 from weightlift._dtypes import DType, array_shape
 from weightlift._layout import KINDS, Extent
 from weightlift._load import Memory, read_arrays
-from weightlift._plan import arrays_over, read_span
+from weightlift._plan import arrays_over
+from weightlift._ranges import read_ranges
 from weightlift._source import Names, Row, Source, choose_rows
 from weightlift.errors import StorageError
 
@@ -172,7 +173,8 @@ class Weights(Mapping[str, "TensorView"]):
         count = int(np.prod(shape[1:], dtype=np.int64)) * numpy.itemsize
         result = np.empty((end - begin, *shape[1:]), numpy)
         at = int(table.offset[row]) + begin * count
-        read_span(self.source.reader(int(table.source[row]), at, result.nbytes), at, result.reshape(-1).view(np.uint8))
+        reader = self.source.reader(int(table.source[row]), at, result.nbytes)
+        read_ranges(reader, [(at, result.nbytes)], result)
         return result
 
 

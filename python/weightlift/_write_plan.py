@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from weightlift import _core
 from weightlift._layout import U32, Step
-from weightlift._ops import NONE, Pipelines, item_sizes
+from weightlift._ops import NONE, item_sizes
 from weightlift._packing import PackedFile, Packing
+from weightlift._ranges import read_ranges
 
 __all__ = ["WriteOps", "segment_parts"]
 
@@ -113,10 +113,8 @@ def segment_parts(
 ) -> Iterator[Array]:
     """Stored runs of files, (reader, offset, nbytes, check) each, converted, about ``part`` bytes at a time.
 
-    Checksums are compared where a run has one and it is the tensor's only run; the memory is reused.
+    No checksum is compared here; the memory is reused.
     """
-    pipelines = Pipelines()
-    number = pipelines.add(steps)
     read, written = (item_sizes(steps[0])[0], item_sizes(steps[-1])[1]) if steps else (1, 1)
     per = max(1, part // read)
     for reader, offset, nbytes, _ in segments:
@@ -124,10 +122,6 @@ def segment_parts(
         memory = np.empty(min(per, count) * written, np.uint8)
         for begin in range(0, count, per):
             n = min(per, count - begin)
-            _core.execute_read(
-                readers, [memory],
-                np.array([reader], np.uint32), np.array([NONE], np.uint32),
-                np.array([offset + begin * read], np.uint64), np.array([n * read], np.uint64),
-                np.zeros(1, np.uint32), np.zeros(1, np.uint64), np.array([number], np.uint32), pipelines.columns,
-            )  # fmt: skip
-            yield memory[: n * written]
+            made = memory[: n * written]
+            read_ranges(readers[reader], [(offset + begin * read, n * read)], made, steps=steps)
+            yield made

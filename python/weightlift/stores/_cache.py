@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightlift import _core
+from weightlift._ranges import read_ranges
 from weightlift._urls import redacted
 from weightlift.errors import StorageError, TransportError, TruncatedError, UnsupportedFeatureError
 from weightlift.stores._http_file import ANY_LENGTH, RemoteFile
@@ -228,14 +229,11 @@ class CachedFile:
 
     def _fetch(self, numbers: list[int]) -> None:
         """Bring blocks, which are neighbours or not, and write them to the entry."""
-        at = np.array(numbers, np.uint64) * np.uint64(BLOCK)
-        nbytes = np.minimum(np.uint64(BLOCK), np.uint64(self.size) - at)
-        dest = np.cumsum(nbytes) - nbytes
-        memory = np.empty(int(nbytes.sum()), np.uint8)
-        zeros, none = np.zeros(len(numbers), np.uint32), np.full(len(numbers), 0xFFFFFFFF, np.uint32)
-        _core.execute_read([self._server().core], [memory], zeros, none, at, nbytes, zeros, dest, none, [])
-        for i, offset, begin, n in zip(numbers, at.tolist(), dest.tolist(), nbytes.tolist(), strict=True):
-            part = memory[begin : begin + n]
+        ranges = [(i * BLOCK, min(BLOCK, self.size - i * BLOCK)) for i in numbers]
+        memory = np.empty(sum(n for _, n in ranges), np.uint8)
+        read_ranges(self._server().core, ranges, memory)
+        for k, (i, (offset, nbytes)) in enumerate(zip(numbers, ranges, strict=True)):
+            part = memory[k * BLOCK : k * BLOCK + nbytes]  # only the file's last block is shorter
             os.pwrite(self._data.fileno(), part.data, offset)
             self._blocks[i] = PRESENT | np.uint64(_core.crc32c(part))
             self._trusted[i] = True

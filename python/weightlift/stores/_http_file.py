@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from weightlift import _core
-from weightlift.stores._http_ranges import FEW_RANGES, read_ranges
+from weightlift._ranges import read_ranges
+from weightlift.stores._http_ranges import FEW_RANGES, multipart_ranges
 
 if TYPE_CHECKING:
     from weightlift import _http
@@ -67,15 +68,13 @@ class RemoteFile:
             return
         found = None
         if len(wanted) > FEW_RANGES and self.core.ranged and self.core.etag:
-            found = read_ranges(self._client, self._address, self.core, wanted)
+            found = multipart_ranges(self._client, self._address, self.core, wanted)
         self._starts = [at for at, _ in wanted]
         self._ranges = found if found is not None else self._side_by_side(wanted)
 
     def _side_by_side(self, wanted: Sequence[tuple[int, int]]) -> list[Any]:
         """Ranges by a request each, several at once."""
-        offset, nbytes = (np.array(c, np.uint64) for c in zip(*wanted, strict=True))
-        ends = np.cumsum(nbytes)
-        memory = np.empty(int(ends[-1]), np.uint8)
-        zeros, none = np.zeros(len(wanted), np.uint32), np.full(len(wanted), 0xFFFFFFFF, np.uint32)
-        _core.execute_read([self.core], [memory], zeros, none, offset, nbytes, zeros, ends - nbytes, none, [])
+        ends = list(accumulate(n for _, n in wanted))
+        memory = np.empty(ends[-1], np.uint8)
+        read_ranges(self.core, wanted, memory)
         return np.split(memory, ends[:-1])

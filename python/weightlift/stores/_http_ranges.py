@@ -14,7 +14,7 @@ from weightlift.errors import FormatError, StorageError
 if TYPE_CHECKING:
     from weightlift import _http
 
-__all__ = ["FEW_RANGES", "read_ranges"]
+__all__ = ["FEW_RANGES", "multipart_ranges"]
 
 FEW_RANGES = 4
 """So many, or fewer, are asked for side by side: that any server can do."""
@@ -27,7 +27,7 @@ _CONTENT_RANGE = re.compile(rb"content-range:[ \t]*bytes[ \t]+(\d+)-(\d+)/(\d+)"
 _BOUNDARY = re.compile(r'multipart/byteranges\s*;.*?boundary="?([^";]{1,70})"?', re.IGNORECASE)
 
 
-def read_ranges(
+def multipart_ranges(
     client: _http.Client, url: str, reader: _http.Reader, wanted: Sequence[tuple[int, int]]
 ) -> list[bytes] | None:
     """The bytes of each (offset, nbytes) of ``wanted``, sorted and apart; None if the server does not play along."""
