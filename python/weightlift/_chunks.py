@@ -45,7 +45,8 @@ def iter_chunks(
     entry = table.entry(row)
     stream = None
     if not have.packed and (entry.strides is None or stored_order):
-        stream = tensor_stream(entry, source.readers(), table.names[row], verify=False)
+        readers = source.readers(np.array([row], np.uint32))
+        stream = tensor_stream(entry, readers, table.names[row], verify=False)
     if stream is None:
         dtypes = {row: want} if cast else {}
         yield read_arrays(source, np.array([row], np.uint32), dtypes, verify=False)[0].reshape(-1)
@@ -53,7 +54,7 @@ def iter_chunks(
     extents, steps = entry.pieces[0].extents, (*stream.steps, *cast)
     if len(extents) == 1 and stream.steps == entry.pieces[0].steps:
         run = (extents[0].source, extents[0].offset, extents[0].nbytes, -1)
-        for part in segment_parts(source.readers(np.array([row], np.uint32)), [run], steps, CHUNK):
+        for part in segment_parts(readers, [run], steps, CHUNK):
             yield part.view(want.numpy)
         return
     in_core = core_steps(steps)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,7 @@ class Intake:
         self._spill = _Spill(directory, verify=verify)
         self._verify = verify
         self._readers: list[Any] = []
-        self._first: dict[int, int] = {}
+        self._opened: dict[int, tuple[int, Sequence[Any]]] = {}
         self._checks = _Checks()
 
     def __enter__(self) -> Intake:
@@ -65,11 +65,12 @@ class Intake:
 
     def fill(self, job: Job, rows: Mapping[int, Row], raw: Collection[int]) -> None:
         """Let ``job`` take ``rows`` from their files; of those in ``raw`` the stored bytes as they are."""
+        self._open(rows.values())
         for i, row in rows.items():
-            entry, first = row.entry, self._reader(row.source)
+            entry, (first, readers) = row.entry, self._opened[id(row.source)]
             steps = () if i in raw else _streamable(entry)
             if steps is None:
-                self._spill.add(job, i, row)
+                self._spill.add(job, i, row, readers)
                 continue
             check = self._checks.add(entry) if self._verify else -1
             extents = [extent for piece in entry.pieces for extent in piece.extents]
@@ -80,17 +81,19 @@ class Intake:
         job.readers = self._readers
         job.checks = self._checks.columns()
 
-    def _reader(self, source: Source) -> int:
-        """The number of a source's first reader."""
-        first = self._first.get(id(source))
-        if first is None:
+    def _open(self, rows: Iterable[Row]) -> None:
+        """Note the readers of the rows' files, each once: of remote ones only what the rows lie in."""
+        sources: dict[int, tuple[Source, list[int]]] = {}
+        for row in rows:
+            sources.setdefault(id(row.source), (row.source, []))[1].append(row.number)
+        for key, (source, numbers) in sources.items():
             if self._verify and source.layout.damaged:
                 raise ChecksumError(
                     f"the tensor table does not match its checksum: {source.layout.damaged}", path=source.paths()[0]
                 )
-            first = self._first[id(source)] = len(self._readers)
-            self._readers += source.readers()
-        return first
+            readers = source.readers(np.array(numbers, np.uint32))
+            self._opened[key] = len(self._readers), readers
+            self._readers += readers
 
 
 def _streamable(entry: TensorEntry) -> tuple[Step, ...] | None:
@@ -136,6 +139,7 @@ class _Spilled:
 
     number: int
     row: Row
+    readers: Sequence[Any]
     stream: TensorStream | None
     offset: int
     nbytes: int
@@ -155,18 +159,18 @@ class _Spill:
         if self._file is not None:
             self._file.close()
 
-    def add(self, job: Job, i: int, row: Row) -> None:
-        """Note a row for ``finish``."""
+    def add(self, job: Job, i: int, row: Row, readers: Sequence[Any]) -> None:
+        """Note a row, of whose source these are the readers, for ``finish``."""
         nbytes = byte_size(row.dtype, row.shape)
         if nbytes == 0:
             job.sources[i] = b""
             return
-        source, entry = row.source, row.entry
-        stream = tensor_stream(entry, source.readers(), source.table.names[row.number], verify=self._verify)
+        entry = row.entry
+        stream = tensor_stream(entry, readers, row.source.table.names[row.number], verify=self._verify)
         if stream is not None and entry.strides is not None and not all(isinstance(s, Byteswap) for s in stream.steps):
             stream = None
         nbytes = nbytes if stream is None else stream.nbytes
-        self._rows.append(_Spilled(i, row, stream, self._size, nbytes))
+        self._rows.append(_Spilled(i, row, readers, stream, self._size, nbytes))
         self._size += -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
     def finish(self, job: Job, readers: list[Any]) -> None:
@@ -202,7 +206,7 @@ class _Spill:
         with mmap.mmap(self._file.fileno(), self._size) as mapping:
             window = np.frombuffer(mapping, np.uint8, spilled.nbytes, spilled.offset)
             read_rows(
-                source.layout, source.readers(), one, [window], np.zeros(1, np.uint32), np.zeros(1, np.uint64), {},
+                source.layout, spilled.readers, one, [window], np.zeros(1, np.uint32), np.zeros(1, np.uint64), {},
                 verify=self._verify,
             )  # fmt: skip
             del window

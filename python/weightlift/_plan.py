@@ -84,7 +84,7 @@ class OpenFiles:
             needed: What will be read, as (offset, nbytes) by source number; default all. Remote files that are not
                 in it stay unopened.
         """
-        chosen = [i for i in range(len(sources)) if not self.remote or needed is None or i in needed]
+        chosen = range(len(sources)) if needed is None or not self.remote else sorted(needed)
         self.prepare([sources[i] for i in chosen])
         result: list[Any] = [_core.MemoryReader(b"", "not opened")] * len(sources)
         for i in chosen:

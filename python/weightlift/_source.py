@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -46,16 +46,21 @@ class Source:
     files: OpenFiles
     format: Format
     layout: Layout
+    _local: Sequence[Any] | None = field(default=None, init=False, repr=False)
 
     @property
     def table(self) -> TensorTable:
         """The tensors."""
         return self.layout.tensors
 
-    def readers(self, rows: U32 | None = None) -> list[Any]:
+    def readers(self, rows: U32 | None = None) -> Sequence[Any]:
         """One reader a source of the layout; remote files that none of ``rows`` lies in stay unopened."""
-        needed = None if rows is None or not self.files.remote else self._ranges_of(rows)
-        return self.files.readers(self.layout.sources, self.layout.expected, needed)
+        if self.files.remote:
+            needed = None if rows is None else self._ranges_of(rows)
+            return self.files.readers(self.layout.sources, self.layout.expected, needed)
+        if self._local is None:  # the same for all rows, and asked for as often as there are rows
+            self._local = self.files.readers(self.layout.sources, self.layout.expected)
+        return self._local
 
     def reader(self, number: int, offset: int, nbytes: int) -> Any:
         """The reader of one source, of which one range will be read."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from tests.http.servers import Nginx
 from tests.http.support import assert_same
 
 import weightlift as wl
+from weightlift._chunks import iter_chunks
+from weightlift._source import open_source
+from weightlift.formats._tfjs_manifest import dump
 
 SHAPES: dict[str, tuple[int, ...]] = {}
 for _i in range(500):
@@ -129,6 +134,43 @@ def test_neighbours_are_fetched_together(server: FaultServer, files: dict[str, b
     server.forget()
     wl.load(url, names=[f"w{i}" for i in range(30, 40)], connections=1)
     assert len(server.requests) <= listing + (2 if format == "tfjs" else 1)
+
+
+@pytest.fixture
+def shards(server: FaultServer, tmp_path: Path) -> str:
+    """The URL of a model of 64 tensors of 64 KiB in 16 files; w40 is cut in mid-element, between the 10th and 11th."""
+    wl.save({f"w{i:02}": np.full((128, 128), i, np.int32) for i in range(64)}, tmp_path / "whole" / "model.json")
+    document = json.loads((tmp_path / "whole" / "model.json").read_bytes())
+    data, size = (tmp_path / "whole" / "weights.bin").read_bytes(), (256 << 10) + 1
+    server.files = {f"/{i:02}.bin": data[at : at + size] for i, at in enumerate(range(0, len(data), size), 1)}
+    document["weightsManifest"][0]["paths"] = [path[1:] for path in server.files]
+    record = {key: value for key, value in document.pop("weightlift").items() if key != "digest"}
+    server.files["/model.json"] = dump(document, record)
+    return server.url("/model.json")
+
+
+def chunks(url: str, tmp_path: Path, **options: Any) -> None:
+    source = open_source(url, store_options=options)
+    assert all((chunk == 40).all() for chunk in iter_chunks(source, source.table.index("w40")))
+
+
+def conversion(url: str, tmp_path: Path, **options: Any) -> None:
+    wl.convert(url, tmp_path / "some.npz", names=["w40", "w41"], **options)
+    assert [(a == a[0, 0]).all() and a[0, 0] for a in wl.load(tmp_path / "some.npz").values()] == [40, 41]
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["", "cache"])
+@pytest.mark.parametrize("job", [chunks, conversion])
+def test_only_files_that_are_needed_are_opened(
+    server: FaultServer, shards: str, tmp_path: Path, job: Callable[..., None], cached: bool
+) -> None:
+    """The model, the first file (whose size says how all were cut), and those that hold what is wanted."""
+    job(shards, tmp_path, **({"cache": tmp_path / "cache"} if cached else {}))
+    opened = sorted(r.path for r in server.requests if r.range is not None and r.range[0] == 0)
+    wanted = ["/01.bin", "/10.bin", "/11.bin", "/model.json"]
+    assert sorted({r.path for r in server.requests}) == wanted
+    assert cached or opened == wanted, "each is opened once"
+    assert server.body_bytes_sent <= len(server.files["/model.json"]) + 3 * HEAD + 2 * (256 << 10)
 
 
 def test_what_was_opened_lazily_is_fetched_when_it_is_touched(server: FaultServer, files: dict[str, bytes]) -> None:
