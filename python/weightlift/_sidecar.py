@@ -140,9 +140,10 @@ def attach(layout: Layout, files: Files, name: str) -> None:
         return
     path = files.open(name + SUFFIX).name
     reader = files.open(name)
-    digest = f"{file_digest(reader, layout.tensors):08x}"
-    for candidate in records:
-        if candidate.get("digest", digest) == digest and candidate.get("nbytes") == reader.size:
+    fitting = [candidate for candidate in records if candidate.get("nbytes") == reader.size]
+    digest = f"{file_digest(reader, layout.tensors):08x}" if any("digest" in c for c in fitting) else None
+    for candidate in fitting:
+        if candidate.get("digest", digest) == digest:
             _apply(layout, candidate, path)
             return
     layout.damaged = (

@@ -30,7 +30,17 @@ from weightlift.formats._npy import check_encodable, check_options
 from weightlift.formats._npy_header import HEAD_BYTES, Header, header_length, parse_header
 from weightlift.formats._npz_deflate import NewArchive, archive_bound, write_archive
 from weightlift.formats._window import Window
-from weightlift.formats._zip import DEFLATED, END_MAGIC, LOCAL, LOCAL_MAGIC, STORED, Member, locate, read_directory
+from weightlift.formats._zip import (
+    DEFLATED,
+    END_MAGIC,
+    LOCAL,
+    LOCAL_MAGIC,
+    STORED,
+    Member,
+    header_spans,
+    locate,
+    read_directory,
+)
 from weightlift.formats._zip_write import ENTRY_CRC_AT, LOCAL_CRC_AT, NewMember, aligned_extra, end_records
 from weightlift.protocols import Files
 
@@ -38,7 +48,7 @@ __all__ = ["NPZ"]
 
 _SUFFIX = ".npy"
 _HEADER_READ = 128  # the length of nearly every npy header
-_INFLATE_READ = 1024
+_AHEAD = 256  # of a member, for its npy header: that is as long as they get, but for structured types
 _CRC32 = KINDS.index("crc32")
 _ALIGNMENT = 64
 _PAGE = 4096
@@ -126,7 +136,7 @@ class Npz:
         try:
             directory = read_directory(reader)
             members = sorted(directory.members, key=lambda member: member.header)
-            window = Window(reader, [member.header for member in members], directory.begin)
+            window = Window(reader, header_spans(members, directory.begin, _AHEAD), directory.begin)
             headers: dict[str, bytes] = {}
             for member in locate(window, members):
                 if member.name.endswith(_SUFFIX):
@@ -212,9 +222,9 @@ def _inflate_head(window: Window, member: Member) -> bytes:
         waiting = decoder.unconsumed_tail
         if not waiting:
             # Deflate expands what it cannot compress by far less than twice; only empty blocks could need more.
-            if at >= min(end, member.data + 2 * wanted + _INFLATE_READ):
+            if at >= min(end, member.data + 2 * wanted + _AHEAD):
                 break
-            waiting = window.read(at, min(_INFLATE_READ, end - at))
+            waiting = window.read(at, min(_AHEAD, end - at))
             at += len(waiting)
         try:
             made += decoder.decompress(waiting, wanted - len(made))

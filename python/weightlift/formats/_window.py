@@ -1,8 +1,9 @@
 """Small reads at rising offsets, in few large ones.
 
-Archives scatter their headers among the data. A window reads ahead as far as headers lie close together (small
-members), and only a little where they do not (large ones): a file of a hundred thousand small arrays
-takes some reads of a mebibyte, one of ten large arrays ten reads of four kibibytes.
+Archives scatter their headers among the data, and their directory says where about. A local file is read ahead as far
+as headers lie close together (small members), and only a little where they do not (large ones): one of a hundred
+thousand small arrays takes some reads of a mebibyte, one of ten large arrays ten reads of four kibibytes. Of a file
+that costs a round trip for each read, all headers are fetched beforehand; how, is the reader's business.
 """
 
 from __future__ import annotations
@@ -17,43 +18,25 @@ __all__ = ["Window"]
 
 _LEAST = 4096  # what a read costs no less than
 _CLOSE = 1 << 16  # bytes that are cheaper to read than to skip
-_LEAST_REMOTE = 4096 + 512  # holds a header that is padded so that its data begins on a page
-_CLOSE_REMOTE = 1 << 14
 _MOST = 1 << 20
-_MOST_PRELOADED = 64 << 20
+_MOST_PRELOADED = 4096  # spans, so that memory stays bounded
 
 
 class Window:
-    """A view of ``reader`` up to ``end`` (exclusive) that will be asked for bytes near each of ``starts``.
+    """A view of ``reader`` up to ``end`` (exclusive) that will be asked for bytes in each of ``spans``.
 
-    ``starts`` is sorted. Not thread-safe.
+    ``spans``, (offset, nbytes), are sorted by offset; bytes elsewhere may be asked for, too. Not thread-safe.
     """
 
-    def __init__(self, reader: Reader, starts: Sequence[int], end: int) -> None:
+    def __init__(self, reader: Reader, spans: Sequence[tuple[int, int]], end: int) -> None:
         self.reader = reader
         self.end = end
-        self._starts = starts
+        self._spans = spans
+        self._starts = [offset for offset, _ in spans]
         self._at = 0
         self._data = b""
-        self._least, self._close = _LEAST, _CLOSE
-        if isinstance(reader, SupportsPreload):
-            self._least, self._close = _LEAST_REMOTE, _CLOSE_REMOTE
-            reader.preload(self._runs())
-
-    def _runs(self) -> list[tuple[int, int]]:
-        """What will be read, if it is not too much to read ahead."""
-        runs: list[tuple[int, int]] = []
-        reached = total = 0
-        for start in self._starts:
-            if start < reached:
-                continue
-            nbytes = self._ahead(start)
-            total += nbytes
-            if total > _MOST_PRELOADED:
-                return []
-            runs.append((start, nbytes))
-            reached = start + nbytes
-        return runs
+        self._remote = reader if isinstance(reader, SupportsPreload) else None
+        self._preloaded = 0
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Exactly ``nbytes`` bytes; FormatError where they reach beyond ``end``."""
@@ -62,19 +45,27 @@ class Window:
         begin = offset - self._at
         if begin < 0 or begin + nbytes > len(self._data):
             self._at, begin = offset, 0
-            self._data = self.reader.read_at(offset, max(nbytes, self._ahead(offset)))
+            ahead = self._ahead(offset) if self._remote is None else self._fetched(self._remote, offset)
+            self._data = self.reader.read_at(offset, max(nbytes, min(ahead, self.end - offset)))
         return self._data[begin : begin + nbytes]
-
-    def peek(self, offset: int, nbytes: int) -> bytes:
-        """As ``read``, but fewer bytes at the end."""
-        return self.read(offset, max(0, min(nbytes, self.end - offset)))
 
     def _ahead(self, offset: int) -> int:
         """How many bytes from ``offset`` on are worth reading."""
         last = offset
         for i in range(bisect_right(self._starts, offset), len(self._starts)):
             start = self._starts[i]
-            if start - last > self._close or start - offset > _MOST - self._least:
+            if start - last > _CLOSE or start - offset > _MOST - _LEAST:
                 break
             last = start
-        return min(last + self._least, self.end) - offset
+        return last + _LEAST - offset
+
+    def _fetched(self, remote: SupportsPreload, offset: int) -> int:
+        """How many bytes from ``offset`` on the reader holds, now that it was told of the span there."""
+        i = bisect_right(self._starts, offset) - 1
+        held = sum(self._spans[i]) - offset if i >= 0 else 0
+        if held <= 0:
+            return _LEAST
+        if i >= self._preloaded:
+            self._preloaded = i + _MOST_PRELOADED
+            remote.preload(self._spans[i : self._preloaded])
+        return held

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from weightlift._json import impostor
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
 from weightlift.formats._window import Window
-from weightlift.protocols import Reader
+from weightlift.protocols import Reader, SupportsPreload
 
-__all__ = ["DEFLATED", "STORED", "Directory", "Member", "locate", "read_directory"]
+__all__ = ["DEFLATED", "STORED", "Directory", "Member", "header_spans", "locate", "read_directory"]
 
 STORED, DEFLATED = 0, 8
 LOCAL_MAGIC, ENTRY_MAGIC, END_MAGIC = b"PK\3\4", b"PK\1\2", b"PK\5\6"
@@ -51,8 +51,11 @@ _LOCAL_FLAGS = _FLAG_ENCRYPTED | _FLAG_PATCH | FLAG_DESCRIPTOR | FLAG_UTF8  # mu
 MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
 _MAX_DIRECTORY = 1 << 28
 _HEAD = 4096
+_TAIL = 1 << 17  # read where each read costs a round trip: holds the directory of a thousand members, too
 _MAX_RATIO = 1032  # deflate cannot make more of one byte
 _ZIP64_EXTRA = 0x0001
+_ZIP64_ROOM = 20  # bytes of the extra field that most local headers have, if any
+_LONG_HEADER = 1 << 13  # headers may be padded so that data begins on a page
 _UNIX, _TYPE_MASK, _SYMLINK = 3, 0o170000, 0o120000
 
 
@@ -110,7 +113,7 @@ def read_directory(reader: Reader) -> Directory:
 def _read_end(reader: Reader) -> _End:
     """The end record and, if there is one, its ZIP64 form."""
     size = reader.size
-    tail_size = min(size, MAX16 + END.size)
+    tail_size = min(size, _TAIL if isinstance(reader, SupportsPreload) else MAX16 + END.size)
     tail_at = size - tail_size
     tail = reader.read_at(tail_at, tail_size)
     at = tail_at + _find_end(tail, reader)
@@ -274,6 +277,23 @@ def _extra_field(extra: bytes, wanted: int) -> bytes | None:
 
 
 # --- local headers --------------------------------------------------------------------------------
+def header_spans(members: Sequence[Member], end: int, ahead: int) -> list[tuple[int, int]]:
+    """Where to read ahead: (offset, nbytes) of each local header and of up to ``ahead`` bytes of data behind it.
+
+    ``members`` are sorted by ``header``. What lies between a header and the next one, or the directory at ``end``, less
+    the data is the length of the header, or a little more where a descriptor follows the data. This is a guess,
+    which costs time where there is something else between members; ``locate`` knows.
+    """
+    spans = []
+    for member, following in zip(members, [*(m.header for m in members), end][1:], strict=True):
+        least = LOCAL.size + len(member.raw_name)
+        length = following - member.header - member.stored_size
+        if not least <= length <= _LONG_HEADER:
+            length = least + _ZIP64_ROOM
+        spans.append((member.header, length + min(ahead, member.stored_size)))
+    return spans
+
+
 def locate(window: Window, members: Sequence[Member]) -> Iterator[Member]:
     """Each member in turn, once its local header has been read and its ``data`` is known.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weightlift._ranges import read_ranges
-from weightlift.stores._http_ranges import FEW_RANGES, multipart_ranges
+from weightlift.stores._http_ranges import FEW_RANGES, RANGE_COST, REQUEST_COST, joined, multipart_ranges
 
 if TYPE_CHECKING:
     from weightlift import _http
@@ -39,7 +39,7 @@ class RemoteFile:
         self.size = core.size
         self.final_url = core.final_url
         self._starts: list[int] = []
-        self._ranges: list[Any] = []
+        self._ranges: Sequence[Any] = []
         self._last: tuple[int, bytes] = (0, b"")
 
     def read_at(self, offset: int, nbytes: int) -> bytes:
@@ -62,19 +62,21 @@ class RemoteFile:
         self.core.read_into(offset, out)
 
     def preload(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Fetch ranges side by side and keep them for ``read_at``."""
-        wanted = sorted((at, min(n, self.size - at)) for at, n in ranges if 0 <= at < self.size)
-        if len(wanted) < 2:
-            return
-        found = None
-        if len(wanted) > FEW_RANGES and self.core.ranged and self.core.etag:
-            found = multipart_ranges(self._client, self._address, self.core, wanted)
-        self._starts = [at for at, _ in wanted]
-        self._ranges = found if found is not None else self._side_by_side(wanted)
+        """Fetch ranges and keep them for ``read_at``: by a few lists of ranges, or by a small request each."""
+        wanted = sorted((at, min(n, self.size - at)) for at, n in ranges if 0 <= at < self.size and n > 0)
+        spans = joined(wanted, RANGE_COST)
+        found: Sequence[Any] | None = None
+        if len(spans) > FEW_RANGES and self.core.ranged and self.core.etag:
+            found = multipart_ranges(self._client, self._address, self.core, spans)
+        if found is None:
+            spans = joined(wanted, REQUEST_COST)
+            found = self._side_by_side(spans)
+        self._starts = [at for at, _ in spans]
+        self._ranges = found
 
-    def _side_by_side(self, wanted: Sequence[tuple[int, int]]) -> list[Any]:
+    def _side_by_side(self, wanted: Sequence[tuple[int, int]]) -> Sequence[Any]:
         """Ranges by a request each, several at once."""
         ends = list(accumulate(n for _, n in wanted))
-        memory = np.empty(ends[-1], np.uint8)
-        read_ranges(self.core, wanted, memory)
+        memory = np.empty(ends[-1] if ends else 0, np.uint8)
+        read_ranges(self.core, wanted, memory, apart=True)
         return np.split(memory, ends[:-1])
