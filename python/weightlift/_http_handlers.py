@@ -8,23 +8,19 @@ goes along to weight files on the same host only.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields, replace
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from weightlift import _json
 from weightlift._awaiting import settle
 from weightlift._handlers import MODEL_JSON, LoadOptions, StoreHandler
 from weightlift._job import SaveOptions
 from weightlift._router import ROUTER, Options, Router
-from weightlift._source import DIRECTORY_FILES
+from weightlift._source import first_of_directory
 from weightlift._urls import Url, as_text, redacted, scheme_of
 from weightlift.errors import RoutingError, UnsupportedFeatureError
-from weightlift.formats import by_name
+from weightlift.formats._tfjs_upload import TfjsUpload
 from weightlift.types import ModelArtifacts, SaveResult
 
 if TYPE_CHECKING:
@@ -33,13 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["HttpHandler", "http", "register_http"]
 
 SCHEMES = ("http", "https")
-UPLOAD_KEYS = (
-    "modelTopology", "format", "generatedBy", "convertedBy", "weightsManifest", "signature", "userDefinedMetadata",
-    "modelInitializer", "initializerSignature", "trainingConfig",
-)  # fmt: skip
-"""Keys of an uploaded document in TensorFlow.js's order, which is not that of its files on the disk."""
-
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?')
 TF_HUB_FILE = "model.json?tfjs-format=file"
 UrlConverter = Callable[[str], "str | Awaitable[str]"]
 
@@ -85,12 +74,10 @@ class HttpHandler:
         """
         from weightlift.stores._http_form import FormStore
 
-        store = FormStore(self.url, self._http, self._form, spell=as_tensorflow_js)
-        result = StoreHandler(store, by_name("tfjs"), MODEL_JSON, save_options=self._save_options).write(artifacts)
+        store, form = FormStore(self.url, self._http, self._form), TfjsUpload()
+        result = StoreHandler(store, form, MODEL_JSON, save_options=self._save_options).write(artifacts)
         store.finish()
-        document = _json.loads(store.document, what="the document that was sent", max_bytes=len(store.document))
-        specs = [spec for group in document["weightsManifest"] for spec in group.get("weights", ())]
-        info = replace(artifacts, weights={}, weight_specs=specs).info()
+        info = replace(artifacts, weights={}, weight_specs=form.weight_specs).info()
         return replace(
             result,
             model_artifacts_info=replace(info, weight_data_bytes=store.weight_bytes),
@@ -108,7 +95,7 @@ class HttpHandler:
         from weightlift.stores._http import HttpStore
 
         store = HttpStore(self.url, self._http, self._address if self._prefix or self._converter else None)
-        name = store.name or next((n for n in DIRECTORY_FILES if store.exists(n)), MODEL_JSON)
+        name = store.name or first_of_directory(store)
         return StoreHandler(store, None, name, load_options=self._load_options).load()
 
     def _address(self, relative: str) -> str:
@@ -117,33 +104,6 @@ class HttpHandler:
             return str(settle(self._converter(relative)))
         prefix = self._prefix or ""
         return f"{prefix}{'' if prefix.endswith(('/', '=')) else '/'}{quote(relative)}"
-
-
-def as_tensorflow_js(document: bytes) -> bytes:
-    """A model's document with keys and numbers as TensorFlow.js's ``JSON.stringify`` writes them.
-
-    Example:
-        >>> as_tensorflow_js(b'{"weightsManifest":[],"format":"layers-model","trainingConfig":{"epsilon":1e-07}}')
-        b'{"format":"layers-model","weightsManifest":[],"trainingConfig":{"epsilon":1e-7}}'
-    """
-    value = json.loads(document)
-    ordered = {k: value[k] for k in UPLOAD_KEYS if k in value} | value
-    text = json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
-    return _TOKEN.sub(_as_javascript, text).encode()
-
-
-def _as_javascript(token: re.Match[str]) -> str:
-    """A number that JSON in Python and in JavaScript write differently; strings and integers stay."""
-    text = token[0]
-    if text[0] == '"' or ("." not in text and "e" not in text):
-        return text
-    value = float(text)
-    if value == 0:
-        return "0"
-    if not 1e-6 <= abs(value) < 1e21:
-        return re.sub(r"(e[+-])0+(?=\d)", r"\1", text)
-    plain = f"{Decimal(text):f}"
-    return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
 
 def http(

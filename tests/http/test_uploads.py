@@ -22,7 +22,7 @@ from tests.http.servers import USER, Nginx, Proxy
 from tests.http.support import FAST, assert_same, model, model_bytes
 
 import weightlift as wl
-from weightlift._http_handlers import as_tensorflow_js
+from weightlift.formats._tfjs_upload import as_javascript
 
 OPTIONS = {k: v for k, v in FAST.items() if k not in ("part_bytes", "connections")}
 TENSORS = model(700_000)
@@ -197,7 +197,8 @@ def test_a_model_without_weights(server: FaultServer) -> None:
 
 def test_numbers_are_written_as_in_javascript() -> None:
     numbers = [1e-7, 1.5e-7, 1e-6, 0.00001, 1.25e-5, 0.1, 1.0, -0.0, 100.0, 1e16, 123456789012345680000.0, 1e21, 1e300]
-    written = as_tensorflow_js(json.dumps({"a": numbers, "b": '1e-07 " 1.0 \\', "c": [1, -5]}).encode()).decode()
+    text = json.dumps({"a": numbers, "b": '1e-07 " 1.0 \\', "c": [1, -5]}, separators=(",", ":"))
+    written = as_javascript(text.encode()).decode()
     plain = "1e-7,1.5e-7,0.000001,0.00001,0.0000125,0.1,1,0,100,10000000000000000,123456789012345680000,1e+21,1e+300"
     assert written == f'{{"a":[{plain}],' + r'"b":"1e-07 \" 1.0 \\","c":[1,-5]}'
 

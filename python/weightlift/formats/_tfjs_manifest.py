@@ -399,9 +399,9 @@ def _document_text(document: Mapping[str, Any], *, canonical: bool) -> str:
     return members(document, "weightsManifest", lambda raw: listed(raw, group))
 
 
-def dump(document: Mapping[str, Any], record: Mapping[str, Any] | None) -> bytes:
-    """The text of a document, compact, keys as tfjs-node orders them; ``record`` goes last, with the digest."""
-    ordered = {k: document[k] for k in MODEL_KEYS if k in document}
+def dump(document: Mapping[str, Any], record: Mapping[str, Any] | None, first: Sequence[str] = MODEL_KEYS) -> bytes:
+    """The text of a document, compact; ``first`` are the keys that go first, ``record`` goes last, with the digest."""
+    ordered = {k: document[k] for k in first if k in document}
     ordered |= {k: v for k, v in document.items() if k not in ordered}
     if record is not None:
         ordered[RECORD] = {"version": VERSION, **record}

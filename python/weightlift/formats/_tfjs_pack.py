@@ -16,9 +16,9 @@ from weightlift._dtypes import DTYPES, DType
 from weightlift._layout import U64, AffineDecode, Cast, TensorEntry
 from weightlift._packing import Checksums, Encoding, Manifest, PackedFile, Packing, PackOptions, Placements, TensorSpecs
 from weightlift.errors import FormatError, UnsupportedFeatureError
-from weightlift.formats._tfjs_manifest import QUANTIZED, WIDENED, Entries, compact, dump
+from weightlift.formats._tfjs_manifest import MODEL_KEYS, QUANTIZED, WIDENED, Entries, compact, dump
 
-__all__ = ["encode", "keep", "manifest", "pack"]
+__all__ = ["encode", "keep", "manifest", "pack", "weight_specs"]
 
 MIN_SHARD_SIZE = 16
 NATIVE = ("float32", "int32", "bool", "complex64")
@@ -280,12 +280,20 @@ def _record(specs: TensorSpecs, options: PackOptions) -> dict[str, Any]:
     return record
 
 
-def manifest(packing: Packing, checksums: Checksums, names: Mapping[str, str]) -> bytes:
-    """The document's bytes, with weight files under their final ``names``."""
+def weight_specs(packing: Packing) -> Sequence[Mapping[str, Any]]:
+    """The weights as the document lists them."""
+    state: _State = packing.state
+    return state.entries
+
+
+def manifest(
+    packing: Packing, checksums: Checksums, names: Mapping[str, str], first: Sequence[str] = MODEL_KEYS
+) -> bytes:
+    """The document's bytes, with weight files under their final ``names``, and the keys ``first`` in this order."""
     state: _State = packing.state
     record = dict(state.record)
     if state.checksums:
         record["crc32c"] = {n: f"{c:08x}" for n, c in zip(state.names, checksums.crc32c.tolist(), strict=True)}
     document = dict(state.document)
     document["weightsManifest"] = [{"paths": [names.get(f, f) for f in state.files], "weights": state.entries}]
-    return dump(document, record or None)
+    return dump(document, record or None, first)

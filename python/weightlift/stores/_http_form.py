@@ -9,7 +9,7 @@ look. The weights are sent as they are produced; no body is built in memory.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from weightlift._urls import redacted
@@ -32,10 +32,8 @@ class FormStore:
         url: Where it is sent.
         options: How.
         form: Further fields.
-        spell: Rewrites the document before it is sent.
 
     Attributes:
-        document: The JSON that was sent.
         weight_bytes: How many bytes of weights were.
         upload: The request.
     """
@@ -49,18 +47,15 @@ class FormStore:
         url: str,
         options: HttpOptions,
         form: Mapping[str, str] | None = None,
-        *,
-        spell: Callable[[bytes], bytes] | None = None,
     ) -> None:
         """Asks nothing of the server yet."""
         self.url = url
-        self.document = b""
         self.weight_bytes = 0
         self.upload: _http.Upload | None = None
         self._options = options
         self._client = options.client(url)
         self._form = dict(form or {})
-        self._spell = spell
+        self._document = b""
         self._boundary = f"----weightlift{secrets.token_hex(16)}"
 
     def path(self, relative: str) -> str:
@@ -73,7 +68,7 @@ class FormStore:
 
     def begin(self, document: bytes) -> None:
         """Take the model's document, which goes first."""
-        self.document = document if self._spell is None else self._spell(document)
+        self._document = document
 
     def finish(self) -> None:
         """Send the document of a model that has no weights, whose file nobody created."""
@@ -86,7 +81,7 @@ class FormStore:
             raise UnsupportedFeatureError("an upload has one file of weights: leave shard_size out", url=self.path(""))
         self.weight_bytes = nbytes
         head = b"".join(self._part(name, value.encode()) for name, value in self._form.items())
-        head += self._part(JSON_FIELD, self.document, file=JSON_FIELD, kind="application/json")
+        head += self._part(JSON_FIELD, self._document, file=JSON_FIELD, kind="application/json")
         head += self._part(WEIGHTS_FIELD, b"", file=WEIGHTS_FIELD, kind="application/octet-stream")[:-2]
         self.upload = self._client.upload(
             self.url,
