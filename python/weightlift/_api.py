@@ -18,8 +18,7 @@ from weightlift._layout import Cast
 from weightlift._load import DTypes, Memory, Rename, as_dtype, load_source
 from weightlift._ops import Progress, core_steps
 from weightlift._save import resolve_target, save_object
-from weightlift._source import Names, open_source, refuse_options
-from weightlift._urls import is_file
+from weightlift._source import Names, open_source, options_for
 from weightlift._verify import diff_sources, verify_url
 from weightlift._weights import Weights
 from weightlift.errors import UnsupportedFeatureError
@@ -209,11 +208,9 @@ def convert(
         >>> wl.convert("a.npz", "a.safetensors").format
         'safetensors'
     """
-    local = [is_file(url) for url in (source, target)]
-    if all(local):
-        refuse_options(target, store_options)
-    opened = open_source(source, format=source_format, store_options=None if local[0] else store_options)
-    place = resolve_target(target, format, None if local[1] else store_options)
+    for_source, for_target = options_for((source, target), store_options)
+    opened = open_source(source, format=source_format, store_options=for_source)
+    place = resolve_target(target, format, for_target)
     options = SaveOptions(
         format, dtype, quantize, compression, shard_size,
         dict(opened.layout.metadata if metadata is None else metadata), durable, checksums, progress,
@@ -256,14 +253,9 @@ def diff(
         >>> [(d.kind, d.max_abs) for d in wl.diff("x.npz", "y.npz").differences]
         [('values', 1.0)]
     """
-    local = [is_file(url) for url in (a, b)]
-    if all(local):
-        refuse_options(b, store_options)
-    opened = [
-        open_source(url, store_options=None if on_disk else store_options)
-        for url, on_disk in zip((a, b), local, strict=True)
-    ]
-    return diff_sources(*opened, rtol=rtol, atol=atol, progress=progress)
+    for_a, for_b = options_for((a, b), store_options)
+    left, right = open_source(a, store_options=for_a), open_source(b, store_options=for_b)
+    return diff_sources(left, right, rtol=rtol, atol=atol, progress=progress)
 
 
 def crc32c(data: Any, crc: int = 0) -> int:

@@ -20,14 +20,25 @@ from weightlift._dtypes import DType, byte_size
 from weightlift._json import impostor
 from weightlift._layout import U32, Layout, TensorEntry, TensorTable
 from weightlift._plan import OpenFiles
-from weightlift._urls import as_text, is_file, local_path
+from weightlift._urls import Url, any_remote, as_text, is_file, local_path
 from weightlift.errors import FormatError, MismatchError, NotFoundError, WeightliftError
 from weightlift.formats import FORMATS, by_name, by_suffix
 from weightlift.protocols import Format, Store
 from weightlift.stores import at_url
 from weightlift.stores._local import LocalStore
 
-__all__ = ["Names", "Row", "Source", "choose_rows", "find", "in_directory", "open_in", "open_source", "refuse_options"]
+__all__ = [
+    "Names",
+    "Row",
+    "Source",
+    "choose_rows",
+    "find",
+    "first_of_directory",
+    "in_directory",
+    "open_in",
+    "open_source",
+    "refuse_options",
+]
 
 Names = str | Iterable[str] | None
 DIRECTORY_FILES = ("model.json", "model.safetensors.index.json", "model.safetensors")
@@ -148,7 +159,7 @@ def find(
     """The store that holds what a path or URL means, and the file's name in it."""
     if not is_file(url):
         store, name = at_url(as_text(url), store_options or {})
-        return store, name or _first_of_directory(store)
+        return store, name or first_of_directory(store)
     refuse_options(url, store_options)
     path = local_path(url)
     if path.is_dir():
@@ -158,7 +169,7 @@ def find(
     return LocalStore(path.parent, path.name, mode=mode), path.name
 
 
-def _first_of_directory(store: Store) -> str:
+def first_of_directory(store: Store) -> str:
     """The file that a URL with a slash at its end stands for."""
     for name in DIRECTORY_FILES:
         if store.exists(name):
@@ -170,6 +181,17 @@ def refuse_options(url: str | os.PathLike[str], store_options: Mapping[str, Any]
     """TypeError for options that local files do not have."""
     if store_options:
         raise TypeError(f"local files have no option {', '.join(store_options)} (for {os.fspath(url)})")
+
+
+def options_for(urls: Sequence[Url], store_options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What each of several paths and URLs gets of options that are meant for those that are not local.
+
+    Raises:
+        TypeError: There are options, and all are local.
+    """
+    if not any_remote(urls):
+        refuse_options(urls[-1], store_options)
+    return [{} if is_file(url) else store_options for url in urls]
 
 
 def in_directory(path: Path) -> Path:

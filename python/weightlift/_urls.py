@@ -9,12 +9,23 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit, urlunsplit
 
 from weightlift.errors import RoutingError, StorageError
 
-__all__ = ["Url", "as_text", "file_url_path", "is_file", "local_path", "redacted", "scheme_of", "split_url"]
+__all__ = [
+    "Url",
+    "any_remote",
+    "as_text",
+    "file_url_path",
+    "is_file",
+    "local_path",
+    "redacted",
+    "scheme_of",
+    "split_url",
+]
 
 Url = str | os.PathLike[str]
 """A URL, or a path."""
@@ -45,6 +56,11 @@ def scheme_of(url: Url) -> str | None:
 def is_file(url: Url) -> bool:
     """Whether it means a local file or directory."""
     return scheme_of(url) in (None, "file")
+
+
+def any_remote(urls: Iterable[Url]) -> bool:
+    """Whether one of them is not a local file or directory, so that options for URLs apply."""
+    return not all(is_file(url) for url in urls)
 
 
 def local_path(url: Url) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from weightlift._urls import is_file
+from weightlift._urls import any_remote
 
 __all__ = ["Remote", "remote_options"]
 
@@ -36,7 +36,7 @@ class Remote:
 
     def of(self, *urls: str) -> dict[str, Any]:
         """The options, where one of ``urls`` is not a local file."""
-        return {} if all(is_file(url) for url in urls) else dict(self._options)
+        return dict(self._options) if any_remote(urls) else {}
 
 
 def remote_options(function: Callable[..., Any]) -> Callable[..., Any]:
