@@ -91,6 +91,19 @@ def test_ranges_are_kept_sparse(server: FaultServer, cache: Path, tmp_path: Path
     assert server.body_bytes_sent == 0
 
 
+def test_versions_are_never_mixed(server: FaultServer, cache: Path, tmp_path: Path) -> None:
+    """The file is another one when what is missing is fetched, though it was the old one when it was opened."""
+    tensors = model(8_000_000)
+    old = server.files[PATH] = model_bytes(tensors, tmp_path)
+    assert_same(load(server, cache, names=["w0"]), {"w0": tensors["w0"]})
+    weights = wl.open(server.url(PATH), **FAST, cache=cache)
+    (tmp_path / "other").mkdir()
+    new = server.files[PATH] = model_bytes(model(8_000_000, seed=5), tmp_path / "other")
+    assert len(new) == len(old)
+    with pytest.raises(wl.ChangedError):
+        weights["w3"][...]
+
+
 def test_rows_of_lazy_weights_are_kept_too(server: FaultServer, data: bytes, cache: Path) -> None:
     for expected in (False, True):
         weights = wl.open(server.url(PATH), **FAST, cache=cache)

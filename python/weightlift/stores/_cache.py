@@ -32,7 +32,7 @@ import numpy.typing as npt
 from weightlift import _core
 from weightlift._ranges import read_ranges
 from weightlift._urls import redacted
-from weightlift.errors import StorageError, TransportError, TruncatedError, UnsupportedFeatureError
+from weightlift.errors import ChangedError, StorageError, TransportError, TruncatedError, UnsupportedFeatureError
 from weightlift.stores._http_file import ANY_LENGTH, RemoteFile
 
 if TYPE_CHECKING:
@@ -56,6 +56,11 @@ class Identity:
     last_modified: str
     size: int
     final_url: str
+
+    @classmethod
+    def of(cls, file: RemoteFile) -> Identity:
+        """Of a file that is open at its server."""
+        return cls(file.core.etag, file.core.last_modified, file.size, file.final_url)
 
     @property
     def lasting(self) -> bool:
@@ -103,7 +108,7 @@ class Cache:
         identity = _ask(url, client) if folder.is_dir() else None
         if identity is None or not (folder / identity.key / "meta.json").is_file():
             remote = open_remote()
-            identity = Identity(remote.core.etag, remote.core.last_modified, remote.size, remote.final_url)
+            identity = Identity.of(remote)
         if not identity.lasting or identity.size == 0:
             return remote if remote is not None else open_remote()
         try:
@@ -215,7 +220,10 @@ class CachedFile:
 
     def _server(self) -> Any:
         if self._remote is None:
-            self._remote = self._open_remote()
+            remote = self._open_remote()
+            if Identity.of(remote).key != self._identity.key:
+                raise ChangedError("the file is another one than when it was opened: open it again", path=self.name)
+            self._remote = remote
         return self._remote
 
     def _check(self, i: int) -> bool:
