@@ -56,7 +56,6 @@ stage_system() {
   command -v openssl >/dev/null || packages+=(openssl)
   [[ -x /usr/sbin/nginx ]] || packages+=(nginx) # the servers of tests/http
   command -v tinyproxy >/dev/null || packages+=(tinyproxy)
-  command -v openssl >/dev/null || packages+=(openssl)
   command -v chromium >/dev/null || packages+=(chromium) # the page of tests/server
   [[ -e /usr/lib/llvm-16/lib/clang/16/lib/linux/libclang_rt.fuzzer-x86_64.a ]] || packages+=(libclang-rt-16-dev)
   if ((${#packages[@]})); then install_packages "${packages[@]}"; fi
@@ -100,13 +99,9 @@ stage_torch() {
 }
 
 # ---- tests ------------------------------------------------------------------------------------------
-# The README's second command: the C++ tests, then all Python tests. A few of these drive servers, browsers and
-# signals on whatever else the machine is doing: up to five that fail are run once more by themselves, and the table
-# names those that passed only then.
+# The README's second command: the C++ tests, then all Python tests.
 stage_test() {
-  if CTEST_OUTPUT_ON_FAILURE=1 scripts/test.sh -q --junitxml=build/ci/junit/test.xml --durations=10; then return; fi
-  "$VENV_PYTHON" .ci/repeat.py build/ci/junit/test.xml | tee build/ci/repeated
-  note "passed only when repeated: $(tail -n 1 build/ci/repeated)"
+  CTEST_OUTPUT_ON_FAILURE=1 scripts/test.sh -q --junitxml=build/ci/junit/test.xml --durations=10
 }
 
 # The kernels' and plans' Python tests on each instruction set this machine has.
