@@ -45,7 +45,6 @@ BATCH = 32 << 20
 """Bytes fetched into memory at once, on their way to the disk."""
 
 PRESENT = np.uint64(1 << 32)
-Blocks = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -178,9 +177,9 @@ class CachedFile:
         self._remote: Any = None
         count = -(-self.size // BLOCK)
         self._data = (entry / "data").open("r+b")
+        self._flags = (entry / "blocks").open("r+b")
         if self._data.seek(0, os.SEEK_END) != self.size:
             raise StorageError("a damaged entry of the cache: remove it", path=str(entry))
-        self._blocks: Blocks = np.memmap(entry / "blocks", np.uint64, "r+", shape=(count,))
         self._trusted = np.zeros(count, bool)
         self._mapping = mmap.mmap(self._data.fileno(), self.size, access=mmap.ACCESS_READ)
         self._core = _core.MemoryReader(self._mapping, name)
@@ -198,13 +197,16 @@ class CachedFile:
 
     def holding(self, ranges: Sequence[tuple[int, int]]) -> Any:
         """What the core reads these ranges from: the entry, or the server where the disk has no room."""
-        wanted = np.zeros(len(self._blocks) + 1, np.int64)
+        wanted = np.zeros(len(self._trusted) + 1, np.int64)
         for at, nbytes in ranges:
             if nbytes:
                 wanted[at // BLOCK] += 1
                 wanted[-(-(at + nbytes) // BLOCK)] -= 1
         needed = np.flatnonzero((np.cumsum(wanted[:-1]) > 0) & ~self._trusted)
-        missing = [i for i in needed.tolist() if not self._check(i)]
+        if not len(needed):
+            return self._core
+        flags = self._read_flags(int(needed[0]), int(needed[-1]) + 1)
+        missing = [i for i in needed.tolist() if not self._check(i, int(flags[i - needed[0]]))]
         if not missing:
             return self._core
         if not self._cache.make_room(len(missing) * BLOCK, self._entry):
@@ -226,9 +228,13 @@ class CachedFile:
             self._remote = remote
         return self._remote
 
-    def _check(self, i: int) -> bool:
-        """Whether block ``i`` is there and whole."""
-        value = int(self._blocks[i])
+    def _read_flags(self, begin: int, end: int) -> npt.NDArray[np.uint64]:
+        """The flags of blocks. They are not mapped: on a full disk, touching a hole may end the process."""
+        flags = os.pread(self._flags.fileno(), 8 * (end - begin), 8 * begin)
+        return np.frombuffer(flags.ljust(8 * (end - begin), b"\0"), np.uint64)
+
+    def _check(self, i: int, value: int) -> bool:
+        """Whether block ``i``, whose flag is ``value``, is there and whole."""
         if value >> 32 != 1:
             return False
         found = _core.crc32c(memoryview(self._mapping)[i * BLOCK : (i + 1) * BLOCK])
@@ -242,9 +248,17 @@ class CachedFile:
         read_ranges(self._server().core, ranges, memory)
         for k, (i, (offset, nbytes)) in enumerate(zip(numbers, ranges, strict=True)):
             part = memory[k * BLOCK : k * BLOCK + nbytes]  # only the file's last block is shorter
-            os.pwrite(self._data.fileno(), part.data, offset)
-            self._blocks[i] = PRESENT | np.uint64(_core.crc32c(part))
+            _write_at(self._data.fileno(), part.data, offset)
+            _write_at(self._flags.fileno(), (PRESENT | np.uint64(_core.crc32c(part))).data, i * 8)
             self._trusted[i] = True
+
+
+def _write_at(fd: int, data: memoryview, offset: int) -> None:
+    """All of ``data``: on a disk that is nearly full, the first call may write some of it and fail only then."""
+    data = data.cast("B")
+    while data:
+        done = os.pwrite(fd, data, offset)
+        data, offset = data[done:], offset + done
 
 
 def _batches(numbers: list[int]) -> Iterator[list[int]]:
