@@ -91,12 +91,12 @@ class Tab:
         self.page.locator("dialog[open]").get_by_role("button", name=name, exact=True).click()
         self.page.wait_for_selector("dialog", state="detached")
 
-    def until(self, expression: str) -> None:
-        """Wait until a JavaScript expression is true; the page's policy forbids Playwright's own way."""
+    def until(self, expression: str | Callable[[], object]) -> None:
+        """Wait until a JavaScript expression, or a function, is true; the page's policy forbids Playwright's way."""
         end = time.monotonic() + 20
-        while not self.page.evaluate(expression):
+        while not (self.page.evaluate(expression) if isinstance(expression, str) else expression()):
             assert time.monotonic() < end, f"never true: {expression}"
-            time.sleep(0.02)
+            self.page.wait_for_timeout(20)  # events are told to listeners meanwhile
 
     def expect_complaint(self, text: str) -> None:
         """There is such a complaint; it is forgotten."""
