@@ -105,6 +105,25 @@ TEST(CopyGivesCopyAndChecksum) {
   });
 }
 
+TEST(CopyPastTheCachesGivesTheSame) {
+  check::OnEveryIsa([] {
+    for (const std::size_t n : {0UL, 1UL, 63UL, 64UL, 255UL, 256UL, 257UL, 4'095UL, 300'001UL}) {
+      const std::vector<std::byte> source = check::RandomBytes(n + 5, 3);
+      for (const std::size_t skew : {0UL, 1UL, 16UL, 63UL, 64UL}) {
+        for (const std::size_t from : {0UL, 5UL}) {
+          const std::span<const std::byte> bytes = std::span(source).subspan(from, n);
+          std::vector<std::byte> copy(skew + n + 1, std::byte{0xA5});
+          const std::span<std::byte> to = std::span(copy).subspan(skew, n);
+          CHECK_EQ(CopyCrc32c(bytes, to, 5, NextReader::kDevice), Crc32c(bytes, 5));
+          CHECK(std::equal(to.begin(), to.end(), bytes.begin()));
+          CHECK(copy.back() == std::byte{0xA5});
+          CHECK(skew == 0 || copy[skew - 1] == std::byte{0xA5});
+        }
+      }
+    }
+  });
+}
+
 TEST(CopyRefusesUnequalSizes) {
   const std::vector<std::byte> source(10);
   std::vector<std::byte> shorter(9);

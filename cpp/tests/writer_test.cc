@@ -585,6 +585,33 @@ TEST(FailuresLeaveTheOldFileAndNoLitter) {
   }
 }
 
+TEST(WhatGoesDirectIsWrittenFromWhereItIs) {
+  const TempDir dir;
+  const Bytes file = Pattern(2 * kMiB);
+  const auto buffer = Buffer::Allocate(file.size() + 4096);
+  for (const std::size_t skew : {0U, 4U, 16U, 512U, 4095U}) {
+    const std::span<std::byte> data = buffer->bytes().subspan(skew, file.size());
+    std::copy(file.begin(), file.end(), data.begin());
+    for (const std::size_t offset : {0U, 16U, 3584U, 4096U}) {
+      const auto writer =
+          FileWriter::Create(dir / "f", offset + file.size(), {.mode = WriteMode::kDirect});
+      std::atomic<bool> in_place{false};
+      {
+        const faults::Inject inject([&](const faults::Call& call) -> std::optional<long> {
+          if (call.name == "pwrite" && faults::IsDirect(call.fd)) in_place = true;
+          return std::nullopt;
+        });
+        writer->WriteAt(offset, data);
+      }
+      CHECK_EQ(in_place.load(), writer->GoesDirect(offset, data));
+      if (skew == 0 && offset == 0) CHECK_EQ(in_place.load(), writer->direct_alignment() != 0);
+      writer->Commit();
+      const Bytes found = ReadFile(dir / "f");
+      CHECK(std::equal(file.begin(), file.end(), found.end() - static_cast<long>(file.size())));
+    }
+  }
+}
+
 TEST(AFailedWriteCannotBeCommitted) {
   const TempDir dir;
   const auto writer = FileWriter::Create(dir / "f", kMiB);

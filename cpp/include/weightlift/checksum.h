@@ -20,10 +20,16 @@ std::uint32_t Crc32(std::span<const std::byte> data, std::uint32_t crc = 0);
 std::uint32_t Crc32cCombine(std::uint32_t a, std::uint32_t b, std::uint64_t b_length) noexcept;
 std::uint32_t Crc32Combine(std::uint32_t a, std::uint32_t b, std::uint64_t b_length) noexcept;
 
+// Who reads a copy next.
+enum class NextReader : std::uint8_t {
+  kProcessor,  // soon: the copy stays in cache
+  kDevice,     // by direct memory access: where the processor can, the copy goes past its caches
+};
+
 // Copies src to dst (no overlap) and returns the CRC-32C of the bytes, in one pass over cache-sized
 // tiles. Throws Error(kInvalidArgument) when the sizes differ.
 std::uint32_t CopyCrc32c(std::span<const std::byte> src, std::span<std::byte> dst,
-                         std::uint32_t crc = 0);
+                         std::uint32_t crc = 0, NextReader next = NextReader::kProcessor);
 
 }  // namespace weightlift
 

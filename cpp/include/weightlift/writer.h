@@ -25,8 +25,8 @@ class Writer {
   virtual ~Writer() = default;
   virtual const std::string& name() const noexcept = 0;
 
-  // Writes all bytes at `offset`; thread-safe for disjoint ranges. Any alignment is allowed; ranges
-  // and memory that are multiples of direct_alignment() take the direct path.
+  // Writes all bytes at `offset`; thread-safe for disjoint ranges. Any alignment is allowed; see
+  // GoesDirect.
   virtual void WriteAt(std::uint64_t offset, std::span<const std::byte> data) = 0;
 
   // Whether bytes go out in ascending order, without gaps: a write waits for those before it.
@@ -37,8 +37,15 @@ class Writer {
     WriteAt(offset, data);
   }
 
-  // 0: writes are buffered. Else offset, size and address must be multiples of it to go direct.
+  // 0: writes are buffered. Else ranges whose offset, size and address are multiples of it go
+  // direct.
   virtual std::size_t direct_alignment() const noexcept = 0;
+  // Whether the range, but for less than direct_alignment() at each end, goes direct from where it
+  // is.
+  virtual bool GoesDirect(std::uint64_t offset, std::span<const std::byte> data) const noexcept {
+    const std::size_t align = direct_alignment();
+    return align != 0 && (reinterpret_cast<std::uintptr_t>(data.data()) - offset) % align == 0;
+  }
 
   // Makes written bytes durable (step 4's fdatasync) without publishing them. Idempotent.
   virtual void Sync() = 0;

@@ -131,6 +131,15 @@ class LocalFileWriter final : public FileWriter {
     return direct_ && direct_->usable() ? direct_alignment_ : 0;
   }
 
+  // Pages of the file from memory of any address that the device can reach: for most it need not be
+  // a page's.
+  bool GoesDirect(std::uint64_t offset, std::span<const std::byte> data) const noexcept override {
+    const std::size_t align = direct_alignment();
+    if (align == 0) return false;
+    const auto address = reinterpret_cast<std::uintptr_t>(data.data());
+    return (address + ToGrid(offset, align)) % direct_->memory_alignment() == 0;
+  }
+
   void WriteAt(std::uint64_t offset, std::span<const std::byte> data) override {
     if (!FitsInside(offset, data.size(), size_)) {
       throw Error(ErrorCode::kInvalidArgument,
@@ -216,6 +225,11 @@ class LocalFileWriter final : public FileWriter {
   }
 
  private:
+  // Bytes from `offset` to the next multiple of `align`.
+  static std::size_t ToGrid(std::uint64_t offset, std::size_t align) {
+    return static_cast<std::size_t>((align - offset % align) % align);
+  }
+
   void OpenDirect(WriteMode mode) {
     if (mode == WriteMode::kBuffered) return;
     const int fd = file_->fd();
@@ -230,16 +244,14 @@ class LocalFileWriter final : public FileWriter {
   }
 
   void WriteBoth(std::uint64_t offset, std::span<const std::byte> data) {
-    const std::size_t align = direct_alignment();
-    if (align == 0) {
+    if (!GoesDirect(offset, data)) {
       WriteBuffered(offset, data);
       return;
     }
-    const auto head =
-        std::min(static_cast<std::size_t>((align - offset % align) % align), data.size());
+    const std::size_t align = direct_alignment_;
+    const std::size_t head = std::min(ToGrid(offset, align), data.size());
     const std::size_t body = AlignDown(data.size() - head, align);
-    const auto address = reinterpret_cast<std::uintptr_t>(data.data() + head);
-    if (body == 0 || address % direct_->memory_alignment() != 0) {
+    if (body == 0) {
       WriteBuffered(offset, data);
       return;
     }

@@ -34,11 +34,15 @@ std::uint32_t Crc32Combine(std::uint32_t a, std::uint32_t b, std::uint64_t b_len
 }
 
 std::uint32_t CopyCrc32c(std::span<const std::byte> src, std::span<std::byte> dst,
-                         std::uint32_t crc) {
+                         std::uint32_t crc, NextReader next) {
   if (src.size() != dst.size()) {
     throw Error(ErrorCode::kInvalidArgument, "CopyCrc32c: source and destination differ in size");
   }
-  const auto hash = kernels::Kernels().crc32c;
+  const kernels::KernelTable& kernels = kernels::Kernels();
+  if (next == NextReader::kDevice && kernels.copy_past_caches_crc32c != nullptr) {
+    return kernels.copy_past_caches_crc32c(src.data(), dst.data(), src.size(), crc);
+  }
+  const auto hash = kernels.crc32c;
   for (std::size_t begin = 0; begin < src.size(); begin += kCopyTile) {
     const std::size_t n = std::min(kCopyTile, src.size() - begin);
     crc = hash(src.data() + begin, n, crc);

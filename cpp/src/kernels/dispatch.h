@@ -2,7 +2,7 @@
 //
 // Each instruction set has one Install function that overwrites the entries it does better; a table
 // is built by calling them from the plainest upwards. All pointers of a finished table are set, but
-// for casts that go by way of float32 (see Pipeline::Append).
+// for those that say what null means, and casts that go by way of float32 (see Pipeline::Append).
 #ifndef WEIGHTLIFT_KERNELS_DISPATCH_H_
 #define WEIGHTLIFT_KERNELS_DISPATCH_H_
 
@@ -18,9 +18,13 @@ namespace weightlift::kernels {
 using ConvertFn = void (*)(const std::byte* src, std::byte* dst, std::size_t n);
 using ChecksumFn = std::uint32_t (*)(const std::byte* data, std::size_t n, std::uint32_t crc);
 
+using CopyChecksumFn = std::uint32_t (*)(const std::byte* src, std::byte* dst, std::size_t n,
+                                         std::uint32_t crc);
+
 struct KernelTable {
   ChecksumFn crc32c = nullptr;
   ChecksumFn crc32 = nullptr;
+  CopyChecksumFn copy_past_caches_crc32c = nullptr;  // null: not offered
 
   MinMax (*min_max)(const std::byte* src, std::size_t n) = nullptr;  // n > 0 float32 values
 

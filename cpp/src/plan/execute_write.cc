@@ -205,11 +205,11 @@ class WriteExecution {
   }
 
   void RunBlock(const Block& block, Worker& worker) {
-    const std::size_t alignment = writers_[block.file]->direct_alignment();
-    if (alignment != 0) {
-      if (IsAligned(block, alignment)) {
+    if (writers_[block.file]->direct_alignment() != 0) {
+      if (GoesDirect(block)) {
         WriteStraight(block, block.first, block.begin, block.end, worker);
       } else {
+        worker.scratch.next_reader = NextReader::kDevice;
         WriteGathered(block, block.first, block.begin, block.end, worker);
       }
       return;
@@ -232,12 +232,12 @@ class WriteExecution {
   }
 
   // Whether the block is one piece of memory that a direct write can take as it is.
-  bool IsAligned(const Block& block, std::size_t alignment) const {
+  bool GoesDirect(const Block& block) const {
     const WriteOp& op = plan_.ops[block.first];
     const std::byte* const data = producer_.AsTheyAre(op);
     if (data == nullptr || op.offset > block.begin || op.end() < block.end) return false;
-    const auto address = reinterpret_cast<std::uintptr_t>(data + (block.begin - op.offset));
-    return address % alignment == block.begin % alignment;
+    return writers_[block.file]->GoesDirect(
+        block.begin, {data + (block.begin - op.offset), block.end - block.begin});
   }
 
   // Whether the op's bytes from `at` on are best written from where they are.

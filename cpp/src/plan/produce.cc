@@ -99,7 +99,9 @@ void Producer::Produce(const WriteOp& op, std::uint64_t begin, std::span<std::by
   if (const Pipeline* const pipeline = PipelineOf(op)) {
     return Convert(op, *pipeline, begin, out, scratch, sums);
   }
-  if (const std::byte* const data = AsTheyAre(op)) return CopyMemory(op, data + begin, out, sums);
+  if (const std::byte* const data = AsTheyAre(op)) {
+    return CopyMemory(op, data + begin, out, scratch.next_reader, sums);
+  }
   if (op.source == kNoIndex) {
     std::memset(out.data(), 0, out.size());
   } else if (const auto* extent = std::get_if<ExtentSource>(&plan_.sources[op.source])) {
@@ -111,15 +113,15 @@ void Producer::Produce(const WriteOp& op, std::uint64_t begin, std::span<std::by
 }
 
 void Producer::CopyMemory(const WriteOp& op, const std::byte* from, std::span<std::byte> out,
-                          PartSums& sums) const {
+                          NextReader next, PartSums& sums) const {
   if (op.tensor == kNoIndex || !plan_.crc32c) {
     std::memcpy(out.data(), from, out.size());
     if (op.tensor != kNoIndex && plan_.crc32) sums.crc32 = Crc32(out, sums.crc32);
     return;
   }
   ForTiles(out, [&](std::span<std::byte> tile) {
-    sums.crc32c = CopyCrc32c({from, tile.size()}, tile, sums.crc32c);
-    if (plan_.crc32) sums.crc32 = Crc32(tile, sums.crc32);
+    sums.crc32c = CopyCrc32c({from, tile.size()}, tile, sums.crc32c, next);
+    if (plan_.crc32) sums.crc32 = Crc32({from, tile.size()}, sums.crc32);
     from += tile.size();
   });
 }

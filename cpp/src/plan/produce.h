@@ -11,6 +11,7 @@
 
 #include "plan/gather.h"
 #include "weightlift/buffer.h"
+#include "weightlift/checksum.h"
 #include "weightlift/plan.h"
 #include "weightlift/stop.h"
 
@@ -32,7 +33,8 @@ class Producer {
     // need no bounce. It is the same memory each time.
     std::span<std::byte> Get(std::uint64_t nbytes, std::uint64_t offset);
 
-    StopPredicate stop{};  // asked while a source makes us wait
+    StopPredicate stop{};                             // asked while a source makes us wait
+    NextReader next_reader = NextReader::kProcessor;  // of what is produced
 
    private:
     std::shared_ptr<Buffer> memory_;
@@ -63,7 +65,7 @@ class Producer {
  private:
   const Pipeline* PipelineOf(const WriteOp& op) const;
   void CopyMemory(const WriteOp& op, const std::byte* from, std::span<std::byte> out,
-                  PartSums& sums) const;
+                  NextReader next, PartSums& sums) const;
   void ReadExtent(const WriteOp& op, const ExtentSource& extent, std::uint64_t begin,
                   std::span<std::byte> out, Scratch& scratch, PartSums& sums) const;
   void Convert(const WriteOp& op, const Pipeline& pipeline, std::uint64_t begin,

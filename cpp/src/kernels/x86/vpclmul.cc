@@ -2,8 +2,10 @@
 // 512-bit accumulators. What is left over goes to pclmul.cc's functions.
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/crc_math.h"
 #include "kernels/install.h"
@@ -15,8 +17,6 @@ namespace {
 
 constexpr std::size_t kBlock = sizeof(__m512i);
 constexpr std::size_t kAccumulators = 4;
-
-__m512i LoadBlock(const std::byte* p) { return _mm512_loadu_si512(p); }
 
 // The constants that carry each lane forward by `kBytes` bytes.
 template <std::uint32_t kPolynomial, std::uint64_t kBytes>
@@ -51,33 +51,75 @@ __m128i MergeLanes(__m512i accumulator) {
   return _mm_xor_si128(_mm_xor_si128(first, second), _mm_xor_si128(third, last));
 }
 
-template <std::uint32_t kPolynomial, ChecksumFn kNarrow>
-std::uint32_t CrcByWideFolding(const std::byte* data, std::size_t n, std::uint32_t crc) {
-  if (n < kAccumulators * kBlock) return kNarrow(data, n, crc);
+// How blocks are loaded: as they are, or with a copy to aligned memory, past the caches.
+struct LoadOnly {
+  static constexpr bool kCopies = false;
+  __m512i operator()(const std::byte* from) const { return _mm512_loadu_si512(from); }
+};
+struct LoadAndStream {
+  static constexpr bool kCopies = true;
+  __m512i operator()(const std::byte* from) const {
+    const __m512i block = _mm512_loadu_si512(from);
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(out + (from - begin)), block);
+    return block;
+  }
+  const std::byte* begin;
+  std::byte* out;
+};
+
+template <std::uint32_t kPolynomial, ChecksumFn kNarrow, class Load>
+std::uint32_t FoldWide(const std::byte* data, std::size_t n, std::uint32_t crc, const Load& load) {
   const auto state = static_cast<int>(~crc);
-  __m512i a = _mm512_xor_si512(LoadBlock(data), _mm512_zextsi128_si512(_mm_cvtsi32_si128(state)));
-  __m512i b = LoadBlock(data + kBlock);
-  __m512i c = LoadBlock(data + 2 * kBlock);
-  __m512i d = LoadBlock(data + 3 * kBlock);
+  __m512i a = _mm512_xor_si512(load(data), _mm512_zextsi128_si512(_mm_cvtsi32_si128(state)));
+  __m512i b = load(data + kBlock);
+  __m512i c = load(data + 2 * kBlock);
+  __m512i d = load(data + 3 * kBlock);
   data += kAccumulators * kBlock;
   n -= kAccumulators * kBlock;
 
   const __m512i far = Constants<kPolynomial, kAccumulators * kBlock>();
   for (; n >= kAccumulators * kBlock; n -= kAccumulators * kBlock) {
-    a = Fold(a, far, LoadBlock(data));
-    b = Fold(b, far, LoadBlock(data + kBlock));
-    c = Fold(c, far, LoadBlock(data + 2 * kBlock));
-    d = Fold(d, far, LoadBlock(data + 3 * kBlock));
+    a = Fold(a, far, load(data));
+    b = Fold(b, far, load(data + kBlock));
+    c = Fold(c, far, load(data + 2 * kBlock));
+    d = Fold(d, far, load(data + 3 * kBlock));
     data += kAccumulators * kBlock;
   }
   const __m512i near = Constants<kPolynomial, kBlock>();
   a = Fold(Fold(Fold(a, near, b), near, c), near, d);
-  for (; n >= kBlock; n -= kBlock, data += kBlock) a = Fold(a, near, LoadBlock(data));
+  for (; n >= kBlock; n -= kBlock, data += kBlock) a = Fold(a, near, load(data));
 
   // The 16 bytes that are left stand for all before them, from a register of 0: a crc of ~0.
   std::byte left[sizeof(__m128i)];
   Store(left, MergeLanes<kPolynomial>(a));
+  if constexpr (Load::kCopies) std::memcpy(load.out + (data - load.begin), data, n);
   return kNarrow(data, n, kNarrow(left, sizeof left, ~std::uint32_t{0}));
+}
+
+template <std::uint32_t kPolynomial, ChecksumFn kNarrow>
+std::uint32_t CrcByWideFolding(const std::byte* data, std::size_t n, std::uint32_t crc) {
+  if (n < kAccumulators * kBlock) return kNarrow(data, n, crc);
+  return FoldWide<kPolynomial, kNarrow>(data, n, crc, LoadOnly{});
+}
+
+std::uint32_t CopyPastCachesCrc32c(const std::byte* src, std::byte* dst, std::size_t n,
+                                   std::uint32_t crc) {
+  // Streamed stores are of whole cache lines.
+  const std::size_t head = std::min(n, (~reinterpret_cast<std::uintptr_t>(dst) + 1) % kBlock);
+  if (head != 0) {
+    crc = PclmulCrc32c(src, head, crc);
+    std::memcpy(dst, src, head);
+    src += head;
+    dst += head;
+    n -= head;
+  }
+  if (n < kAccumulators * kBlock) {
+    if (n != 0) std::memcpy(dst, src, n);
+    return PclmulCrc32c(src, n, crc);
+  }
+  crc = FoldWide<kCrc32cPolynomial, PclmulCrc32c>(src, n, crc, LoadAndStream{src, dst});
+  _mm_sfence();  // before anybody else is told of the copy
+  return crc;
 }
 
 }  // namespace
@@ -85,6 +127,7 @@ std::uint32_t CrcByWideFolding(const std::byte* data, std::size_t n, std::uint32
 void InstallVpclmul(KernelTable& table) {
   table.crc32c = CrcByWideFolding<kCrc32cPolynomial, PclmulCrc32c>;
   table.crc32 = CrcByWideFolding<kCrc32Polynomial, PclmulCrc32>;
+  table.copy_past_caches_crc32c = CopyPastCachesCrc32c;
 }
 
 }  // namespace weightlift::kernels
