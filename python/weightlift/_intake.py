@@ -26,6 +26,8 @@ from weightlift._plan import read_rows
 from weightlift._source import Row, Source
 from weightlift._stream import TensorStream, tensor_stream
 from weightlift.errors import ChecksumError, StorageError
+from weightlift.protocols import Store
+from weightlift.stores._local import LocalStore
 
 if TYPE_CHECKING:
     from weightlift._job import Job
@@ -33,10 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["Intake", "scratch_directory"]
 
 
-def scratch_directory(store: Any) -> Path:
+def scratch_directory(store: Store) -> Path:
     """Where temporary files of a save go: beside the target, or where the system has them if that is not local."""
-    root = getattr(store, "root", None)
-    return Path(tempfile.gettempdir() if root is None else root).absolute()
+    return Path(store.root if isinstance(store, LocalStore) else tempfile.gettempdir()).absolute()
 
 
 class Intake:

@@ -22,6 +22,7 @@ from weightlift._plan import arrays_over, decoded_sizes, place, plain_rows, read
 from weightlift._source import Names, Source, choose_rows
 from weightlift._tree import unflatten
 from weightlift.errors import ChecksumError, FormatError, MismatchError, UnsupportedFeatureError
+from weightlift.protocols import SupportsMap
 
 __all__ = ["Rename", "load_source", "read_arrays", "target_dtypes"]
 
@@ -221,7 +222,7 @@ def _mapped(
     for number in np.unique(table.source[rows[plain]]).tolist():
         chosen = np.flatnonzero(plain & (table.source[rows] == number))
         reader = readers[number]
-        if not isinstance(reader, _core.FileReader):
+        if not isinstance(reader, SupportsMap):
             raise UnsupportedFeatureError('memory="map" needs local files; leave it out', path=reader.name)
         mapping = reader.map()
         views = arrays_over(mapping, table, rows[chosen], table.offset[rows[chosen]], {}, writeable=False)

@@ -20,6 +20,7 @@ from weightlift._json import impostor
 from weightlift._layout import U32, U64, VARIABLE_STEPS, Cast, Layout, Piece, Step, TensorTable
 from weightlift._ops import NONE, Checks, Counter, Progress, ReadColumns, check_columns, item_sizes
 from weightlift.errors import FormatError
+from weightlift.protocols import LendsReader, OpensRemotely, Store
 
 __all__ = [
     "OpenFiles",
@@ -41,16 +42,18 @@ LARGE = 1 << 20
 """From this size on a tensor is placed so that direct reads need no bounce."""
 
 Array = npt.NDArray[Any]
+Ranges = Sequence[tuple[int, int]]
+"""(offset, nbytes) of each."""
 
 
 class OpenFiles:
     """The readers of one load: each file is opened once, and stays the one that was opened."""
 
-    def __init__(self, store: Any) -> None:
-        """``store``: anything with ``open(relative)``, and ``remote = True`` where that costs a round trip."""
+    def __init__(self, store: Store) -> None:
+        """``store``: where they are."""
         self._store = store
         self._readers: dict[str, Any] = {}
-        self.remote = bool(getattr(store, "remote", False))
+        self.remote = isinstance(store, OpensRemotely)
 
     def open(self, relative: str) -> Any:
         """The reader of a file beside the one that was asked for."""
@@ -61,45 +64,52 @@ class OpenFiles:
 
     def prepare(self, names: Sequence[str]) -> None:
         """Open remote files at once; the first error in the order of ``names`` is raised."""
-        new = [n for n in dict.fromkeys(names) if n not in self._readers]
-        if not self.remote or len(new) < 2:
+        self._prepare(dict.fromkeys(names))
+
+    def _prepare(self, needed: Mapping[str, Ranges | None]) -> None:
+        """As ``prepare``, of files of which no more than these ranges (None: anything) will be read."""
+        new = [n for n in needed if n not in self._readers]
+        if not self.remote or not new:
+            return
+        if len(new) == 1:
+            self._readers[new[0]] = self._open_for(new[0], needed[new[0]])
             return
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(min(OPENED_AT_ONCE, len(new))) as pool:
-            waiting = [(n, pool.submit(self._store.open, n)) for n in new]
+            waiting = [(n, pool.submit(self._open_for, n, needed[n])) for n in new]
         self._readers |= {n: future.result() for n, future in waiting}
+
+    def _open_for(self, relative: str, ranges: Ranges | None) -> Any:
+        if ranges is None or not isinstance(self._store, OpensRemotely):
+            return self._store.open(relative)
+        return self._store.open_for(relative, ranges)
 
     def readers(
         self,
         sources: Sequence[str],
         expected: Mapping[int, int] | None = None,
-        needed: Mapping[int, Sequence[tuple[int, int]]] | None = None,
+        needed: Mapping[int, Ranges] | None = None,
     ) -> list[Any]:
         """One reader a source, as the core takes them.
 
         Args:
             sources: Relative names.
             expected: Sizes, in bytes, of those that the layout took for granted; FormatError for another size.
-            needed: What will be read, as (offset, nbytes) by source number; default all. Remote files that are not
-                in it stay unopened.
+            needed: What will be read, as (offset, nbytes) by source number; default all. Files that are not in it
+                stay unopened.
         """
-        chosen = range(len(sources)) if needed is None or not self.remote else sorted(needed)
-        self.prepare([sources[i] for i in chosen])
+        chosen = range(len(sources)) if needed is None else sorted(needed)
+        self._prepare({sources[i]: None if needed is None else needed[i] for i in chosen})
         result: list[Any] = [_core.MemoryReader(b"", "not opened")] * len(sources)
         for i in chosen:
             reader = self.open(sources[i])
             if expected and reader.size != expected.get(i, reader.size):
                 raise _wrong_size(reader, sources[i], expected[i])
-            result[i] = self._core_reader(reader, None if needed is None else needed.get(i))
+            if isinstance(reader, LendsReader):
+                reader = reader.holding([(0, reader.size)] if needed is None else needed[i])
+            result[i] = reader
         return result
-
-    def _core_reader(self, reader: Any, ranges: Sequence[tuple[int, int]] | None) -> Any:
-        """What the core reads from, of a reader that may stand before it."""
-        holding = getattr(reader, "holding", None)
-        if holding is not None:
-            return holding([(0, reader.size)] if ranges is None else ranges)
-        return getattr(reader, "core", reader)
 
 
 def _wrong_size(reader: Any, name: str, expected: int) -> FormatError:

@@ -27,7 +27,7 @@ from weightlift._ops import Pipelines, item_sizes
 from weightlift._packing import Checksums, PackedFile, Packing
 from weightlift._superseded import Superseded, marked
 from weightlift._write_plan import WriteOps
-from weightlift.protocols import CommitsTogether
+from weightlift.protocols import CommitsTogether, SendsInOrder
 from weightlift.stores._local import LocalStore
 from weightlift.types import SaveResult
 
@@ -130,7 +130,8 @@ class Publication:
 
     def commit(self, writer: Any, checksums: Checksums, literals: list[tuple[int, bytes]]) -> None:
         """Give a file its name, with a sidecar where the format has no room for checksums."""
-        if not self.packing.sidecar or not getattr(self.store, "keeps_sidecars", True):
+        alone = isinstance(self.store, SendsInOrder) and not self.store.keeps_sidecars
+        if alone or not self.packing.sidecar:
             writer.commit()
             return
         old = _sidecar.existing_records(self.store, self.name)

@@ -33,7 +33,7 @@ from weightlift._weights import TensorView
 from weightlift.errors import UnsupportedFeatureError, WeightliftError
 from weightlift.formats import by_name, by_suffix
 from weightlift.formats._safetensors import SAFETENSORS
-from weightlift.protocols import Format, KeepsEncodings
+from weightlift.protocols import Format, KeepsEncodings, SendsInOrder
 from weightlift.stores import at_url
 from weightlift.stores._local import LocalStore
 from weightlift.types import SaveResult
@@ -236,7 +236,7 @@ def publish(
         ),
     )
     try:
-        kind = Sending if getattr(target.store, "in_order", False) else Publication
+        kind = Sending if isinstance(target.store, SendsInOrder) else Publication
         return kind(job, packing, target, structure, options).run(shared)
     except WeightliftError as error:
         raise error.locate(path=target.path) from None

@@ -23,6 +23,7 @@ from weightlift._intake import scratch_directory
 from weightlift._packing import Checksums, PackedFile
 from weightlift._publish import Publication
 from weightlift.errors import ChangedError, TransportError
+from weightlift.protocols import TakesDocument
 
 __all__ = ["Sending"]
 
@@ -30,12 +31,11 @@ PART = 8 << 20
 
 
 class Sending(Publication):
-    """One save on its way into a store with ``in_order``; see the protocol above."""
+    """One save on its way into a store that ``SendsInOrder``; see the protocol above."""
 
     def actual_name(self, planned: str) -> str:
         """As the store calls a data file, if it has a say."""
-        stored_name: Callable[[str], str] | None = getattr(self.store, "stored_name", None)
-        return planned if stored_name is None else stored_name(planned)
+        return self.store.stored_name(planned) if isinstance(self.store, TakesDocument) else planned
 
     def write_all(self) -> tuple[Checksums, int]:
         """Send all files; returns their checksums and how many bytes were sent."""
@@ -43,15 +43,14 @@ class Sending(Publication):
             return self._send_compressed()
         checksums = self._hash()
         files = self._sealed(checksums)
-        begin = getattr(self.store, "begin", None)
-        document = None
+        document, first = None, isinstance(self.store, TakesDocument)
         if self.packing.manifest is not None:
             document = self.fmt.manifest(self.packing, checksums, self.actual)
-            if begin is not None:
-                begin(document)
+            if first:
+                self.store.begin(document)
         for number in range(len(files)):
             self._persist(partial(self._send, number, files, checksums))
-        if document is not None and begin is None and self.packing.manifest is not None:
+        if document is not None and not first and self.packing.manifest is not None:
             self.put(self.packing.manifest.name, document)
         return checksums, sum(f.nbytes for f in files) + len(document or b"")
 

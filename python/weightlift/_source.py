@@ -23,7 +23,7 @@ from weightlift._plan import OpenFiles
 from weightlift._urls import Url, any_remote, as_text, is_file, local_path
 from weightlift.errors import FormatError, MismatchError, NotFoundError, WeightliftError
 from weightlift.formats import FORMATS, by_name, by_suffix
-from weightlift.protocols import Format, Store
+from weightlift.protocols import Format, Store, SupportsMap
 from weightlift.stores import at_url
 from weightlift.stores._local import LocalStore
 
@@ -93,7 +93,9 @@ class Source:
     @property
     def mappable(self) -> bool:
         """Whether the files are local, so that mapping them is safe and fast."""
-        return not self.files.remote and not any(getattr(r, "on_network", True) for r in self.readers())
+        if self.files.remote:
+            return False
+        return all(isinstance(reader, SupportsMap) and not reader.on_network for reader in self.readers())
 
     def paths(self) -> tuple[str, ...]:
         """The files, the one that was asked for first."""

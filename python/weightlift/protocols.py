@@ -19,12 +19,17 @@ __all__ = [
     "Format",
     "IOHandler",
     "KeepsEncodings",
+    "LendsReader",
+    "OpensRemotely",
     "Reader",
     "ReplacesFiles",
+    "SendsInOrder",
     "Store",
     "SupportsLoad",
+    "SupportsMap",
     "SupportsPreload",
     "SupportsSave",
+    "TakesDocument",
     "Writer",
 ]
 
@@ -47,10 +52,35 @@ class Reader(Protocol):
 
 @runtime_checkable
 class SupportsPreload(Protocol):
-    """A reader that can fetch what will be asked for in one go; worth it where each read costs a round trip."""
+    """A reader of which each read costs a round trip, and which can fetch what will be asked for in few."""
 
     def preload(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Ranges as (offset, nbytes), in any order; those beyond the end are cut."""
+        """Ranges as (offset, nbytes), in any order; those beyond the end are cut. Kept until the next call."""
+
+
+@runtime_checkable
+class SupportsMap(Protocol):
+    """A reader of a local file, which can be mapped into memory."""
+
+    @property
+    def on_network(self) -> bool:
+        """Whether another machine may cut the file short, which kills who touches the mapping: then it is not mapped
+        unless the caller asks for it.
+        """
+
+    def map(self) -> Any:
+        """The bytes of the whole file, as a read-only buffer that holds the file open."""
+
+
+@runtime_checkable
+class LendsReader(Reader, Protocol):
+    """A reader that plans do not read through: it lends them one of the core's, whose bytes flow without Python.
+
+    Every reader that is not one of the core's own must do so, if its tensors are to be loaded.
+    """
+
+    def holding(self, ranges: Sequence[tuple[int, int]]) -> Any:
+        """A reader of the core's from which these ranges (offset, nbytes) can be read; what is missing is fetched."""
 
 
 class Files(Protocol):
@@ -115,6 +145,40 @@ class CommitsTogether(Protocol):
 
     def commit_all(self, writers: Sequence[Any]) -> None:
         """Commit writers of this store; none is published before all are durable."""
+
+
+@runtime_checkable
+class OpensRemotely(Protocol):
+    """A store in which opening a file costs a round trip.
+
+    Files are opened when something of them is needed, several at a time; manifests are believed until then.
+    """
+
+    def open_for(self, relative: str, ranges: Sequence[tuple[int, int]]) -> Reader:
+        """As ``Store.open``, when only these ranges (offset, nbytes) will be read: no more need be fetched."""
+
+
+@runtime_checkable
+class SendsInOrder(Protocol):
+    """A store that sends a file while it is written: its writers take bytes front to back, once.
+
+    A save to it goes over the payload twice, hashing and then sending, as headers with checksums go first.
+    """
+
+    @property
+    def keeps_sidecars(self) -> bool:
+        """Whether a second file can be written beside the one that is asked for: its checksums."""
+
+
+@runtime_checkable
+class TakesDocument(Protocol):
+    """A store that ``SendsInOrder``, into which the document of a model goes before its weights, and not as a file."""
+
+    def stored_name(self, planned: str) -> str:
+        """What the document calls the data file ``planned``."""
+
+    def begin(self, document: bytes) -> None:
+        """Take the document, before the first data file is created."""
 
 
 class Format(Protocol):

@@ -32,6 +32,9 @@ PASSING = (408, 425, 429)
 """Statuses below 500 after which the same request may succeed."""
 
 LONGEST_PAUSE = 20.0
+HEAD = 64 << 10
+"""Bytes that the request which opens a file asks for: most headers are in them."""
+
 HeadersLike = Mapping[str, str] | Sequence[tuple[str, str]]
 
 
@@ -146,10 +149,6 @@ class HttpStore:
         resolve: The URL of a file beside it, given its relative name; default: see the module.
     """
 
-    remote = True
-    in_order = True
-    """Writers take bytes front to back, once."""
-
     def __init__(self, url: str, options: HttpOptions, resolve: Callable[[str], str] | None = None) -> None:
         """Asks nothing of the server yet; RoutingError for what is not a URL."""
         parts = split_url(url)
@@ -194,11 +193,18 @@ class HttpStore:
             AccessError: Status 401 or 403.
             TransportError: Anything else that is not the file.
         """
+        return self._open(relative, HEAD)
+
+    def open_for(self, relative: str, ranges: Sequence[tuple[int, int]]) -> Any:
+        """As ``open``; the first request brings no more than the part of its usual bytes that is in the ranges."""
+        return self._open(relative, max((min(at + n, HEAD) for at, n in ranges if at < HEAD), default=1))
+
+    def _open(self, relative: str, head: int) -> Any:
         address = self.address(relative)
         if self._cache is not None:
             file = self._cache.open(address, self.client)
         else:
-            file = RemoteFile(self.client.open(address), self.client, address)
+            file = RemoteFile(self.client.open(address, head=head), self.client, address, head)
         if relative == self.name:
             self._moved_to(file.final_url)
         return file

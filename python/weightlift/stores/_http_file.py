@@ -28,12 +28,13 @@ class RemoteFile:
     """A remote file as parsers read it: what was preloaded costs no request.
 
     Attributes:
-        core: What the core reads from.
+        core: What plans read from.
     """
 
-    def __init__(self, core: _http.Reader, client: _http.Client, address: str) -> None:
-        """Read through ``core``, which ``client`` opened at ``address``."""
+    def __init__(self, core: _http.Reader, client: _http.Client, address: str, head: int = 0) -> None:
+        """Read through ``core``, which ``client`` opened at ``address`` and which holds the first ``head`` bytes."""
         self.core = core
+        self._head = head
         self._client, self._address = client, address
         self.name = core.name
         self.size = core.size
@@ -44,6 +45,8 @@ class RemoteFile:
 
     def read_at(self, offset: int, nbytes: int) -> bytes:
         """Exactly ``nbytes`` bytes, or TruncatedError."""
+        if offset + nbytes <= self._head:
+            return self.core.read_at(offset, nbytes)
         i = bisect_right(self._starts, offset) - 1
         if i >= 0:
             begin = offset - self._starts[i]
@@ -61,9 +64,14 @@ class RemoteFile:
         """Fill ``out`` from ``offset`` on."""
         self.core.read_into(offset, out)
 
+    def holding(self, ranges: Sequence[tuple[int, int]]) -> _http.Reader:
+        """What plans read from."""
+        return self.core
+
     def preload(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Fetch ranges and keep them for ``read_at``: by a few lists of ranges, or by a small request each."""
-        wanted = sorted((at, min(n, self.size - at)) for at, n in ranges if 0 <= at < self.size and n > 0)
+        ends = ((at, min(at + n, self.size)) for at, n in ranges)
+        wanted = sorted((at, end - at) for at, end in ends if end > max(at, self._head))
         spans = joined(wanted, RANGE_COST)
         found: Sequence[Any] | None = None
         if len(spans) > FEW_RANGES and self.core.ranged and self.core.etag:

@@ -38,8 +38,6 @@ class FormStore:
         upload: The request.
     """
 
-    remote = True
-    in_order = True
     keeps_sidecars = False
 
     def __init__(
