@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import select
 import socket
 import struct
 import threading
@@ -118,6 +119,7 @@ class FaultServer:
         self._connections: dict[int, socket.socket] = {}
         self._count = 0
         self._answering = 0
+        self._stalled = 0
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
@@ -169,10 +171,18 @@ class FaultServer:
         self._settle()
         return self._sent
 
-    def _settle(self, seconds: float = 2) -> None:
-        deadline = time.monotonic() + seconds
-        while self._answering and time.monotonic() < deadline:
-            time.sleep(0.002)
+    @property
+    def body_bytes_so_far(self) -> int:
+        """Of all answers, those under way included."""
+        return self._sent
+
+    @property
+    def stalled(self) -> int:
+        """Connections that are open, and over which nothing comes any more."""
+        return self._stalled
+
+    def _settle(self) -> None:
+        self.wait_until(lambda: not self._answering)
 
     def forget(self) -> None:
         """Begin to count anew."""
@@ -181,12 +191,12 @@ class FaultServer:
             self.requests.clear()
             self._sent = 0
 
-    def wait_until(self, condition: Callable[[], bool], seconds: float = 10) -> None:
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
         """Until something has happened at the server; AssertionError if it does not."""
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "what was waited for did not happen at the server"
-            time.sleep(0.005)
+            time.sleep(0.002)
 
     # --- threads ------------------------------------------------------------------------------------
     def _start(self, target: Callable[..., None], *args: Any) -> None:
@@ -202,6 +212,9 @@ class FaultServer:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
+                if self._closing.is_set():  # and it is too late for close() to end this one
+                    sock.close()
+                    return
                 number = self._count
                 self._count += 1
                 self._connections[number] = sock
@@ -229,12 +242,13 @@ class FaultServer:
             self.requests.append(request)
             self._answering += 1
         try:
-            return self._answer(connection, request)
+            answer = self._answer(connection, request)
         finally:
             with self._lock:
                 self._answering -= 1
+        return self._end(connection.sock, answer)
 
-    def _answer(self, connection: Connection, request: Request) -> bool:
+    def _answer(self, connection: Connection, request: Request) -> Answer:
         answer = self.honest(request)
         if self.fault is not None:
             answer = self.fault(request, answer)
@@ -248,7 +262,8 @@ class FaultServer:
                 )
                 if answer.store and answer.status < 300 and whole:
                     self.stored[request.path] = request.body
-        return self._send(connection, request, answer)
+        self._send(connection, request, answer)
+        return answer
 
     # --- reading ------------------------------------------------------------------------------------
     @staticmethod
@@ -285,7 +300,7 @@ class FaultServer:
             return Answer(404, (("Content-Type", "text/html"),), b"<!DOCTYPE html><h1>404 Not Found</h1>")
         return file_answer(request, found if isinstance(found, Resource) else Resource(found))
 
-    def _send(self, connection: Connection, request: Request, answer: Answer) -> bool:
+    def _send(self, connection: Connection, request: Request, answer: Answer) -> None:
         sock = connection.sock
         body = b"" if request.method == "HEAD" or answer.status in (204, 304) else answer.body
         head = answer.head()
@@ -295,7 +310,6 @@ class FaultServer:
             self._send_body(sock, memoryview(body)[:stop], answer)
             if answer.framing == "chunked" and stop == len(body):
                 sock.sendall(b"0\r\n\r\n")
-        return self._end(sock, answer)
 
     def _send_body(self, sock: socket.socket, body: memoryview, answer: Answer) -> None:
         for at in range(0, len(body), SEND):
@@ -310,12 +324,21 @@ class FaultServer:
                 return
 
     def _end(self, sock: socket.socket, answer: Answer) -> bool:
+        """What comes after the answer; whether there may be another request."""
         if answer.ending == Ending.STALL:
-            sock.settimeout(0.2)
-            while not self._closing.is_set():
-                with contextlib.suppress(TimeoutError):
-                    if not sock.recv(1 << 16):
-                        break
+            self._stall(sock)
         elif answer.ending == Ending.RESET:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return answer.ending == Ending.KEEP and answer.framing != "close"
+
+    def _stall(self, sock: socket.socket) -> None:
+        """Until the client goes away, or the server is closed; what the client still sends is not read."""
+        gone = select.poll()
+        gone.register(sock, select.POLLRDHUP)
+        with self._lock:
+            self._stalled += 1
+        try:
+            gone.poll()
+        finally:
+            with self._lock:
+                self._stalled -= 1

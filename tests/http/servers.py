@@ -177,6 +177,7 @@ class Nginx:
     ports: dict[str, int]
     certificates: Certificates | None = None
     _seen: int = field(default=0, repr=False)
+    _marks: int = field(default=0, repr=False)
 
     @property
     def files(self) -> Path:
@@ -192,22 +193,25 @@ class Nginx:
 
     def forget(self) -> None:
         """Begin to count requests anew."""
-        self._settle()
-        self._seen = self._log().count(b"\n")
+        self._seen = len(self._settled_log())
 
     def requests(self) -> list[dict[str, str]]:
-        """What was asked since ``forget``; nginx writes a line when it has sent an answer."""
-        self._settle()
-        return [json.loads(line) for line in self._log().splitlines()[self._seen :]]
+        """What was asked since ``forget``."""
+        lines = [json.loads(line) for line in self._settled_log()[self._seen :]]
+        return [line for line in lines if not line["uri"].startswith("/mark")]
 
-    def _log(self) -> bytes:
-        return (self.root / "access.log").read_bytes()
-
-    def _settle(self) -> None:
-        """Wait until the log has not grown for a moment."""
-        size = -1
-        while size != (size := (self.root / "access.log").stat().st_size):
-            time.sleep(0.05)
+    def _settled_log(self) -> list[str]:
+        """The lines of all requests so far. nginx, of one process, writes one when it has sent an answer: once it has
+        written that of a request of our own, it has written those of the requests before it."""
+        self._marks += 1
+        mark = f"/mark{self._marks}"
+        with socket.create_connection(("127.0.0.1", self.ports["plain"]), timeout=60) as connection:
+            connection.sendall(f"GET {mark} HTTP/1.0\r\n\r\n".encode())
+            while connection.recv(1 << 16):
+                pass
+        while f'"uri": "{mark}"' not in (log := (self.root / "access.log").read_text()):
+            time.sleep(0.01)
+        return log.splitlines()
 
 
 @contextlib.contextmanager

@@ -10,12 +10,15 @@ import numpy.typing as npt
 
 import weightlift as wl
 
-__all__ = ["FAST", "assert_same", "model", "model_bytes"]
+__all__ = ["FAST", "IMPATIENT", "assert_same", "model", "model_bytes"]
 
 FAST: dict[str, Any] = {
-    "attempts": 4, "backoff": 0.001, "timeout": 0.4, "connect_timeout": 5, "connections": 2, "part_bytes": 64 << 10,
+    "attempts": 4, "backoff": 0.001, "timeout": 60, "connect_timeout": 60, "connections": 2, "part_bytes": 64 << 10,
 }  # fmt: skip
-"""Options with which every fault comes to its end within a second or two."""
+"""Options with which every fault that can be seen comes to its end at once, also on a busy machine."""
+
+IMPATIENT: dict[str, Any] = {**FAST, "timeout": 1.0}
+"""For servers that fall silent, which only time tells."""
 
 
 def model(nbytes: int, seed: int = 0) -> dict[str, npt.NDArray[Any]]:

@@ -246,7 +246,7 @@ def test_a_killed_process_leaves_a_usable_cache(server: FaultServer, data: bytes
     for nbytes in (1, 50_000, 150_000, 200_000):
         server.forget()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
-            while server.body_bytes_sent < nbytes and process.poll() is None:
+            while server.body_bytes_so_far < nbytes and process.poll() is None:
                 time.sleep(0.01)
             process.kill()
     server.fault = None

@@ -22,7 +22,7 @@ def server() -> Iterator[FaultServer]:
 
 def get(server: FaultServer, **headers: str) -> http.client.HTTPResponse:
     """The answer to a GET of ``/f``, not yet read."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.request("GET", "/f", headers={n.replace("_", "-"): v for n, v in headers.items()})
     return connection.getresponse()
 
@@ -53,7 +53,7 @@ def test_several_ranges(server: FaultServer) -> None:
 
 
 def test_one_connection_serves_many_requests(server: FaultServer) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     for _ in range(3):
         connection.request("GET", "/f")
         assert connection.getresponse().read() == DATA
@@ -62,7 +62,7 @@ def test_one_connection_serves_many_requests(server: FaultServer) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_uploads_are_kept(server: FaultServer, chunked: bool) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.request("PUT", "/up", body=iter([b"ab", b"cd"]) if chunked else b"abcd", encode_chunked=chunked)
     assert connection.getresponse().status == 201
     assert server.stored == {"/up": b"abcd"}
@@ -92,9 +92,11 @@ def test_hang_up(server: FaultServer) -> None:
 @pytest.mark.parametrize("fault", [faults.silence, faults.stall_at(1000)])
 def test_stall(server: FaultServer, fault: Fault) -> None:
     server.fault = fault
-    with socket.create_connection(("127.0.0.1", server.port), timeout=0.3) as client:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
         client.sendall(b"GET /f HTTP/1.1\r\n\r\n")
         received = b""
+        server.wait_until(lambda: server.stalled == 1)
+        client.settimeout(0.3)
         with pytest.raises(TimeoutError):
             while data := client.recv(1 << 16):
                 received += data

@@ -16,7 +16,6 @@ from tests.http.support import FAST, assert_same, model
 
 import weightlift as wl
 
-OPTIONS = {**FAST, "timeout": 10}
 SUFFIXES = (".safetensors", ".safetensors.index.json", ".npy", ".npz", "model.json", "manifest.json", ".json")
 PLACES = {"golden": REPOSITORY / "tests" / "golden", "fixtures": shared_folder() / "fixtures"}
 NOT_MODELS = ("expected.json", "truth.json", "result.json", "localStorage.json", "indexedDB.json")
@@ -48,7 +47,7 @@ def outcome(url: str, **options: Any) -> Any:
 @pytest.mark.parametrize(("place", "path"), [pytest.param(*c, id=f"{c[0]}/{c[1]}") for c in candidates()])
 def test_what_lies_on_the_disk_comes_over_http(places: Nginx, place: str, path: Path) -> None:
     local = outcome(str(PLACES[place] / path))
-    remote = outcome(places.url(f"plain/{place}/{quote(path.as_posix())}"), **OPTIONS)
+    remote = outcome(places.url(f"plain/{place}/{quote(path.as_posix())}"), **FAST)
     if isinstance(local, wl.WeightliftError):
         assert type(remote) is type(local), f"{remote!r} but on the disk {local!r}"
         assert remote.url is not None and remote.url.startswith("http://")
@@ -89,24 +88,24 @@ def test_every_way_of_saving_on_every_service(nginx: Nginx, saved: tuple[Path, s
     if service == "slow" and "sharded" in name:
         return  # the shards come one after the other there; the slow rate is tried by the others
     url = nginx.url(f"{service}/{name}")
-    options = {**OPTIONS, "part_bytes": 1 << 20 if service == "slow" else 64 << 10}
+    options = {**FAST, "part_bytes": 1 << 20 if service == "slow" else 64 << 10}
     assert_same(wl.load(url, **options), wl.load(path))
 
 
 def test_verify_diff_convert_and_open(nginx: Nginx, saved: tuple[Path, str], tmp_path: Path) -> None:
     path, name = saved
     url = nginx.url(f"plain/{name}")
-    here, there = wl.verify(path), wl.verify(url, **OPTIONS)
+    here, there = wl.verify(path), wl.verify(url, **FAST)
     assert (
         [t.status for t in there.tensors] == [t.status for t in here.tensors]
         and there.ok
         and there.nbytes == here.nbytes
     )
-    assert not wl.diff(path, url, **OPTIONS).differences
-    assert not wl.diff(url, path, **OPTIONS).differences
-    wl.convert(url, tmp_path / "back.npz", **OPTIONS)
+    assert not wl.diff(path, url, **FAST).differences
+    assert not wl.diff(url, path, **FAST).differences
+    wl.convert(url, tmp_path / "back.npz", **FAST)
     assert not wl.diff(tmp_path / "back.npz", path).differences
-    local, remote = wl.open(path), wl.open(url, **OPTIONS)
+    local, remote = wl.open(path), wl.open(url, **FAST)
     assert list(remote) == list(local)
     for key in local:
         assert (remote[key].dtype, remote[key].shape) == (local[key].dtype, local[key].shape)
@@ -121,9 +120,9 @@ def test_damage_is_found(nginx: Nginx, tmp_path: Path) -> None:
     path.write_bytes(data)
     url = nginx.url("plain/damaged.safetensors")
     with pytest.raises(wl.ChecksumError) as caught:
-        wl.load(url, **OPTIONS)
+        wl.load(url, **FAST)
     assert caught.value.url == url
-    report = wl.verify(url, **OPTIONS)
+    report = wl.verify(url, **FAST)
     assert not report.ok and report.corrupt
 
 
@@ -133,14 +132,14 @@ def test_truncated_files(nginx: Nginx, tmp_path: Path, keep: int) -> None:
     data = (tmp_path / "x.safetensors").read_bytes()[:keep]
     for folder in (tmp_path, nginx.files):
         (folder / "cut.safetensors").write_bytes(data)
-    local, remote = outcome(str(tmp_path / "cut.safetensors")), outcome(nginx.url("plain/cut.safetensors"), **OPTIONS)
+    local, remote = outcome(str(tmp_path / "cut.safetensors")), outcome(nginx.url("plain/cut.safetensors"), **FAST)
     assert isinstance(local, wl.WeightliftError) and type(remote) is type(local)
 
 
 def test_what_is_not_there(nginx: Nginx) -> None:
     for path in ("plain/none.safetensors", "plain/none/model.json", "nowhere"):
         with pytest.raises(wl.NotFoundError, match="404") as caught:
-            wl.load(nginx.url(path), **OPTIONS)
+            wl.load(nginx.url(path), **FAST)
         assert caught.value.url == nginx.url(path)
 
 
@@ -151,18 +150,18 @@ def test_a_shard_that_is_not_there(nginx: Nginx) -> None:
     shard = sorted(folder.glob("m-*.safetensors"))[1]
     shard.unlink()
     with pytest.raises((wl.NotFoundError, wl.FormatError), match=shard.name):
-        wl.load(nginx.url("plain/incomplete/m.safetensors.index.json"), **OPTIONS)
+        wl.load(nginx.url("plain/incomplete/m.safetensors.index.json"), **FAST)
 
 
 @pytest.mark.parametrize("name", ["with space.npy", "é重み.npy", "100%.npy", "a+b&c=d.npy", "semi;colon.npy"])
 def test_names_that_need_escapes(nginx: Nginx, name: str) -> None:
     np.save(nginx.files / name, np.arange(5))
-    assert wl.load(nginx.url(f"plain/{quote(name)}"), **OPTIONS).tolist() == [0, 1, 2, 3, 4]
+    assert wl.load(nginx.url(f"plain/{quote(name)}"), **FAST).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_fragments_and_queries(nginx: Nginx) -> None:
     np.save(nginx.files / "q.npy", np.arange(3))
-    assert wl.load(nginx.url("plain/q.npy?a=b/c.json#part"), **OPTIONS).tolist() == [0, 1, 2]
+    assert wl.load(nginx.url("plain/q.npy?a=b/c.json#part"), **FAST).tolist() == [0, 1, 2]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -172,7 +171,7 @@ def test_a_forked_process_makes_its_own_connections(nginx: Nginx, tmp_path: Path
     tensors = model(200_000)
     wl.save(tensors, nginx.files / "forked.safetensors", durable=False)
     url = nginx.url("plain/forked.safetensors")
-    weights = wl.open(url, **OPTIONS)
+    weights = wl.open(url, **FAST)
     assert_same(np.asarray(weights["w0"][...]), tensors["w0"])
     context = mp.get_context("fork")
     queue = context.SimpleQueue()

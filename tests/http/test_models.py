@@ -17,7 +17,6 @@ from tests.http.support import FAST, assert_same
 
 import weightlift as wl
 
-OPTIONS = {**FAST, "timeout": 5}
 WEIGHTS = {
     f"layer{i}/{part}": np.arange(i, i + n, dtype=np.float32)
     for i in range(6)
@@ -57,7 +56,7 @@ def loaded(model: wl.ModelArtifacts) -> dict[str, Any]:
 
 def test_a_model_and_its_shards(server: FaultServer, files: dict[str, bytes]) -> None:
     publish(server, files, "/models/a")
-    model = wl.load_model(server.url("/models/a/model.json"), **OPTIONS)
+    model = wl.load_model(server.url("/models/a/model.json"), **FAST)
     assert (model.format, model.model_topology) == ("layers-model", {"class_name": "Sequential", "config": []})
     assert [s["name"] for s in model.weight_specs or ()] == list(WEIGHTS)
     assert_same(loaded(model), WEIGHTS)
@@ -69,7 +68,7 @@ def test_shards_lie_where_redirects_led(
 ) -> None:
     publish(other_server, files, "/real/place")
     server.fault = faults.redirect(other_server.url("/real/place/model.json"))
-    model = wl.load_model(server.url("/alias"), **OPTIONS, auth="s3cret")
+    model = wl.load_model(server.url("/alias"), **FAST, auth="s3cret")
     assert_same(loaded(model), WEIGHTS)
     assert len(server.requests) >= 1 and not any("authorization" in r.headers for r in other_server.requests)
 
@@ -78,7 +77,7 @@ def test_queries(server: FaultServer, files: dict[str, bytes]) -> None:
     """A slash in the query is not a folder, and a query goes along, whole."""
     publish(server, files, "/m")
     query = "token=a/b/c%2Fd&x=model.json"
-    model = wl.load_model(server.url(f"/m/model.json?{query}"), **OPTIONS)
+    model = wl.load_model(server.url(f"/m/model.json?{query}"), **FAST)
     assert_same(loaded(model), WEIGHTS)
     for request in server.requests:
         assert request.path in {f"/m/{n}" for n in files}
@@ -92,7 +91,7 @@ def test_weight_path_prefix(
     publish(server, files, "/m", ["model.json"])
     publish(other_server, files, "/weights", shards)
     prefix = other_server.url("/weights") + slash
-    model = wl.load_model(server.url("/m/model.json"), weight_path_prefix=prefix, **OPTIONS)
+    model = wl.load_model(server.url("/m/model.json"), weight_path_prefix=prefix, **FAST)
     assert_same(loaded(model), WEIGHTS)
 
 
@@ -113,7 +112,7 @@ def test_weight_url_converter(
         return sign(name)
 
     converter = sign_later if asynchronous else sign
-    model = wl.load_model(server.url("/m/model.json"), weight_url_converter=converter, **OPTIONS)
+    model = wl.load_model(server.url("/m/model.json"), weight_url_converter=converter, **FAST)
     assert_same(loaded(model), WEIGHTS)
     assert set(asked) == set(shards)
     for request in other_server.requests:
@@ -123,7 +122,7 @@ def test_weight_url_converter(
 
 def test_request_headers(server: FaultServer, files: dict[str, bytes]) -> None:
     publish(server, files, "/m")
-    model = wl.load_model(server.url("/m/model.json"), headers={"X-Key": "k"}, **OPTIONS)
+    model = wl.load_model(server.url("/m/model.json"), headers={"X-Key": "k"}, **FAST)
     assert_same(loaded(model), WEIGHTS)
     assert all(r.headers["x-key"] == "k" for r in server.requests)
 
@@ -131,17 +130,17 @@ def test_request_headers(server: FaultServer, files: dict[str, bytes]) -> None:
 def test_progress_as_fractions(server: FaultServer, files: dict[str, bytes]) -> None:
     publish(server, files, "/m")
     seen: list[float] = []
-    model = wl.load_model(server.url("/m/model.json"), on_progress=seen.append, **OPTIONS)
+    model = wl.load_model(server.url("/m/model.json"), on_progress=seen.append, **FAST)
     assert_same(dict(model.weights), WEIGHTS)
     assert seen == sorted(seen) and seen[-1] == 1.0 and all(0 <= f <= 1 for f in seen)
 
 
 def test_weight_names_fetch_only_their_ranges(server: FaultServer, files: dict[str, bytes]) -> None:
     publish(server, files, "/m")
-    wl.load_model(server.url("/m/model.json"), **OPTIONS)
+    wl.load_model(server.url("/m/model.json"), **FAST)
     opened = server.body_bytes_sent
     server.forget()
-    model = wl.load_model(server.url("/m/model.json"), weight_names=["layer0/bias"], **OPTIONS)
+    model = wl.load_model(server.url("/m/model.json"), weight_names=["layer0/bias"], **FAST)
     assert_same(loaded(model), {"layer0/bias": WEIGHTS["layer0/bias"]})
     assert server.body_bytes_sent <= opened + 4096
 
@@ -150,8 +149,8 @@ def test_names_that_are_missing(server: FaultServer, files: dict[str, bytes]) ->
     publish(server, files, "/m")
     url = server.url("/m/model.json")
     with pytest.raises(wl.MismatchError, match="nothing"):
-        wl.load_model(url, weight_names=["nothing"], **OPTIONS)
-    model = wl.load_model(url, weight_names=["nothing", "layer1/*"], strict=False, **OPTIONS)
+        wl.load_model(url, weight_names=["nothing"], **FAST)
+    model = wl.load_model(url, weight_names=["nothing", "layer1/*"], strict=False, **FAST)
     assert list(model.weights) == ["layer1/kernel", "layer1/bias"]
 
 
@@ -159,7 +158,7 @@ def test_from_tf_hub(server: FaultServer, files: dict[str, bytes]) -> None:
     publish(server, files, "/hub/model/1")
     for url in (server.url("/hub/model/1"), server.url("/hub/model/1/")):
         server.forget()
-        model = wl.load_model(url, from_tf_hub=True, **OPTIONS)
+        model = wl.load_model(url, from_tf_hub=True, **FAST)
         assert_same(loaded(model), WEIGHTS)
         assert server.requests[0].target == "/hub/model/1/model.json?tfjs-format=file"
         assert all(r.target.endswith("?tfjs-format=file") for r in server.requests)
@@ -174,7 +173,7 @@ def test_a_shard_with_another_status_is_never_weights(
     page = b"\x00" * len(files[shards[1]])
     server.fault = faults.where(lambda r: r.path.endswith(shards[1]), faults.status(status, page))
     with pytest.raises(wl.StorageError, match=shards[1]) as caught:
-        loaded(wl.load_model(server.url("/m/model.json"), **OPTIONS))
+        loaded(wl.load_model(server.url("/m/model.json"), **FAST))
     assert str(status) in str(caught.value)
 
 
@@ -187,7 +186,7 @@ def test_a_shard_of_another_length(
     last = files[shards[-1]]
     server.files[f"/m/{shards[-1]}"] = last[:change] if change < 0 else last + b"\0" * change
     with pytest.raises((wl.FormatError, wl.TruncatedError)) as caught:
-        loaded(wl.load_model(server.url("/m/model.json"), **OPTIONS))
+        loaded(wl.load_model(server.url("/m/model.json"), **FAST))
     assert caught.value.url is not None
 
 
@@ -195,7 +194,7 @@ def test_a_shard_of_another_length(
 def test_what_is_no_model(server: FaultServer, body: bytes) -> None:
     server.files["/m/model.json"] = body
     with pytest.raises(wl.FormatError) as caught:
-        wl.load_model(server.url("/m/model.json"), **OPTIONS)
+        wl.load_model(server.url("/m/model.json"), **FAST)
     assert caught.value.url == server.url("/m/model.json")
 
 
@@ -206,7 +205,7 @@ def test_shards_stay_in_their_folder(
     publish(server, files, "/m")
     server.files["/m/model.json"] = files["model.json"].replace(shards[0].encode(), name.encode())
     with pytest.raises(wl.WeightliftError):
-        loaded(wl.load_model(server.url("/m/model.json"), **OPTIONS))
+        loaded(wl.load_model(server.url("/m/model.json"), **FAST))
     assert all(r.path.startswith("/m/") for r in server.requests)
 
 
@@ -215,12 +214,12 @@ def test_what_was_uploaded_is_loaded_again(nginx: Nginx, server: FaultServer, tm
     from tests.http.test_uploads import parts_of
 
     original = wl.ModelArtifacts(weights=WEIGHTS, model_topology={"a": 1}, format="graph-model")
-    wl.save_model(original, server.url("/upload"), **OPTIONS)
+    wl.save_model(original, server.url("/upload"), **FAST)
     folder = nginx.files / "uploaded"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for head, content in parts_of(server.requests[0]):
         (folder / head["content-disposition"].rpartition('filename="')[2].rstrip('"')).write_bytes(content)
-    model = wl.load_model(nginx.url("plain/uploaded/model.json"), **OPTIONS)
+    model = wl.load_model(nginx.url("plain/uploaded/model.json"), **FAST)
     assert_same(loaded(model), WEIGHTS)
     assert (model.model_topology, model.format) == ({"a": 1}, "graph-model")

@@ -163,7 +163,7 @@ def tls(nginx: Nginx, data: bytes) -> Certificates:
 
 
 def secure(nginx: Nginx, kind: str, **options: Any) -> Any:
-    return wl.load(nginx.url("plain/m.safetensors", kind), **{**FAST, "timeout": 5, **options})
+    return wl.load(nginx.url("plain/m.safetensors", kind), **{**FAST, **options})
 
 
 def test_a_trusted_server(nginx: Nginx, tls: Certificates) -> None:
@@ -225,7 +225,7 @@ def test_http_2(nginx: Nginx, tls: Certificates, version: str) -> None:
 # --- proxies ----------------------------------------------------------------------------------------
 def test_a_proxy_by_name(server: FaultServer, proxy: Proxy, data: bytes) -> None:
     server.files[PATH] = data
-    assert_same(wl.load(server.url(PATH), **{**FAST, "timeout": 5}, proxy=proxy.url), TENSORS)
+    assert_same(wl.load(server.url(PATH), **FAST, proxy=proxy.url), TENSORS)
     assert server.requests and all("test-proxy" in r.headers.get("via", "") for r in server.requests)
 
 
@@ -236,7 +236,7 @@ def test_a_proxy_of_the_environment(
     """HTTP_PROXY in capitals is not heeded for http:// URLs, as in curl: a CGI program could be given it by anyone."""
     server.files[PATH] = data
     monkeypatch.setenv("HTTP_PROXY" if upper else "http_proxy", proxy.url)
-    assert_same(wl.load(server.url(PATH), **{**FAST, "timeout": 5}), TENSORS)
+    assert_same(wl.load(server.url(PATH), **FAST), TENSORS)
     assert all(("via" in r.headers) != upper for r in server.requests)
     server.forget()
     assert_same(wl.load(server.url(PATH), **FAST, proxy=""), TENSORS)
@@ -264,7 +264,7 @@ def test_tls_through_a_proxy(nginx: Nginx, tls: Certificates, proxy: Proxy, monk
 def test_a_proxy_that_wants_a_password(server: FaultServer, private_proxy: Proxy, data: bytes) -> None:
     """It gets its own; the server does not see it."""
     server.files[PATH] = data
-    assert_same(wl.load(server.url(PATH), **{**FAST, "timeout": 5}, proxy=private_proxy.url), TENSORS)
+    assert_same(wl.load(server.url(PATH), **FAST, proxy=private_proxy.url), TENSORS)
     assert not any("authorization" in name for r in server.requests for name in r.headers)
     with pytest.raises(wl.StorageError, match="407"):
         wl.load(server.url(PATH), **FAST, proxy=f"http://127.0.0.1:{private_proxy.port}")

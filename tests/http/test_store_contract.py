@@ -18,8 +18,6 @@ from weightlift.protocols import Store
 from weightlift.stores._http import HttpOptions, HttpStore
 from weightlift.testing import StoreContract
 
-OPTIONS = {**FAST, "timeout": 10}
-
 
 class DavStore(HttpStore):
     """The HTTP store, and nginx's own listing of a folder, which HTTP does not have."""
@@ -44,7 +42,7 @@ class TestHttpStore(StoreContract):
         folder = nginx.uploads / "contract"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        return DavStore(nginx.url("dav/contract/"), HttpOptions(**OPTIONS))
+        return DavStore(nginx.url("dav/contract/"), HttpOptions(**FAST))
 
     def test_parts_may_be_written_in_any_order_and_at_once(self, store: Store) -> None:
         """A request's body has one order; several threads may write, and wait for their turn."""

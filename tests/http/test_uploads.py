@@ -53,7 +53,7 @@ def test_put_to_nginx(nginx: Nginx, tmp_path: Path, name: str, kind: str) -> Non
     assert nginx.certificates is not None
     saved: Any = TENSORS["w0"] if name == "x.npy" else TENSORS
     options: dict[str, Any] = {"compression": "deflate"} if name == "deflated.npz" else {}
-    store = {**OPTIONS, "timeout": 10, **({} if kind == "plain" else {"ca_file": nginx.certificates.ca})}
+    store = {**OPTIONS, **({} if kind == "plain" else {"ca_file": nginx.certificates.ca})}
     url = nginx.url(f"dav/{kind}/{name}", kind)
     result = wl.save(saved, url, **options, **store)
     wl.save(saved, tmp_path / name, **options)
@@ -110,7 +110,7 @@ def test_broken_uploads(server: FaultServer, name: str) -> None:
     server.fault = BROKEN[name]
     big = model(8_000_000)  # more than sockets hold
     with pytest.raises(wl.TransportError) as caught:
-        wl.save(big, server.url("/m.safetensors"), **{**OPTIONS, "attempts": 2})
+        wl.save(big, server.url("/m.safetensors"), **{**OPTIONS, "attempts": 2, "timeout": 1.0})
     assert caught.value.url == server.url("/m.safetensors")
     assert (caught.value.status == 413) == (name == "refused before the body is read")
 
@@ -127,7 +127,7 @@ def test_an_upload_does_not_follow_redirects_to_other_hosts(server: FaultServer,
 
 
 def test_upload_through_a_proxy(server: FaultServer, proxy: Proxy, tmp_path: Path) -> None:
-    wl.save(TENSORS, server.url("/m.safetensors"), **{**OPTIONS, "timeout": 5}, proxy=proxy.url)
+    wl.save(TENSORS, server.url("/m.safetensors"), **OPTIONS, proxy=proxy.url)
     assert server.stored["/m.safetensors"] == model_bytes(TENSORS, tmp_path)
     assert "test-proxy" in server.requests[0].headers["via"]
 
@@ -208,7 +208,7 @@ def test_broken_model_uploads(server: FaultServer, name: str) -> None:
     server.fault = BROKEN[name]
     big = replace(artifacts(), weights={"w": np.zeros(2_000_000, "f4")})
     with pytest.raises(wl.TransportError) as caught:
-        wl.save_model(big, server.url("/upload"), **{**OPTIONS, "attempts": 2})
+        wl.save_model(big, server.url("/upload"), **{**OPTIONS, "attempts": 2, "timeout": 1.0})
     assert caught.value.url == server.url("/upload")
 
 

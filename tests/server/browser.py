@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,18 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 )  # fmt: skip
+PATIENCE = 60
+"""Seconds after which something will not happen any more, however busy the machine is."""
+TOASTS = """
+window.toasts = [];
+document.addEventListener('DOMContentLoaded', () => {
+  const place = document.getElementById('toasts');
+  if (place) new MutationObserver((changes) => {
+    for (const change of changes) for (const line of change.addedNodes) window.toasts.push(line.textContent);
+  }).observe(place, {childList: true});
+});
+"""
+"""Messages go away after some seconds; this keeps them."""
 LAPTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
@@ -58,21 +71,23 @@ class Tab:
         self.page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", self._note_request)
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(PATIENCE * 1000)
+        self.page.add_init_script(TOASTS)
 
     def _note_request(self, request: Any) -> None:
         if not request.url.startswith((self.server.url, "blob:", "data:")):
             self.foreign.append(request.url)
 
     def open(self, view: str = "") -> Tab:
-        """Show a view: ``#/models/NAME``."""
+        """Show a view: ``#/models/NAME``; the page is loaded anew, so that nothing of another view is there."""
+        self.page.goto("about:blank")
         self.page.goto(f"{self.server.url}/{view}")
         self.page.wait_for_selector("main:not([aria-busy]) h1", state="attached")
         return self
 
     def toast(self, text: str) -> None:
-        """Wait for a message."""
-        self.page.wait_for_selector(f".toast:has-text({text!r})")
+        """Wait until there is, or was, a message since the page was loaded."""
+        self.until(f"window.toasts.some((text) => text.includes({json.dumps(text)}))")
 
     def press(self, name: str) -> None:
         """Press the button of that accessible name."""
@@ -93,15 +108,14 @@ class Tab:
 
     def until(self, expression: str | Callable[[], object]) -> None:
         """Wait until a JavaScript expression, or a function, is true; the page's policy forbids Playwright's way."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE
         while not (self.page.evaluate(expression) if isinstance(expression, str) else expression()):
             assert time.monotonic() < end, f"never true: {expression}"
             self.page.wait_for_timeout(20)  # events are told to listeners meanwhile
 
     def expect_complaint(self, text: str) -> None:
-        """There is such a complaint; it is forgotten."""
-        found = [c for c in self.complaints if text in c]
-        assert found, self.complaints
+        """Wait for such a complaint; it is forgotten."""
+        self.until(lambda: any(text in c for c in self.complaints))
         self.complaints = [c for c in self.complaints if text not in c]
 
 

@@ -100,7 +100,7 @@ def test_curl_that_expects_100_continue_does_not_send_what_is_refused(serve: Ser
     with open(big, "wb") as file:
         file.truncate(1 << 30)
     seen = ["-w", "%{http_code} %{size_upload}", "-o", str(tmp_path / "answer")]
-    command = ["curl", "-sS", "-T", str(big), *seen, f"{server.url}/files/big.npy"]
+    command = ["curl", "-sS", "--expect100-timeout", "60", "-T", str(big), *seen, f"{server.url}/files/big.npy"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     status, sent = done.stdout.split()
     assert status == "403" and int(sent) < 1 << 26

@@ -130,7 +130,7 @@ def test_an_upload_can_be_cancelled(tab: Open, server: Server, tmp_path: Path) -
     )
     t.page.set_input_files("#picker", str(tmp_path / "big.safetensors"))
     t.press("Upload")
-    t.until("document.querySelector('progress').value > 0")
+    t.until("document.querySelector('progress')?.value > 0")
     t.press("Cancel")
     t.toast("cancelled")
     server.wait_until_clean()

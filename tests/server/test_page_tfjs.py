@@ -191,7 +191,7 @@ def test_the_page_takes_what_tensorflow_js_saved(tab: Open, server: Server, titl
     t.press(f"Delete “dir/of mine” of {title}")
     t.answer("Delete")
     t.toast(f"“dir/of mine” is deleted from {title}.")
-    assert "appear here" in t.page.inner_text("main")
+    t.page.wait_for_selector("main :text('appear here')")
 
 
 def test_local_storage_that_is_full_keeps_what_it_had(tab: Open, server: Server, make_model: Make) -> None:
@@ -223,6 +223,6 @@ def test_what_is_in_the_browser_is_replaced_only_when_that_is_confirmed(
     assert t.page.evaluate(INDEXED, "net")["model"]["modelArtifacts"]["weightData"] == first
     t.press("Copy to IndexedDB")
     t.answer("Replace it")
-    t.until("document.querySelectorAll('.toast').length > 1")
+    t.until("window.toasts.filter((text) => text.includes('copied to IndexedDB')).length === 2")
     stored = t.page.evaluate(INDEXED, "net")["model"]["modelArtifacts"]["weightData"]
     assert bytes(stored) == (server.root / "net/weights.bin").read_bytes()
