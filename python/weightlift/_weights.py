@@ -171,10 +171,10 @@ class Weights(Mapping[str, "TensorView"]):
         shape = array_shape(table.dtype(row), table.shapes[row])
         numpy = table.dtype(row).numpy
         count = int(np.prod(shape[1:], dtype=np.int64)) * numpy.itemsize
+        at, nbytes = int(table.offset[row]) + begin * count, (end - begin) * count
+        reader = self.source.reader(int(table.source[row]), at, nbytes)  # refuses a file of another size
         result = np.empty((end - begin, *shape[1:]), numpy)
-        at = int(table.offset[row]) + begin * count
-        reader = self.source.reader(int(table.source[row]), at, result.nbytes)
-        read_ranges(reader, [(at, result.nbytes)], result)
+        read_ranges(reader, [(at, nbytes)], result)
         return result
 
 
@@ -307,10 +307,10 @@ class TensorView:
         length = array_shape(self.dtype, self.shape)[0]
         if isinstance(first, slice):
             picked = range(*first.indices(length))
-            begin, end = (min(picked), max(picked) + 1) if len(picked) else (0, 0)
-            span = self._weights.read_span(self._row, begin, end)
-            if picked.step != 1:
-                span = span[np.array([i - begin for i in picked], np.intp)]
+            begin, last = sorted((picked[0], picked[-1])) if picked else (0, -1)
+            span = self._weights.read_span(self._row, begin, last + 1)
+            if picked and picked.step != 1:
+                span = span[picked[0] - begin :: picked.step].copy()
             inner: Any = (slice(None), *rest)
             result: Array = span[inner]
             return result

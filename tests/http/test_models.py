@@ -190,6 +190,17 @@ def test_a_shard_of_another_length(
     assert caught.value.url is not None
 
 
+def test_memory_is_asked_for_once_a_file_has_the_size_that_is_claimed(server: FaultServer) -> None:
+    """Not for the terabytes of a manifest whose weight file has four bytes."""
+    weight = {"name": "w", "shape": [1 << 42], "dtype": "float32"}
+    manifest = [{"paths": ["weights.bin"], "weights": [weight]}]
+    server.files = {"/model.json": json.dumps({"weightsManifest": manifest}).encode(), "/weights.bin": b"1234"}
+    weights = wl.load_model(server.url("/model.json"), **FAST).weights
+    for ask in (slice(0, 1 << 41), ...):
+        with pytest.raises(wl.FormatError, match="has 4 bytes"):
+            weights["w"][ask]
+
+
 @pytest.mark.parametrize("body", [b"", b"{}", b"<html></html>", b'{"modelTopology": ', b"\xff\xfe"])
 def test_what_is_no_model(server: FaultServer, body: bytes) -> None:
     server.files["/m/model.json"] = body
