@@ -188,6 +188,8 @@ def test_convert_replaces_only_when_told(run: Run, saved: str) -> None:
     result = run("convert", saved, "taken.npz")
     assert result.exit_code == ExitCode.USAGE and "--force" in result.stderr
     assert Path("taken.npz").read_bytes() == b"mine"
+    result = run("convert", saved, Path("taken.npz").absolute().as_uri())
+    assert result.exit_code == ExitCode.USAGE and "--force" in result.stderr
     assert run("convert", saved, "taken.npz", "--force").exit_code == 0
     assert wl.verify("taken.npz").ok
     Path("full").mkdir()

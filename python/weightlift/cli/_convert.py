@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import click
 
 import weightlift as wl
-from weightlift._urls import is_file
+from weightlift._urls import is_file, local_path
 from weightlift.cli import _text
 from weightlift.cli._options import names_option
 from weightlift.cli._progress import progress
@@ -134,10 +133,10 @@ def _quantize_map(choices: Sequence[tuple[str, str]]) -> dict[str, bool | list[s
 
 def _refuse_to_replace(target: str) -> None:
     """A usage error where there is something already; an existing empty directory is fine."""
-    path = Path(target)
+    path = local_path(target)
     if path.is_dir():
         taken = next(path.iterdir(), None)
     else:
-        taken = next((p for p in (path, Path(f"{target}.index.json")) if p.exists()), None)
+        taken = next((p for p in (path, path.with_name(f"{path.name}.index.json")) if p.exists()), None)
     if taken is not None:
         raise click.UsageError(f"{_text.printable(str(taken))} exists; --force replaces it")
