@@ -10,7 +10,6 @@ from weightlift._load import Rename, refuse_objects, rename_keys
 from weightlift._save import save_leaves
 from weightlift._source import Names, Row, Source, choose_rows
 from weightlift._tree import unflatten
-from weightlift.errors import ChecksumError
 from weightlift.protocols import Format
 from weightlift.types import SaveResult
 
@@ -28,8 +27,8 @@ def convert_source(
 ) -> SaveResult:
     """Write the chosen tensors of a source in another format; structure and metadata go along."""
     layout, table = source.layout, source.table
-    if verify and layout.damaged:
-        raise ChecksumError(f"the tensor table does not match its checksum: {layout.damaged}", path=source.paths()[0])
+    if verify:
+        source.refuse_damaged()
     refuse_objects(source, names)
     if names is None:
         unflatten(layout.structure, dict.fromkeys(table.names))  # refuses a structure that is not of these tensors

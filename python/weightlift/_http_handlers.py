@@ -186,15 +186,11 @@ def _request(init: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def register_http(router: Router) -> None:
     """Let a router serve HTTP URLs."""
-    router.register_save(_save_http, schemes=SCHEMES)
-    router.register_load(_load_http, schemes=SCHEMES)
+    router.register_save(_if_http, schemes=SCHEMES)
+    router.register_load(_if_http, schemes=SCHEMES)
 
 
-def _save_http(url: str, options: Options) -> HttpHandler | None:
-    return _handler(url, options) if scheme_of(url) in SCHEMES else None
-
-
-def _load_http(url: str, options: Options) -> HttpHandler | None:
+def _if_http(url: str, options: Options) -> HttpHandler | None:
     return _handler(url, options) if scheme_of(url) in SCHEMES else None
 
 

@@ -25,7 +25,7 @@ from weightlift._ops import item_sizes
 from weightlift._plan import read_rows
 from weightlift._source import Row, Source
 from weightlift._stream import TensorStream, tensor_stream
-from weightlift.errors import ChecksumError, StorageError
+from weightlift.errors import StorageError
 from weightlift.protocols import Store
 from weightlift.stores._local import LocalStore
 
@@ -88,10 +88,8 @@ class Intake:
         for row in rows:
             sources.setdefault(id(row.source), (row.source, []))[1].append(row.number)
         for key, (source, numbers) in sources.items():
-            if self._verify and source.layout.damaged:
-                raise ChecksumError(
-                    f"the tensor table does not match its checksum: {source.layout.damaged}", path=source.paths()[0]
-                )
+            if self._verify:
+                source.refuse_damaged()
             readers = source.readers(np.array(numbers, np.uint32))
             self._opened[key] = len(self._readers), readers
             self._readers += readers

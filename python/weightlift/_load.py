@@ -21,7 +21,7 @@ from weightlift._ops import NONE, BufferPool, Progress
 from weightlift._plan import arrays_over, decoded_sizes, place, plain_rows, read_rows
 from weightlift._source import Names, Source, choose_rows
 from weightlift._tree import unflatten
-from weightlift.errors import ChecksumError, FormatError, MismatchError, UnsupportedFeatureError
+from weightlift.errors import FormatError, MismatchError, UnsupportedFeatureError
 from weightlift.protocols import SupportsMap
 
 __all__ = ["Rename", "load_source", "read_arrays", "target_dtypes"]
@@ -46,8 +46,8 @@ def load_source(
 ) -> Any:
     """What was saved, or a dict of the chosen tensors."""
     layout = source.layout
-    if verify and layout.damaged:
-        raise ChecksumError(f"the tensor table does not match its checksum: {layout.damaged}", path=source.paths()[0])
+    if verify:
+        source.refuse_damaged()
     refuse_objects(source, names)
     rows = choose_rows(source.table, names)
     dtypes = target_dtypes(source, rows, dtype)

@@ -7,7 +7,7 @@ The format is the one asked for, else the content's (leading bytes), else the su
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,7 +21,7 @@ from weightlift._json import impostor
 from weightlift._layout import U32, Layout, TensorEntry, TensorTable
 from weightlift._plan import OpenFiles
 from weightlift._urls import Url, any_remote, as_text, is_file, local_path
-from weightlift.errors import FormatError, MismatchError, NotFoundError, WeightliftError
+from weightlift.errors import ChecksumError, FormatError, MismatchError, NotFoundError, WeightliftError
 from weightlift.formats import FORMATS, by_name, by_suffix
 from weightlift.protocols import Format, Store, SupportsMap
 from weightlift.stores import at_url
@@ -89,6 +89,17 @@ class Source:
             for extent in (e for piece in table.pieces[row] for e in piece.extents):
                 result.setdefault(extent.source, []).append((extent.offset, extent.nbytes))
         return result
+
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with the tensor table, if it does not match its checksum."""
+        damaged = self.layout.damaged
+        return None if damaged is None else f"the tensor table does not match its checksum: {damaged}"
+
+    def refuse_damaged(self) -> None:
+        """ChecksumError, if there is damage."""
+        if self.damage is not None:
+            raise ChecksumError(self.damage, path=self.paths()[0])
 
     @property
     def mappable(self) -> bool:
@@ -241,6 +252,3 @@ def choose_rows(table: TensorTable, names: Names) -> U32:
     if globs:
         rows |= {i for i, n in enumerate(table.names) if any(fnmatchcase(n, g) for g in globs)}
     return np.array(sorted(rows), np.uint32)
-
-
-Rename = Mapping[str, str] | Callable[[str], str] | Sequence[tuple[str, str]] | None

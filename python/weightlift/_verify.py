@@ -35,7 +35,7 @@ def verify_url(
     except (FormatError, TruncatedError) as error:
         return VerifyReport(str(url), format or "unknown", (), (str(error),))
     layout, table = source.layout, source.table
-    problems = [f"the tensor table does not match its checksum: {layout.damaged}"] if layout.damaged else []
+    problems = [] if source.damage is None else [source.damage]
     readers = source.readers()
     computed = hash_rows(layout, readers, progress)
     paths = [source.store.path(s) for s in layout.sources]
