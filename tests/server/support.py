@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,9 +126,13 @@ class Server:
 
     def wait_for_uploads(self, count: int) -> None:
         """Until the bytes of so many uploads lie in hidden places."""
+        self.wait_until(lambda: len(self.left_over()) == count)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Until something has happened at the server; AssertionError if it does not."""
         end = time.monotonic() + 60
-        while len(self.left_over()) != count:
-            assert time.monotonic() < end, self.left_over()
+        while not condition():
+            assert time.monotonic() < end, f"it did not happen; of uploads there is {self.left_over()}"
             time.sleep(0.01)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.server.support import HIDDEN, Server, names_in
 
@@ -163,6 +165,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
 
 
+def test_it_listens_to_this_machine_only(server: Server) -> None:
+    assert server.process is not None
+    listening = [c for c in psutil.Process(server.process.pid).net_connections() if c.status == "LISTEN"]
+    assert [c.laddr.ip for c in listening] == ["127.0.0.1"]
+
+
 def test_it_does_not_listen_to_strangers_without_a_token(tmp_path: Path) -> None:
     for options in ((), ("--read-only",)):
         done = run(str(tmp_path), "--host", "0.0.0.0", *options)
@@ -197,6 +205,34 @@ def test_a_connection_that_sends_no_whole_request_is_closed(serve: Serve) -> Non
             connection.sendall(begun)
             assert connection.recv(65536) == b""
     assert server.json("/api/models") == {"models": []}
+
+
+def test_an_answer_that_nobody_reads_is_given_up(serve: Serve) -> None:
+    """Though the connection is alive: it holds a file, and one of the places for connections."""
+    server = serve("--timeout", "1", "--rate", "0")
+    with (server.root / "x.bin").open("wb") as file:
+        file.truncate(256 << 20)
+    assert server.process is not None
+    process = psutil.Process(server.process.pid)
+    with server.connect() as connection:
+        connection.sendall(b"GET /files/x.bin HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(1)
+        server.wait_until(lambda: not [f for f in process.open_files() if f.path.endswith("x.bin")])
+        server.wait_until(lambda: not [c for c in process.net_connections() if c.status == "ESTABLISHED"])
+        got = 1
+        with contextlib.suppress(ConnectionResetError):
+            while data := connection.recv(1 << 20):
+                got += len(data)
+    assert got < 256 << 20
+
+
+def test_a_small_body_that_does_not_come_is_not_waited_for(serve: Serve, make_model: Make) -> None:
+    server = serve("--timeout", "1")
+    server.upload("m", make_model())
+    with server.connect() as connection:
+        connection.sendall(b"POST /api/models/m/rename HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 408")
+    assert names_in(server.root) == [HIDDEN, "m"]
 
 
 def test_what_is_no_directory(tmp_path: Path) -> None:

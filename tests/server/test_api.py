@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import psutil
 import pytest
 from tests.server.support import HIDDEN, Server, model_artifacts, names_in, same_weights
 
@@ -217,6 +218,24 @@ def test_archives(server: Server, make_model: Make) -> None:
         assert archive.testzip() is None
         files = {p.name: p.read_bytes() for p in (server.root / "m é").iterdir()}
         assert {n.partition("/")[2]: archive.read(n) for n in archive.namelist()} == files
+
+
+def test_an_archive_of_more_files_than_a_process_may_open(server: Server) -> None:
+    rng = np.random.default_rng(0)
+    weights = {f"w{i}": rng.random(20_000, "f4") for i in range(10)}
+    wl.save_model(wl.ModelArtifacts({"class_name": "x"}, weights), server.root / "m", shard_size=2000, durable=False)
+    assert server.process is not None
+    process = psutil.Process(server.process.pid)
+    assert len(server.json("/api/models")["models"][0]["files"]) == 401  # which is remembered
+    before, limit = process.num_fds(), process.rlimit(psutil.RLIMIT_NOFILE)
+    process.rlimit(psutil.RLIMIT_NOFILE, (100, limit[1]))
+    try:
+        answer = server.curl("/api/models/m/archive.zip")
+    finally:
+        process.rlimit(psutil.RLIMIT_NOFILE, limit)
+    with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+        assert archive.testzip() is None and len(archive.namelist()) == 401
+    server.wait_until(lambda: process.num_fds() <= before + 1)  # the connection may still be there
 
 
 def test_unknown_urls(server: Server) -> None:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
+import anyio
+import numpy as np
 import pytest
+from starlette.types import Message
 
+import weightlift as wl
 from weightlift.errors import UnsafeContentError
 from weightlift.server._bucket import Buckets
 from weightlift.server._conditions import may_write, ranges_of
-from weightlift.server._describe import topology_summary
+from weightlift.server._describe import Catalogue, topology_summary
+from weightlift.server._errors import HTTPException
 from weightlift.server._exchange import exchange
 from weightlift.server._library import Library
 from weightlift.server._names import check_file, is_model_name, is_weights_file
-from weightlift.server._responses import accepts_gzip
+from weightlift.server._responses import Compressed, accepts_gzip
 from weightlift.server._settings import Settings, SettingsError, check_binding
+from weightlift.server._upload import FileSink, receive_into
 
 
 @pytest.mark.parametrize("name", ["m", "my model", "Ünïcode", "日本語", "a.b-c_d+e@f=g,(h)", "0", "x" * 120])
@@ -75,6 +83,54 @@ def test_accepts_gzip() -> None:
         assert accepts_gzip(header), header
     for header in ("", "br", "gzip;q=0", "*;q=0", "identity", "gzip;q=x"):
         assert not accepts_gzip(header), header
+
+
+def test_json_is_compressed_once_and_not_without_bound(tmp_path: Path) -> None:
+    library, compressed = Library(tmp_path, read_only=True), Compressed(max_bytes=3000)
+    noise = np.random.default_rng(0)
+
+    def get(name: str) -> bytes | None:
+        file = library.open(tmp_path / name)
+        try:
+            return compressed.get(file)
+        finally:
+            file.close()
+
+    for i in range(4):
+        (tmp_path / f"{i}.json").write_text(json.dumps(noise.integers(0, 10**6, 500).tolist()))
+    first = get("0.json")
+    assert first is not None and gzip.decompress(first) == (tmp_path / "0.json").read_bytes()
+    assert get("0.json") is first
+    held = [get(f"{i}.json") for i in range(4)]
+    assert get("3.json") is held[3] and get("0.json") is not first
+    (tmp_path / "noise.json").write_bytes(noise.bytes(5000))
+    (tmp_path / "small.json").write_text("{}")
+    assert get("noise.json") is None and get("small.json") is None
+
+
+def test_an_upload_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    """Though something comes all the time."""
+
+    async def receive() -> Message:
+        await anyio.sleep(0.001)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def upload() -> None:
+        settings = Settings(tmp_path, idle_timeout=60, upload_timeout=0.05)
+        await receive_into(FileSink(tmp_path / "x"), receive, 1 << 30, settings)
+
+    with pytest.raises(HTTPException, match="too long") as caught:
+        anyio.run(upload)
+    assert caught.value.status_code == 408
+
+
+def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weightlift.server._describe._MAX_CACHED_TENSORS", 25)
+    catalogue = Catalogue(tmp_path)
+    for i in range(5):
+        wl.save({f"w{j}": np.ones(1) for j in range(10)}, tmp_path / f"{i}.safetensors", durable=False)
+        assert len(catalogue.details(tmp_path / f"{i}.safetensors")["table"]) == 10
+    assert catalogue._held == 20 and len([k for k in catalogue._cache if k[0] == "details"]) == 2
 
 
 def test_buckets() -> None:

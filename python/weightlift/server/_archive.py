@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import gmtime
 from urllib.parse import quote
 
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from weightlift.server._responses import OpenFile
 
-__all__ = ["archive_response"]
+__all__ = ["ArchiveResponse"]
 
 _BLOCK = 1 << 20
 
@@ -38,30 +39,54 @@ class _Pipe:
         return data
 
 
-def archive_response(filename: str, files: Sequence[tuple[str, OpenFile]]) -> StreamingResponse:
-    """A download of files (name in the archive, open file), which are closed at the end."""
-    plain = filename.encode("ascii", "replace").decode().replace('"', "'")
-    disposition = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename)}"
-    return StreamingResponse(
-        _zip(files),
-        media_type="application/zip",
-        headers={"Content-Disposition": disposition, "Cache-Control": "no-cache"},
-    )
+class ArchiveResponse(StreamingResponse):
+    """A download of files, which are opened one after the other: a model may have more than a process may open.
+
+    Args:
+        filename: What the download is called.
+        names: In the archive.
+        open_file: Opens the file of a name.
+        close: Called at the end, however that comes.
+    """
+
+    def __init__(
+        self, filename: str, names: Sequence[str], open_file: Callable[[str], OpenFile], close: Callable[[], None]
+    ) -> None:
+        """See the class."""
+        self._close = close
+        plain = filename.encode("ascii", "replace").decode().replace('"', "'")
+        disposition = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename)}"
+        super().__init__(
+            _zip(names, open_file),
+            media_type="application/zip",
+            headers={"Content-Disposition": disposition, "Cache-Control": "no-cache"},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._close()
 
 
-def _zip(files: Sequence[tuple[str, OpenFile]]) -> Iterator[bytes]:
+def _zip(names: Sequence[str], open_file: Callable[[str], OpenFile]) -> Iterator[bytes]:
     pipe = _Pipe()
-    try:
-        with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
-            for name, file in files:
-                info = zipfile.ZipInfo(name, gmtime(max(file.status.st_mtime, 315532800))[:6])
-                info.external_attr = 0o644 << 16
-                size = file.status.st_size
-                with archive.open(info, "w", force_zip64=size >= 1 << 31) as entry:
-                    for offset in range(0, size, _BLOCK):
-                        entry.write(file.read(offset, min(_BLOCK, size - offset)))
-                        yield pipe.take()
-        yield pipe.take()
-    finally:
-        for _, file in files:
-            file.close()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
+        for name in names:
+            file = open_file(name)
+            try:
+                yield from _entry(archive, pipe, name, file)
+            finally:
+                file.close()
+    yield pipe.take()
+
+
+def _entry(archive: zipfile.ZipFile, pipe: _Pipe, name: str, file: OpenFile) -> Iterator[bytes]:
+    info = zipfile.ZipInfo(name, gmtime(max(file.status.st_mtime, 315532800))[:6])
+    info.external_attr = 0o644 << 16
+    size = file.status.st_size
+    with archive.open(info, "w", force_zip64=size >= 1 << 31) as entry:
+        for offset in range(0, size, _BLOCK):
+            entry.write(file.read(offset, min(_BLOCK, size - offset)))
+            yield pipe.take()

@@ -1,4 +1,8 @@
-"""Conditional requests and ranges (RFC 9110, sections 13 and 14), without input or output."""
+"""Conditional requests and ranges (RFC 9110, sections 13 and 14), without input or output.
+
+Starlette's ``FileResponse`` knows If-Range and ranges; it knows no other condition, answers 400 to ranges that are to
+be ignored, and makes its ETag of a file's time and size alone. Writes are conditional here, too.
+"""
 
 from __future__ import annotations
 

@@ -23,6 +23,9 @@ Json = dict[str, Any]
 Identity = tuple[Any, ...]
 
 _MAX_CACHED = 1000
+_MAX_CACHED_TENSORS = 200_000
+"""Of all details together: each is some hundred bytes."""
+_MAX_VERIFIED = 10_000
 _MAX_LAYERS = 2000
 
 
@@ -38,7 +41,8 @@ class Catalogue:
         self._root = root
         self._lock = Lock()
         self._cache: OrderedDict[tuple[str, Path], tuple[Identity, Json]] = OrderedDict()
-        self._verified: dict[Path, tuple[Identity, Json]] = {}
+        self._held = 0  # tensors of the details among them
+        self._verified: OrderedDict[Path, tuple[Identity, Json]] = OrderedDict()
 
     # --- answers ---
     def summary(self, place: Path) -> Json:
@@ -84,6 +88,9 @@ class Catalogue:
         }
         with self._lock:
             self._verified[place] = (before, {"ok": report.ok, "at": result["at"]})
+            self._verified.move_to_end(place)
+            while len(self._verified) > _MAX_VERIFIED:
+                self._verified.popitem(last=False)
         return result
 
     # --- memory ---
@@ -107,11 +114,18 @@ class Catalogue:
         result = make(place)
         identity = _identity([place, *map(Path, result["_files"])])
         with self._lock:
+            self._drop(key)
             self._cache[key] = (identity, result)
-            self._cache.move_to_end(key)
-            while len(self._cache) > _MAX_CACHED:
-                self._cache.popitem(last=False)
+            self._held += len(result.get("table", ()))
+            while len(self._cache) > _MAX_CACHED or (self._held > _MAX_CACHED_TENSORS and len(self._cache) > 1):
+                self._drop(next(iter(self._cache)))
         return result
+
+    def _drop(self, key: tuple[str, Path]) -> None:
+        """Forget a description, if there is one; the lock is held."""
+        known = self._cache.pop(key, None)
+        if known is not None:
+            self._held -= len(known[1].get("table", ()))
 
 
 def _identity(files: list[Path]) -> Identity:
@@ -132,23 +146,27 @@ def _iso(seconds: float) -> str:
 # --- what is computed -----------------------------------------------------------------------------
 def _summary(place: Path) -> Json:
     with wl.open(place, memory="arena") as weights:
-        source = weights.source
-        table, dtypes = source.table, Counter[str]()
-        for row in range(len(table)):
-            dtypes[str(table.dtype(row))] += 1
-        checked = int((table.check_kind > 0).sum())
-        state = "none" if not checked else "all" if checked == len(table) else "some"
-        files = [Path(f) for f in weights.files]
-        return {
-            "format": source.layout.extra.get("format") or source.layout.format,
-            "container": source.layout.format,
-            "tensors": len(table),
-            "bytes": sum(f.stat().st_size for f in files),
-            "dtypes": dict(dtypes.most_common()),
-            "checksums": "damaged" if source.layout.damaged else state,
-            "files": [{"name": f.name, "bytes": f.stat().st_size} for f in files],
-            "_files": [str(f) for f in files],
-        }
+        return _summary_of(weights)
+
+
+def _summary_of(weights: wl.Weights) -> Json:
+    source = weights.source
+    table, dtypes = source.table, Counter[str]()
+    for row in range(len(table)):
+        dtypes[str(table.dtype(row))] += 1
+    checked = int((table.check_kind > 0).sum())
+    state = "none" if not checked else "all" if checked == len(table) else "some"
+    files = [Path(f) for f in weights.files]
+    return {
+        "format": source.layout.extra.get("format") or source.layout.format,
+        "container": source.layout.format,
+        "tensors": len(table),
+        "bytes": sum(f.stat().st_size for f in files),
+        "dtypes": dict(dtypes.most_common()),
+        "checksums": "damaged" if source.layout.damaged else state,
+        "files": [{"name": f.name, "bytes": f.stat().st_size} for f in files],
+        "_files": [str(f) for f in files],
+    }
 
 
 def _details(place: Path) -> Json:
@@ -170,7 +188,7 @@ def _details(place: Path) -> Json:
         keys = ("generatedBy", "convertedBy", "trainingConfig", "signature")
         facts = {k: layout.extra[k] for k in keys if layout.extra.get(k) is not None}
         return {
-            **_summary(place),
+            **_summary_of(weights),
             "table": tensors,
             "metadata": dict(layout.metadata),
             "facts": facts,

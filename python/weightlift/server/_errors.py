@@ -8,31 +8,19 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from weightlift.errors import (
-    AccessError,
-    ChangedError,
-    ChecksumError,
-    FormatError,
-    MismatchError,
-    NotFoundError,
-    QuotaError,
-    TruncatedError,
-    UnsafeContentError,
-    WeightliftError,
-)
+from weightlift import errors
 
 __all__ = ["HTTPException", "error_response", "status_of", "told"]
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
-    (NotFoundError, 404),
-    (AccessError, 403),
-    (QuotaError, 507),
-    (ChangedError, 409),
-    (TruncatedError, 422),
-    (ChecksumError, 422),
-    (UnsafeContentError, 400),
-    (FormatError, 422),
-    (MismatchError, 422),
+    (errors.NotFoundError, 404),
+    (errors.AccessError, 403),
+    (errors.QuotaError, 507),
+    (errors.ChangedError, 409),
+    (errors.TruncatedError, 422),
+    (errors.UnsafeContentError, 400),  # before what it is a case of
+    (errors.FormatError, 422),
+    (errors.MismatchError, 422),
 )
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -51,7 +39,7 @@ def status_of(error: Exception) -> int:
 
 def told(error: Exception, root: Path) -> str:
     """What a client may know of an error: all but where on this machine the directory is."""
-    if isinstance(error, WeightliftError):
+    if isinstance(error, errors.WeightliftError):
         place = [] if error.tensor is None else [f"tensor {error.tensor!r}"]
         if error.offset is not None:
             place.append(f"byte {error.offset}" if error.end is None else f"bytes {error.offset}-{error.end}")

@@ -2,6 +2,9 @@
 
 In this order: the Host header (a page elsewhere whose name is made to point here, "DNS rebinding", is refused), the
 client's rate, CORS preflights, writes on behalf of other sites' pages (CSRF), the token, and read-only servers.
+
+CORS is one step of that order; Starlette's ``CORSMiddleware`` would stand before all of it, so that preflights cost
+nothing of a client's rate and are answered under any Host, or behind it, so that pages could not read a refusal.
 """
 
 from __future__ import annotations

@@ -145,11 +145,16 @@ class Library:
             raise AccessError(f"{path!r} is a link out of the directory")
         return place
 
-    def open(self, place: Path) -> OpenFile:
-        """Open a file for sending; what was opened, not its name, must lie inside the directory."""
-        name = os.path.relpath(place, self.root)
+    def open(self, place: Path, folder: int | None = None) -> OpenFile:
+        """Open a file for sending; what was opened, not its name, must lie inside the directory.
+
+        Args:
+            place: Absolute, or relative to ``folder``.
+            folder: Descriptor of a directory.
+        """
+        name = str(place) if folder is not None else os.path.relpath(place, self.root)
         try:
-            fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+            fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=folder)
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError(f"there is no {name!r}") from None
         try:
@@ -262,8 +267,12 @@ class Library:
             _sync(target.parent)
         return replaced
 
-    def temporary_file(self, path: str) -> Path:
-        """A hidden name beside a file that is to be; directories are made. It ends like the file, so that it parses."""
+    @contextmanager
+    def temporary_file(self, path: str) -> Iterator[Path]:
+        """A hidden name beside a file that is to be; directories are made. It ends like the file, so that it parses.
+
+        What has that name in the end is removed.
+        """
         target = self.root / check_file(path)
         parts = path.split("/")[:-1]
         if parts and (self.root / parts[0] / MODEL_JSON).is_file() and is_model_name(parts[0]):
@@ -274,7 +283,11 @@ class Library:
             raise HTTPException(409, f"a part of {path!r} is a file, not a directory") from None
         if not self._inside(target.parent / "x"):
             raise AccessError(f"{path!r} leads out of the directory")
-        return target.with_name(f"{_TEMPORARY}{token_hex(8)}-{target.name}")
+        place = target.with_name(f"{_TEMPORARY}{token_hex(8)}-{target.name}")
+        try:
+            yield place
+        finally:
+            place.unlink(missing_ok=True)
 
     def model_tag(self, name: str) -> str | None:
         """The entity tag of a model's ``model.json``; None if there is no such model."""

@@ -96,6 +96,9 @@ def accepts_gzip(header: str) -> bool:
 class FileResponse:
     """Sends an open file, or what the request asks of it, and closes it.
 
+    Not Starlette's: that opens a name when headers made from an earlier ``stat`` are sent already, so that a file
+    which is replaced in between is sent with the size and tag of the one before it. See also ``_conditions``.
+
     Args:
         file: Closed at the end, however that comes.
         headers: Further headers.

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CancelScope, CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from weightlift import __version__, _json
 from weightlift._source import open_source
-from weightlift.errors import ChecksumError, FormatError, NotFoundError, WeightliftError
+from weightlift.errors import ChangedError, ChecksumError, FormatError, NotFoundError, WeightliftError
 from weightlift.formats import by_name
-from weightlift.server._archive import archive_response
+from weightlift.server._archive import ArchiveResponse
 from weightlift.server._conditions import may_write
 from weightlift.server._describe import Catalogue
 from weightlift.server._errors import HTTPException, error_response, status_of, told
@@ -33,7 +35,7 @@ from weightlift.server._names import (
 )
 from weightlift.server._responses import Compressed, FileResponse, OpenFile
 from weightlift.server._settings import Settings
-from weightlift.server._upload import FileSink, ModelSink, Sink, receive_into
+from weightlift.server._upload import FileSink, ModelSink, body_of, receive_into
 
 __all__ = ["Routes"]
 
@@ -45,8 +47,9 @@ _MAX_BODY = 64 << 10
 _MAX_SIDECAR = 64 << 20
 _MAX_BINS = 256
 _HEAVY_JOBS = 2
-"""Histograms and verifications that run at one time."""
+"""Histograms, verifications and copies that run at one time."""
 
+T = TypeVar("T")
 Endpoint = Callable[..., Awaitable[Any]]
 
 
@@ -70,6 +73,17 @@ def answers(endpoint: Endpoint) -> Endpoint:
     return answering
 
 
+@asynccontextmanager
+async def in_thread(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """Enter and leave what waits for the disk, or for a lock, in a thread: the event loop serves others meanwhile."""
+    value = await to_thread.run_sync(manager.__enter__)
+    try:
+        yield value
+    finally:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(manager.__exit__, None, None, None)
+
+
 class Routes:
     """The endpoints over one library.
 
@@ -84,6 +98,7 @@ class Routes:
         self.settings = settings
         self.catalogue = Catalogue(library.root)
         self._compressed = Compressed()
+        self._page = Library(PAGE, read_only=True)
         self._heavy = CapacityLimiter(_HEAVY_JOBS)
         self._uploads = 0
 
@@ -127,7 +142,7 @@ class Routes:
         library = self.library
 
         async def take(room: int) -> Response:
-            with library.workplace() as place:
+            async with in_thread(library.workplace()) as place:
                 sink = ModelSink(place, request.headers.get("content-type", ""), self.settings)
                 try:
                     await receive_into(sink, request.receive, room, self.settings)
@@ -159,7 +174,7 @@ class Routes:
             raise HTTPException(503, "too many uploads are under way", {"Retry-After": "5"})
         self._uploads += 1
         try:
-            with self.library.reserve(nbytes, most) as room:
+            async with in_thread(self.library.reserve(nbytes, most)) as room:
                 return await take(room)
         finally:
             self._uploads -= 1
@@ -182,27 +197,53 @@ class Routes:
         """All files of a model as one zip."""
         name = request.path_params["name"]
 
-        def find() -> list[tuple[str, OpenFile]]:
+        def begin() -> Any:
             folder = self.library.model(name)
-            files = self.catalogue.files(folder)
-            return [(f"{name}/{file.relative_to(folder)}", self.library.open(file)) for file in files]
+            # A model is replaced by another directory: what is open here stays the same model, or loses files.
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                paths = [file.relative_to(folder) for file in self.catalogue.files(folder)]
+                if not os.path.samestat(os.fstat(held), folder.stat()):
+                    raise ChangedError(f"the model {name!r} was replaced meanwhile: ask again")
+            except BaseException:
+                os.close(held)
+                raise
+            return ArchiveResponse(
+                f"{name}.zip",
+                [f"{name}/{path}" for path in paths],
+                lambda entry: self.library.open(Path(entry).relative_to(name), held),
+                lambda: os.close(held),
+            )
 
-        return archive_response(f"{name}.zip", await to_thread.run_sync(find))
+        return await to_thread.run_sync(begin)
 
     @answers
     async def rename(self, request: Request) -> Response:
         """Give a model the name ``{"to": name}``."""
-        to = await _wanted_name(request)
+        to = await self._wanted_name(request)
         await to_thread.run_sync(self.library.rename_model, request.path_params["name"], to)
         return JSONResponse({"name": to, "url": f"{_model_url(to)}{MODEL_JSON}"})
 
     @answers
     async def copy(self, request: Request) -> Response:
         """Copy a model to the name ``{"to": name}``."""
-        to = await _wanted_name(request)
-        await to_thread.run_sync(self.library.copy_model, request.path_params["name"], to)
+        to = await self._wanted_name(request)
+        await to_thread.run_sync(self.library.copy_model, request.path_params["name"], to, limiter=self._heavy)
         url = f"{_model_url(to)}{MODEL_JSON}"
         return JSONResponse({"name": to, "url": url}, 201, {"Location": url})
+
+    async def _wanted_name(self, request: Request) -> str:
+        """``to`` of a JSON body."""
+        body = bytearray()
+        async for chunk in body_of(request.receive, self.settings):
+            body += chunk
+            if len(body) > _MAX_BODY:
+                raise HTTPException(413, "the body is too long")
+        value = _json.loads(bytes(body), what="the body", max_bytes=_MAX_BODY)
+        to = value.get("to") if isinstance(value, dict) else None
+        if not isinstance(to, str):
+            raise FormatError('the body is {"to": NAME}')
+        return check_model(to)
 
     # --- files ---
     @answers
@@ -223,9 +264,8 @@ class Routes:
         _conditions(request)(await to_thread.run_sync(library.file_tag, path))
 
         async def take(room: int) -> Response:
-            staged = await to_thread.run_sync(library.temporary_file, path)
-            try:
-                sink: Sink = FileSink(staged)
+            async with in_thread(library.temporary_file(path)) as staged:
+                sink = await to_thread.run_sync(FileSink, staged)
                 try:
                     await receive_into(sink, request.receive, room, self.settings)
                 finally:
@@ -233,8 +273,6 @@ class Routes:
                 await to_thread.run_sync(_check_parses, staged)
                 replaced = await to_thread.run_sync(library.publish_file, staged, path, _conditions(request))
                 await to_thread.run_sync(_forget_old_checksums, library.root / path)
-            finally:
-                staged.unlink(missing_ok=True)
             tag = await to_thread.run_sync(library.file_tag, path)
             headers = {"Location": f"/files/{quote(path)}", **({"ETag": tag} if tag else {})}
             return JSONResponse({"path": path}, 200 if replaced else 201, headers)
@@ -328,9 +366,9 @@ class Routes:
         name = request.path_params.get("path", "index.html")
         place = PAGE / name
         kind = _PAGE_TYPES.get(place.suffix)
-        if "/" in name or kind is None or not place.is_file():
+        if "/" in name or kind is None:
             raise NotFoundError(f"there is no {name!r}")
-        file = await to_thread.run_sync(partial(Library(PAGE, read_only=True).open, place))
+        file = await to_thread.run_sync(self._page.open, place)
         return FileResponse(OpenFile(file.fd, file.status, f"{kind}; charset=utf-8"), compressed=self._compressed)
 
 
@@ -355,20 +393,6 @@ def _conditions(request: Request) -> Check:
             raise HTTPException(412, "what is there is not what If-Match or If-None-Match asks for")
 
     return check
-
-
-async def _wanted_name(request: Request) -> str:
-    """``to`` of a JSON body."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY:
-            raise HTTPException(413, "the body is too long")
-    value = _json.loads(bytes(body), what="the body", max_bytes=_MAX_BODY)
-    to = value.get("to") if isinstance(value, dict) else None
-    if not isinstance(to, str):
-        raise FormatError('the body is {"to": NAME}')
-    return check_model(to)
 
 
 def _check_parses(place: Path) -> None:

@@ -81,10 +81,11 @@ def serve(
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 that does not wait for ever for the rest of a request's head."""
+    """HTTP/1.1 that does not wait for ever for the rest of a request's head, nor for somebody to read an answer."""
 
     patience = 30.0
     _timer: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -97,6 +98,31 @@ class _Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._forget()
+        self._read()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_reader(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._read()
+
+    def _expect_reader(self, unread: int) -> None:
+        self._reading = self.loop.call_later(self.patience, self._check_reader, unread)
+
+    def _check_reader(self, unread: int) -> None:
+        """Who reads slowly is waited for; who reads nothing holds a connection and a file."""
+        left = self.transport.get_write_buffer_size()
+        if left < unread:
+            self._expect_reader(left)
+        else:
+            self.transport.abort()
+
+    def _read(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
 
     def _watch(self) -> None:
         """Start the clock when a head begins, stop it when it is complete."""

@@ -21,7 +21,7 @@ from weightlift.server._manifest import Promise, check_safe
 from weightlift.server._names import MODEL_JSON
 from weightlift.server._settings import Settings
 
-__all__ = ["FileSink", "ModelSink", "receive_into"]
+__all__ = ["FileSink", "ModelSink", "body_of", "receive_into"]
 
 _BLOCK = 1 << 20
 _MAX_PARTS = 20_000
@@ -52,7 +52,7 @@ async def receive_into(sink: Sink, receive: Receive, room: int, settings: Settin
         ClientDisconnect: It broke off.
     """
     pending, total = bytearray(), 0
-    async for data in _body(receive, settings):
+    async for data in body_of(receive, settings):
         total += len(data)
         if total > room:
             raise HTTPException(413, f"the upload has more than {room} bytes, which is the most that is taken here")
@@ -66,7 +66,8 @@ async def receive_into(sink: Sink, receive: Receive, room: int, settings: Settin
     return total
 
 
-async def _body(receive: Receive, settings: Settings) -> AsyncIterator[bytes]:
+async def body_of(receive: Receive, settings: Settings) -> AsyncIterator[bytes]:
+    """The blocks of a request's body, under the time limits of uploads; errors as of :func:`receive_into`."""
     end = monotonic() + settings.upload_timeout
     while True:
         wait = min(settings.idle_timeout, end - monotonic())
@@ -76,7 +77,7 @@ async def _body(receive: Receive, settings: Settings) -> AsyncIterator[bytes]:
                 message = await receive()
         if message is None:
             why = f"nothing arrived for {settings.idle_timeout:g} s" if wait > 0 else "it took too long"
-            raise HTTPException(408, f"the upload was given up: {why}")
+            raise HTTPException(408, f"the request was given up: {why}")
         if message["type"] == "http.disconnect":
             raise ClientDisconnect()
         yield message.get("body", b"")
@@ -126,6 +127,10 @@ class _Current:
 
 class ModelSink:
     """A multipart body as TensorFlow.js sends it: ``model.json`` and the weight files that it names, in any order.
+
+    The parser is python-multipart's own. Starlette's forms are built on it, too, but give a form only when it is
+    complete, with its files in the system's temporary directory; here each part is checked as it begins, each byte is
+    counted as it comes, and files are written where a rename publishes them.
 
     Args:
         folder: An empty directory; :meth:`assemble` leaves the model in ``folder/model``.
