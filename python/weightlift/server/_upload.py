@@ -76,7 +76,7 @@ async def body_of(receive: Receive, settings: Settings) -> AsyncIterator[bytes]:
             with anyio.move_on_after(wait):
                 message = await receive()
         if message is None:
-            why = f"nothing arrived for {settings.idle_timeout:g} s" if wait > 0 else "it took too long"
+            why = "it took too long" if monotonic() >= end else f"nothing arrived for {settings.idle_timeout:g} s"
             raise HTTPException(408, f"the request was given up: {why}")
         if message["type"] == "http.disconnect":
             raise ClientDisconnect()
