@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 __all__ = ["Cache", "CachedFile"]
 
 BLOCK = 256 << 10
+SPARSE = 16
+"""Ranges that are preloaded are kept if their blocks are not more than so many times their size: the headers that are
+scattered over an npz are fetched anew each time, instead of a block around each."""
+
 BATCH = 32 << 20
 """Bytes fetched into memory at once, on their way to the disk."""
 
@@ -188,25 +192,22 @@ class CachedFile:
         """Exactly ``nbytes`` bytes, or TruncatedError."""
         if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
             raise TruncatedError(f"the file has {self.size} bytes", path=self.name, offset=offset, end=offset + nbytes)
-        reader: Any = self.holding([(offset, nbytes)])
-        return bytes(reader.read_at(offset, nbytes))
+        held = None if self._remote is None else self._remote.preloaded(offset, nbytes)
+        if held is None:
+            held = self.holding([(offset, nbytes)]).read_at(offset, nbytes)
+        return bytes(held)
 
     def preload(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Fetch what is missing of ranges."""
-        self.holding([(at, min(n, self.size - at)) for at, n in ranges if 0 <= at < self.size])
+        """Fetch what is missing of ranges; of those that are little of their blocks, not the blocks but them alone."""
+        inside = [(at, min(n, self.size - at)) for at, n in ranges if 0 <= at < self.size]
+        if len(self._missing(inside)) * BLOCK > SPARSE * sum(n for _, n in inside):
+            self._server().preload(inside)
+        else:
+            self.holding(inside)
 
     def holding(self, ranges: Sequence[tuple[int, int]]) -> Any:
         """What the core reads these ranges from: the entry, or the server where the disk has no room."""
-        wanted = np.zeros(len(self._trusted) + 1, np.int64)
-        for at, nbytes in ranges:
-            if nbytes:
-                wanted[at // BLOCK] += 1
-                wanted[-(-(at + nbytes) // BLOCK)] -= 1
-        needed = np.flatnonzero((np.cumsum(wanted[:-1]) > 0) & ~self._trusted)
-        if not len(needed):
-            return self._core
-        flags = self._read_flags(int(needed[0]), int(needed[-1]) + 1)
-        missing = [i for i in needed.tolist() if not self._check(i, int(flags[i - needed[0]]))]
+        missing = self._missing(ranges)
         if not missing:
             return self._core
         if not self._cache.make_room(len(missing) * BLOCK, self._entry):
@@ -219,6 +220,19 @@ class CachedFile:
                 raise
             return self._server().core  # the disk is full: reading matters more than keeping
         return self._core
+
+    def _missing(self, ranges: Sequence[tuple[int, int]]) -> list[int]:
+        """Numbers of the blocks that ranges lie in and that are not there, or not whole."""
+        wanted = np.zeros(len(self._trusted) + 1, np.int64)
+        for at, nbytes in ranges:
+            if nbytes:
+                wanted[at // BLOCK] += 1
+                wanted[-(-(at + nbytes) // BLOCK)] -= 1
+        needed = np.flatnonzero((np.cumsum(wanted[:-1]) > 0) & ~self._trusted)
+        if not len(needed):
+            return []
+        flags = self._read_flags(int(needed[0]), int(needed[-1]) + 1)
+        return [i for i in needed.tolist() if not self._check(i, int(flags[i - needed[0]]))]
 
     def _server(self) -> Any:
         if self._remote is None:

@@ -47,18 +47,23 @@ class RemoteFile:
         """Exactly ``nbytes`` bytes, or TruncatedError."""
         if offset + nbytes <= self._head:
             return self.core.read_at(offset, nbytes)
-        i = bisect_right(self._starts, offset) - 1
-        if i >= 0:
-            begin = offset - self._starts[i]
-            held = self._ranges[i]
-            if begin + nbytes <= len(held):
-                return bytes(held[begin : begin + nbytes])
+        held = self.preloaded(offset, nbytes)
+        if held is not None:
+            return held
         at, data = self._last
         if not at <= offset <= offset + nbytes <= at + len(data):
             at, data = offset, self.core.read_at(offset, nbytes)
             if nbytes <= MOST_KEPT:
                 self._last = at, data
         return data[offset - at : offset - at + nbytes]
+
+    def preloaded(self, offset: int, nbytes: int) -> bytes | None:
+        """These bytes, if they were preloaded."""
+        i = bisect_right(self._starts, offset) - 1
+        begin = offset - self._starts[i] if i >= 0 else 0
+        if i < 0 or begin + nbytes > len(self._ranges[i]):
+            return None
+        return bytes(self._ranges[i][begin : begin + nbytes])
 
     def read_into(self, offset: int, out: Any) -> None:
         """Fill ``out`` from ``offset`` on."""
