@@ -25,7 +25,10 @@ CPP = REPOSITORY / "cpp"
 LAYERS: list[tuple[str, tuple[str, ...]]] = [
     ("the compiled modules", ("_core", "_http")),
     ("the public contract", ("errors", "types", "protocols")),
-    ("small tools", ("_dtypes", "_urls", "_json", "_tree", "_strings", "_checksum", "_arrays", "_awaiting")),
+    (
+        "small tools",
+        ("_dtypes", "_urls", "_json", "_tree", "_strings", "_checksum", "_arrays", "_awaiting", "_stopping"),
+    ),
     ("the nouns", ("_layout", "_packing", "_inflate", "_ops", "_ranges", "_decode", "_plan", "_write_plan", "_stream")),
     ("the wings", ("stores", "formats", "frameworks")),
     (

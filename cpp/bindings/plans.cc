@@ -81,14 +81,15 @@ struct CheckColumns {
   }
 };
 
-// Runs signal handlers (Ctrl-C) and the progress callback; what they raise cancels the plan.
+// Runs signal handlers and the progress callback, and asks whether the call was stopped; what they
+// raise cancels the plan.
 class PythonMonitor final : public Monitor {
  public:
   explicit PythonMonitor(py::object progress) : progress_(std::move(progress)) {}
 
   void Tick(std::uint64_t done, std::uint64_t total) override {
     const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    CheckInterrupts();
     if (!progress_.is_none()) progress_(done, total);
   }
 

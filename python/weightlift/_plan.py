@@ -19,6 +19,7 @@ from weightlift._dtypes import STRING, DType, array_shape, byte_size
 from weightlift._json import impostor
 from weightlift._layout import U32, U64, VARIABLE_STEPS, Cast, Layout, Piece, Step, TensorTable
 from weightlift._ops import NONE, Checks, Counter, Progress, ReadColumns, check_columns, item_sizes
+from weightlift._stopping import Stop
 from weightlift.errors import FormatError
 from weightlift.protocols import LendsReader, OpensRemotely, Store
 
@@ -74,10 +75,16 @@ class OpenFiles:
         if len(new) == 1:
             self._readers[new[0]] = self._open_for(new[0], needed[new[0]])
             return
-        from concurrent.futures import ThreadPoolExecutor
+        from concurrent.futures import ThreadPoolExecutor, wait
 
+        stop = Stop()
         with ThreadPoolExecutor(min(OPENED_AT_ONCE, len(new))) as pool:
-            waiting = [(n, pool.submit(self._open_for, n, needed[n])) for n in new]
+            waiting = [(n, pool.submit(stop.run, self._open_for, n, needed[n])) for n in new]
+            try:
+                wait([future for _, future in waiting])
+            except BaseException:  # Ctrl-C, which only the main thread hears of
+                stop.set()
+                raise
         self._readers |= {n: future.result() for n, future in waiting}
 
     def _open_for(self, relative: str, ranges: Ranges | None) -> Any:

@@ -12,11 +12,11 @@ Example:
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from weightlift import _api, _models
+from weightlift._stopping import Stop, check
 from weightlift._weights import Weights
 from weightlift.types import DiffReport, ModelArtifacts, SaveResult, VerifyReport
 
@@ -26,22 +26,12 @@ T = TypeVar("T")
 Path = str | os.PathLike[str]
 
 
-class _Cancelled(Exception):
-    """Raised from the progress callback of work that nobody waits for any more."""
-
-
-async def _run(function: Callable[..., T], *args: Any, progress: Any = None, **options: Any) -> T:
+async def _run(function: Callable[..., T], *args: Any, **options: Any) -> T:
+    """Call a function in a thread; when the task is cancelled, it is stopped and waited for."""
     import asyncio  # tens of milliseconds that only awaiting callers pay
 
-    stop = threading.Event()
-
-    def watch(done: int, total: int) -> None:
-        if stop.is_set():
-            raise _Cancelled
-        if progress is not None:
-            progress(done, total)
-
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args, progress=watch, **options))
+    stop = Stop()
+    work = asyncio.ensure_future(asyncio.to_thread(stop.run, function, *args, **options))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -49,6 +39,17 @@ async def _run(function: Callable[..., T], *args: Any, progress: Any = None, **o
         # Buffers and files belong to the thread until it has stopped.
         await asyncio.gather(work, return_exceptions=True)
         raise
+
+
+async def _watch(function: Callable[..., T], *args: Any, progress: Any = None, **options: Any) -> T:
+    """Likewise, for functions that report progress, which is where loops in Python ask whether to stop."""
+
+    def watch(done: int, total: int) -> None:
+        check()
+        if progress is not None:
+            progress(done, total)
+
+    return await _run(function, *args, progress=watch, **options)
 
 
 async def save(obj: Any, url: Path, **options: Any) -> SaveResult:
@@ -59,7 +60,7 @@ async def save(obj: Any, url: Path, **options: Any) -> SaveResult:
         >>> asyncio.run(wl.aio.save(np.ones(2), "two.npy")).tensors
         1
     """
-    return await _run(_api.save, obj, url, **options)
+    return await _watch(_api.save, obj, url, **options)
 
 
 async def load(url: Path, **options: Any) -> Any:
@@ -71,7 +72,7 @@ async def load(url: Path, **options: Any) -> Any:
         >>> asyncio.run(wl.aio.load("two.npy")).tolist()
         [1.0, 1.0]
     """
-    return await _run(_api.load, url, **options)
+    return await _watch(_api.load, url, **options)
 
 
 async def open(url: Path, **options: Any) -> Weights:
@@ -83,9 +84,7 @@ async def open(url: Path, **options: Any) -> Weights:
         >>> len(asyncio.run(wl.aio.open("w.npz")))
         1
     """
-    import asyncio
-
-    return await asyncio.to_thread(_api.open, url, **options)
+    return await _run(_api.open, url, **options)
 
 
 async def convert(source: Path, target: Path, **options: Any) -> SaveResult:
@@ -97,7 +96,7 @@ async def convert(source: Path, target: Path, **options: Any) -> SaveResult:
         >>> asyncio.run(wl.aio.convert("w.npz", "w.safetensors")).format
         'safetensors'
     """
-    return await _run(_api.convert, source, target, **options)
+    return await _watch(_api.convert, source, target, **options)
 
 
 async def verify(url: Path, **options: Any) -> VerifyReport:
@@ -109,7 +108,7 @@ async def verify(url: Path, **options: Any) -> VerifyReport:
         >>> asyncio.run(wl.aio.verify("two.npy")).ok
         True
     """
-    return await _run(_api.verify, url, **options)
+    return await _watch(_api.verify, url, **options)
 
 
 async def diff(a: Path, b: Path, **options: Any) -> DiffReport:
@@ -121,7 +120,7 @@ async def diff(a: Path, b: Path, **options: Any) -> DiffReport:
         >>> asyncio.run(wl.aio.diff("two.npy", "two.npy")).same
         True
     """
-    return await _run(_api.diff, a, b, **options)
+    return await _watch(_api.diff, a, b, **options)
 
 
 async def save_model(model: Any, url_or_handler: Any, **options: Any) -> Any:
@@ -133,12 +132,8 @@ async def save_model(model: Any, url_or_handler: Any, **options: Any) -> Any:
         >>> asyncio.run(wl.aio.save_model(model, "my-model")).tensors
         1
     """
-    import asyncio
-
-    if isinstance(url_or_handler, (str, os.PathLike)):
-        result = await _run(_models.begin_save, model, url_or_handler, **options)
-    else:
-        result = await asyncio.to_thread(_models.begin_save, model, url_or_handler, **options)
+    run = _watch if isinstance(url_or_handler, (str, os.PathLike)) else _run
+    result = await run(_models.begin_save, model, url_or_handler, **options)
     return await result if isinstance(result, Awaitable) else result
 
 
@@ -153,9 +148,7 @@ async def load_model(
         >>> list(asyncio.run(wl.aio.load_model("my-model")).weights)
         ['w']
     """
-    import asyncio
-
     given = {"weight_names": weight_names, "strict": strict, **options}
-    result = await asyncio.to_thread(_models.begin_load, url_or_handler, **given)
+    result = await _run(_models.begin_load, url_or_handler, **given)
     artifacts: ModelArtifacts = await result if isinstance(result, Awaitable) else result
     return _models.finish_load(artifacts, url_or_handler, weight_names, strict=strict)

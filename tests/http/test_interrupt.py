@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Awaitable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,21 +95,26 @@ def test_ctrl_c_ends_a_stalled_download_into_the_cache(server: FaultServer, tmp_
 
 
 def test_ctrl_c_ends_an_upload_that_nobody_reads(server: FaultServer, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     server.fault = lambda request, answer: faults.silence(request, replace(answer, take=100_000))
     interrupted(server, "save", tmp_path, "in the body")
     assert not server.stored and [p.name for p in tmp_path.iterdir()] == ["home"]
 
 
-@pytest.mark.parametrize("stall", ["in a part", "in many parts"])
-def test_a_cancelled_task_is_not_waited_for(server: FaultServer, tmp_path: Path, stall: str) -> None:
-    """A task that is given up on stops its download; the event loop goes on meanwhile."""
-    server.files[PATH] = model_bytes(model(3_000_000), tmp_path)
-    server.fault = STALLS[stall]
+AWAITED = {
+    "load": lambda url, **options: wl.aio.load(url, **options),
+    "open": lambda url, **options: wl.aio.open(url, **options),
+    "load_model": lambda url, **options: wl.aio.load_model(url, **options),
+    "save": lambda url, **options: wl.aio.save({"w": np.ones(8_000_000, np.float32)}, url, **options),
+    "save_model": lambda url, **options: wl.aio.save_model(MODEL, url, **options),
+}
+MODEL = wl.ModelArtifacts(weights={"w": np.ones(8, np.float32)})
+
+
+def given_up(server: FaultServer, awaitable: Awaitable[Any]) -> None:
+    """Cancel a task a little after the server has seen its first request; nothing is left of it."""
 
     async def give_up() -> None:
-        task = asyncio.ensure_future(wl.aio.load(server.url(PATH), **PATIENT, part_bytes=256 << 10))
+        task = asyncio.ensure_future(awaitable)
         while not server.requests:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.3)
@@ -117,6 +124,27 @@ def test_a_cancelled_task_is_not_waited_for(server: FaultServer, tmp_path: Path,
 
     asyncio.run(asyncio.wait_for(give_up(), 60))
     server.wait_until(lambda: server.open_connections == 0)
+
+
+@pytest.mark.parametrize("stall", STALLS)
+def test_a_cancelled_task_is_not_waited_for(server: FaultServer, tmp_path: Path, stall: str) -> None:
+    """A task that is given up on stops its download; the event loop goes on meanwhile."""
+    server.files[PATH] = model_bytes(model(3_000_000), tmp_path)
+    server.fault = STALLS[stall]
+    given_up(server, wl.aio.load(server.url(PATH), **PATIENT, part_bytes=256 << 10))
+
+
+@pytest.mark.parametrize("what", AWAITED)
+@pytest.mark.parametrize("stall", ["before the head", "between attempts"])
+def test_a_cancelled_task_of_any_kind_stops(server: FaultServer, what: str, stall: str) -> None:
+    server.fault = STALLS[stall]
+    given_up(server, AWAITED[what](server.url(PATH), **PATIENT))
+
+
+def test_a_cancelled_upload_that_nobody_reads_stops(server: FaultServer) -> None:
+    server.fault = lambda request, answer: faults.silence(request, replace(answer, take=100_000))
+    given_up(server, AWAITED["save"](server.url(PATH), **PATIENT))
+    assert not server.stored
 
 
 def test_progress_may_stop_a_download(server: FaultServer, tmp_path: Path) -> None:

@@ -20,13 +20,6 @@ using http::Response;
 using http::Upload;
 using http::UploadSpec;
 
-// Ctrl-C ends a wait.
-bool CheckSignals() {
-  const py::gil_scoped_acquire gil;
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-  return false;
-}
-
 http::Version VersionFromName(const std::string& name) {
   if (name == "auto") return http::Version::kAuto;
   if (name == "1.1") return http::Version::k1_1;
@@ -138,7 +131,7 @@ py::bytes ReadBytes(const HttpReader& reader, std::uint64_t offset, std::uint64_
   auto bytes = py::reinterpret_steal<py::bytes>(object);
   auto* const data = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(object));
   const py::gil_scoped_release release;
-  reader.ReadAtUnless(offset, {data, static_cast<std::size_t>(nbytes)}, &CheckSignals);
+  reader.ReadAtUnless(offset, {data, static_cast<std::size_t>(nbytes)}, &CheckInterrupts);
   return bytes;
 }
 
@@ -159,7 +152,7 @@ void BindReader(py::module_& m) {
           [](const HttpReader& reader, std::uint64_t offset, const py::object& out) {
             const HeldBuffer held(out, HeldBuffer::Access::kWrite);
             const py::gil_scoped_release release;
-            reader.ReadAtUnless(offset, held.writable(), &CheckSignals);
+            reader.ReadAtUnless(offset, held.writable(), &CheckInterrupts);
           },
           py::arg("offset"), py::arg("out"));
 }
@@ -171,13 +164,13 @@ void BindUpload(py::module_& m) {
           [](Upload& upload, std::uint64_t offset, const py::object& data) {
             const HeldBuffer held(data);
             const py::gil_scoped_release release;
-            upload.WriteAtUnless(offset, held.bytes(), &CheckSignals);
+            upload.WriteAtUnless(offset, held.bytes(), &CheckInterrupts);
           },
           py::arg("offset"), py::arg("data"))
       .def("commit",
            [](Upload& upload) {
              const py::gil_scoped_release release;
-             upload.CommitUnless(&CheckSignals);
+             upload.CommitUnless(&CheckInterrupts);
            })
       .def_property_readonly("response", [](const Upload& upload) { return upload.response(); });
 }
@@ -188,7 +181,7 @@ Response Request(Client& client, const std::string& method, const std::string& u
   std::optional<std::span<const std::byte>> bytes;
   if (!body.is_none()) bytes = held.emplace(body).bytes();
   const py::gil_scoped_release release;
-  return client.Request(method, url, bytes, headers, limit, &CheckSignals);
+  return client.Request(method, url, bytes, headers, limit, &CheckInterrupts);
 }
 
 void BindClient(py::module_& m) {
@@ -199,13 +192,13 @@ void BindClient(py::module_& m) {
       .def(
           "open",
           [](Client& client, const std::string& url, std::uint64_t head) {
-            return client.Open(url, head, &CheckSignals);
+            return client.Open(url, head, &CheckInterrupts);
           },
           py::arg("url"), py::kw_only(), py::arg("head") = 65536, release())
       .def(
           "get",
           [](Client& client, const std::string& url, std::uint64_t limit, const Headers& headers) {
-            return client.Get(url, limit, headers, &CheckSignals);
+            return client.Get(url, limit, headers, &CheckInterrupts);
           },
           py::arg("url"), py::kw_only(), py::arg("limit"), py::arg("headers") = Headers(),
           release())
