@@ -107,9 +107,12 @@ TEST(OnePredicateSaysWhatIsTriedAgain) {
                               CURLE_UNSUPPORTED_PROTOCOL, CURLE_SSL_CERTPROBLEM}) {
     CHECK(!retried({.code = code}));
   }
-  for (const int status : {408, 425, 429, 500, 502, 503, 504}) CHECK(retried({.status = status}));
-  for (const int status : {304, 400, 401, 403, 404, 409, 410, 412, 416, 422, 501, 505}) {
+  for (const int status : {408, 425, 429, 500, 502, 503, 504, 507, 520, 524, 529, 599}) {
+    CHECK(retried({.status = status}));
+  }
+  for (const int status : {304, 400, 401, 403, 404, 409, 410, 412, 416, 422, 501, 505, 511, 600}) {
     CHECK(!retried({.status = status}));
+    CHECK(!retried({.code = CURLE_OPERATION_TIMEDOUT, .status = status, .stalled = true}));
   }
   CHECK(retried({.code = CURLE_OPERATION_TIMEDOUT, .status = 206, .stalled = true}));
   CHECK(!retried({.status = 206, .wrong = true}));

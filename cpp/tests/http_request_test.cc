@@ -19,6 +19,7 @@ using namespace weightlift;
 using http::Client;
 using http::Options;
 using http::Response;
+using http::Upload;
 using http_server::Exchange;
 using http_server::Request;
 using http_server::Server;
@@ -286,6 +287,63 @@ TEST(ALargeUploadIsNot) {
   CHECK_EQ(error.place().status.value_or(0), 500);
   CHECK_EQ(server.seen().size(), 1);
   CHECK_THROWS(kTransport, upload->Commit());  // it stays broken
+}
+
+// Writes and commits until the server takes it; how often that was.
+int SendUntilTaken(Upload& upload) {
+  for (int sent = 1;; ++sent) {
+    try {
+      upload.WriteAt(0, Bytes(Body()));
+      upload.Commit();
+      return sent;
+    } catch (const Error&) {
+      if (!upload.AgainUnless(kNever)) throw;
+    }
+  }
+}
+
+TEST(ALargeUploadIsMadeAgainByItsCaller) {
+  std::atomic<int> left{2};
+  const Server server([&](Exchange& x) {
+    if (left-- > 0) return x.Reply("503 Busy", "");
+    Accept(x);
+  });
+  const auto upload = Client::Make(Quick())->StartUpload(
+      server.url(), {.size = Body().size(), .prefix = "(", .suffix = ")"});
+  CHECK(!upload->AgainUnless(kNever));  // nothing has failed
+  CHECK_EQ(SendUntilTaken(*upload), 3);
+  CHECK_EQ(server.seen().size(), 3);
+  CHECK(server.seen().at(2).body == "(" + Body() + ")");
+}
+
+TEST(ALargeUploadIsMadeAgainSoOftenOnly) {
+  const Server server([](Exchange& x) { x.Reply("500 Oops", ""); });
+  Options options = Quick();
+  options.attempts = 3;
+  const auto upload = Client::Make(options)->StartUpload(server.url(), {.size = Body().size()});
+  const Error error = fakes::ErrorOf([&] { SendUntilTaken(*upload); });
+  CHECK_EQ(error.place().attempts.value_or(0), 3);
+  CHECK_EQ(server.seen().size(), 3);
+}
+
+TEST(ALargeUploadIsNotMadeAgainInVain) {
+  const Server refusing([](Exchange& x) { x.Reply("403 Forbidden", ""); });
+  const auto refused = Client::Make(Quick())->StartUpload(refusing.url(), {.size = Body().size()});
+  CHECK_THROWS(kAccess, SendUntilTaken(*refused));
+  CHECK_EQ(refusing.seen().size(), 1);
+  const Server failing([](Exchange& x) { x.Reply("500 Oops", ""); });
+  const auto posted =
+      Client::Make(Quick())->StartUpload(failing.url(), {.method = "POST", .size = Body().size()});
+  CHECK_THROWS(kTransport, SendUntilTaken(*posted));  // it may have been acted on
+  CHECK_EQ(failing.seen().size(), 1);
+}
+
+TEST(WaitingToMakeAnUploadAgainStops) {
+  const Server server([](Exchange& x) { x.Reply("503 Busy", "", "Retry-After: 100\r\n"); });
+  const auto upload = Client::Make(Quick())->StartUpload(server.url(), {.size = Body().size()});
+  CHECK_THROWS(kTransport, (upload->WriteAt(0, Bytes(Body())), upload->Commit()));
+  std::atomic<int> asked{0};
+  CHECK_THROWS(kCancelled, upload->AgainUnless([&] { return ++asked >= 3; }));
 }
 
 TEST(AnUploadIsRedirected) {

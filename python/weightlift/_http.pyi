@@ -131,6 +131,12 @@ class Reader(_core.Reader):
 class Upload(_core.Writer):
     """The body of one request; ``write_at`` in ascending order without gaps, from any number of threads."""
 
+    def again(self) -> bool:
+        """After a failure: True when the body can be written once more from its first byte, and the wait is over.
+
+        False when that would not help. The failure is raised once more when it was the last attempt.
+        """
+
     @property
     def response(self) -> Response:
         """The answer, after ``commit``."""

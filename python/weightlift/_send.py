@@ -10,10 +10,8 @@ it is written (a deflated archive) is written to an unnamed temporary file first
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,7 +47,7 @@ class Sending(Publication):
             if first:
                 self.store.begin(document)
         for number in range(len(files)):
-            self._persist(partial(self._send, number, files, checksums))
+            self._send(number, files, checksums)
         if document is not None and not first and self.packing.manifest is not None:
             self.put(self.packing.manifest.name, document)
         return checksums, sum(f.nbytes for f in files) + len(document or b"")
@@ -80,30 +78,16 @@ class Sending(Publication):
         unchecked = {i: [(r, at, n, -1) for r, at, n, _ in runs] for i, runs in self.job.segments.items()}
         job = replace(self.job, segments=unchecked, checks={})
         writer = self.store.create(self.actual[file.name], file.nbytes, durable=self.options.durable)
-        try:
-            writers = [_core.null_writer(f.name) for f in files]
-            writers[number] = writer
+        writers = [_core.null_writer(f.name) for f in files]
+        writers[number] = writer
+
+        def send() -> None:
             sent = self.write(job, writers, files=files, only=number)
             if len(files) == 1 and self.options.checksums and not np.array_equal(sent.crc32c, checksums.crc32c):
                 raise ChangedError("the arrays changed while they were being sent", path=self.target.path)
             self.commit(writer, checksums, list(file.literals))
-        except BaseException:
-            writer.abort()
-            raise
 
-    def _persist(self, send: Callable[[], None]) -> None:
-        """Do it again while the store says that this is worth it: a PUT may be repeated, a POST may not."""
-        worth: Callable[[TransportError, int], float | None] | None = getattr(self.store, "send_again", None)
-        attempt = 1
-        while True:
-            try:
-                return send()
-            except TransportError as error:
-                delay = None if worth is None else worth(error, attempt)
-                if delay is None:
-                    raise
-                time.sleep(delay)
-                attempt += 1
+        _persist(writer, send)
 
     # --- compressed -------------------------------------------------------------------------------
     def _send_compressed(self) -> tuple[Checksums, int]:
@@ -111,18 +95,15 @@ class Sending(Publication):
             checksums = self.compress(_Spool(file))
             (packed,) = self.packing.files
 
-            def send() -> None:
-                writer = self.store.create(self.actual[packed.name], packed.nbytes, durable=self.options.durable)
-                try:
-                    file.seek(0)
-                    for at in range(0, packed.nbytes, PART):
-                        writer.write_at(at, file.read(PART))
-                    self.commit(writer, checksums, [])
-                except BaseException:
-                    writer.abort()
-                    raise
+            writer = self.store.create(self.actual[packed.name], packed.nbytes, durable=self.options.durable)
 
-            self._persist(send)
+            def send() -> None:
+                file.seek(0)
+                for at in range(0, packed.nbytes, PART):
+                    writer.write_at(at, file.read(PART))
+                self.commit(writer, checksums, [])
+
+            _persist(writer, send)
         return checksums, packed.nbytes
 
 
@@ -138,6 +119,22 @@ class _Spool:
 
     def truncate(self, nbytes: int) -> None:
         self._file.truncate(nbytes)
+
+
+def _persist(writer: Any, send: Callable[[], None]) -> None:
+    """Write and commit, once more as long as the writer says that this is worth it; it has waited then."""
+    again: Callable[[], bool] = getattr(writer, "again", lambda: False)
+    try:
+        while True:
+            try:
+                return send()
+            except TransportError as error:
+                failure = error
+            if not again():
+                raise failure
+    except BaseException:
+        writer.abort()
+        raise
 
 
 def _patched(

@@ -9,7 +9,7 @@ import pytest
 
 import weightlift as wl
 from weightlift._urls import redacted
-from weightlift.errors import RoutingError, TransportError, UnsafeContentError
+from weightlift.errors import RoutingError, UnsafeContentError
 from weightlift.stores import at_url
 from weightlift.stores._http import HttpOptions, HttpStore
 from weightlift.stores._http_form import FormStore
@@ -95,17 +95,6 @@ def test_unknown_options_are_refused_by_name() -> None:
 def test_schemes_without_a_store_are_named() -> None:
     with pytest.raises(RoutingError, match="http://"):
         wl.load("gopher://h/x.npz")
-
-
-@pytest.mark.parametrize(
-    ("status", "method", "attempt", "again"),
-    [(503, None, 1, True), (None, None, 2, True), (429, "PUT", 1, True), (404, None, 1, False), (503, "POST", 1, False),
-     (503, None, 6, False)],
-)  # fmt: skip
-def test_what_is_sent_again(status: int | None, method: str | None, attempt: int, again: bool) -> None:
-    delay = store("http://h/x", method=method).send_again(TransportError("no", status=status), attempt)
-    assert (delay is not None) is again
-    assert delay is None or 0 <= delay <= 20
 
 
 # --- multipart ------------------------------------------------------------------------------------

@@ -172,6 +172,11 @@ void BindUpload(py::module_& m) {
              const py::gil_scoped_release release;
              upload.CommitUnless(&CheckInterrupts);
            })
+      .def("again",
+           [](Upload& upload) {
+             const py::gil_scoped_release release;
+             return upload.AgainUnless(&CheckInterrupts);
+           })
       .def_property_readonly("response", [](const Upload& upload) { return upload.response(); });
 }
 

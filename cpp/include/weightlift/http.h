@@ -100,10 +100,15 @@ struct UploadSpec {
 };
 
 // The body of one request, written in ascending order without gaps. Several threads may write at
-// once: who is not yet due waits. Bytes are sent from the caller's memory and not kept, so an
-// attempt that fails can be made again only while no WriteAt has returned.
+// once: who is not yet due waits. Bytes are sent from the caller's memory and not kept, but for
+// bodies up to 1 MiB: an attempt that fails after a WriteAt has returned is the caller's to make
+// again.
 class Upload : public Writer {
  public:
+  // After the other calls have failed: true when the body can be written once more, from its first
+  // byte on; the time to wait is over then. False: that would not help, or the upload has not
+  // failed. Throws the failure once more when it was the last attempt, and kCancelled.
+  virtual bool AgainUnless(const StopPredicate& stop) = 0;
   // Sends the rest and waits for the answer, which must be 2xx; else throws as a read does.
   virtual void CommitUnless(const StopPredicate& stop) = 0;
   virtual const Response& response() const = 0;  // kInvalidArgument before Commit

@@ -139,8 +139,7 @@ Error Failure(const Exchange& exchange, const Ask& ask, const std::string& doing
   ErrorPlace place{.path = Redacted(ask.url.text)};
   if (attempt.status != 0) place.status = attempt.status;
   std::string message = "cannot " + doing + ": ";
-  const bool by_status = attempt.status >= 300 && !attempt.stalled && attempt.code == CURLE_OK;
-  if (!by_status) {
+  if (attempt.status < 300) {
     return Error(ErrorCode::kTransport, message + exchange.Words(), std::move(place), EIO);
   }
   message += "the server answers " + std::to_string(attempt.status);

@@ -191,7 +191,7 @@ std::shared_ptr<HttpReader> ClientImpl::Open(const std::string& url, std::uint64
   opened.ask.range = {0, std::max<std::uint64_t>(head, 1)};
   opened.name = Redacted(opened.asked.url.text);
   const Patience patience(stop, session_->options.total_timeout);
-  Retrier retrier(session_->options, patience);
+  Retrier retrier(session_->options);
   int hops = 0;
   for (;;) {
     if (auto reader = TryOpen(opened, hops, patience, retrier)) return reader;
@@ -228,7 +228,7 @@ std::shared_ptr<HttpReader> ClientImpl::TryOpen(Opened& opened, int& hops, const
   failure.place().path = opened.name;
   const auto after = ParseRetryAfter(head.headers, std::chrono::system_clock::now());
   exchange.reset();
-  retrier.Failed(attempt, 0, after, std::move(failure));
+  retrier.Failed(attempt, 0, after, std::move(failure), patience);
   session_->retries.fetch_add(1, std::memory_order_relaxed);
   return nullptr;
 }
@@ -243,7 +243,7 @@ std::shared_ptr<HttpReader> ClientImpl::Accept(Opened& opened, FirstAnswer& answ
 Response ClientImpl::Small(Ask ask, std::uint64_t limit, const StopPredicate& stop) {
   const std::string name = Redacted(ask.url.text);
   const Patience patience(stop, session_->options.total_timeout);
-  Retrier retrier(session_->options, patience);
+  Retrier retrier(session_->options);
   for (int hops = 0;;) {
     SmallBody body(limit);
     Exchange exchange(*session_, ask, body);
@@ -270,7 +270,7 @@ Response ClientImpl::Small(Ask ask, std::uint64_t limit, const StopPredicate& st
         Failure(exchange, ask, ask.method == "GET" ? "get it" : ask.method + " it", body.hint());
     failure.place().path = name;
     retrier.Failed(attempt, 0, ParseRetryAfter(head.headers, std::chrono::system_clock::now()),
-                   std::move(failure));
+                   std::move(failure), patience);
     session_->retries.fetch_add(1, std::memory_order_relaxed);
   }
 }

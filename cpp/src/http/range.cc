@@ -168,7 +168,7 @@ class RangedReader final : public ReaderBase {
     if (offset == end) return;
     const StopPredicate stop = [&] { return sink.Stopped(); };
     const Patience patience(stop, session().options.total_timeout);
-    Retrier retrier(session().options, patience);
+    Retrier retrier(session().options);
     while (offset < end) {
       try {
         offset = Try(offset, end, sink, patience, retrier);
@@ -212,7 +212,7 @@ class RangedReader final : public ReaderBase {
       failure = FailureOf(*exchange, ask, receiver, receiver.at(), end);
       retry_after = ParseRetryAfter(exchange->head().headers, std::chrono::system_clock::now());
     }
-    retrier.Failed(attempt, receiver.at() - begin, retry_after, std::move(*failure));
+    retrier.Failed(attempt, receiver.at() - begin, retry_after, std::move(*failure), patience);
     session().retries.fetch_add(1, std::memory_order_relaxed);
     return receiver.at();
   }

@@ -47,6 +47,25 @@ bool IsHopeless(CURLcode code) noexcept {
   }
 }
 
+bool IsPassing(int status) noexcept {
+  switch (status) {
+    case 408:  // request timeout
+    case 425:  // too early
+    case 429:  // too many requests
+      return true;
+    // A server that says that it cannot, whenever it is asked.
+    case 501:  // not implemented
+    case 505:  // HTTP version not supported
+    case 506:  // misconfigured: variants of variants
+    case 508:  // misconfigured: a loop
+    case 510:  // wants an extension
+    case 511:  // wants the user to log in to the network
+      return false;
+    default:
+      return status >= 500 && status < 600;
+  }
+}
+
 // Whether it is sure that the server has not acted on the request.
 bool NothingDone(const Attempt& attempt) noexcept {
   if (attempt.code == CURLE_COULDNT_CONNECT || attempt.code == CURLE_COULDNT_RESOLVE_HOST ||
@@ -63,20 +82,10 @@ RetryVerdict Judge(const Attempt& attempt) noexcept {
   if (attempt.wrong) return RetryVerdict::kFinal;
   // What may have been done already is not done again.
   if (!attempt.repeatable && !NothingDone(attempt)) return RetryVerdict::kFinal;
-  if (attempt.ignored_range || attempt.stalled) return RetryVerdict::kRetry;
-  switch (attempt.status) {
-    case 408:  // request timeout
-    case 425:  // too early
-    case 429:  // too many requests
-    case 500:
-    case 502:
-    case 503:
-    case 504:
-      return RetryVerdict::kRetry;
-    default:
-      break;
+  if (attempt.ignored_range) return RetryVerdict::kRetry;
+  if (attempt.status >= 300) {
+    return IsPassing(attempt.status) ? RetryVerdict::kRetry : RetryVerdict::kFinal;
   }
-  if (attempt.status >= 300) return RetryVerdict::kFinal;
   return IsHopeless(attempt.code) ? RetryVerdict::kFinal : RetryVerdict::kRetry;
 }
 
@@ -105,7 +114,8 @@ void Patience::Sleep(milliseconds wait) const {
 }
 
 void Retrier::Failed(const Attempt& attempt, std::uint64_t progress,
-                     std::optional<milliseconds> retry_after, Error failure) {
+                     std::optional<milliseconds> retry_after, Error failure,
+                     const Patience& patience) {
   ++total_;
   in_a_row_ = progress >= kProgress ? 1 : in_a_row_ + 1;
   failure.place().attempts = total_;
@@ -116,14 +126,14 @@ void Retrier::Failed(const Attempt& attempt, std::uint64_t progress,
   };
   const std::string tries =
       "; gave up after " + std::to_string(total_) + (total_ == 1 ? " attempt" : " attempts");
-  if (patience_.expired()) give_up(tries + ": the total time is over");
+  if (patience.expired()) give_up(tries + ": the total time is over");
   if (in_a_row_ >= options_.attempts || total_ >= kTotalFactor * options_.attempts) give_up(tries);
   const milliseconds wait = std::max(Backoff(), retry_after.value_or(milliseconds(0)));
-  if (!patience_.Allows(wait)) {
+  if (!patience.Allows(wait)) {
     give_up(tries + ": the next would be too late, in " + std::to_string(wait.count() / 1000) +
             " s");
   }
-  patience_.Sleep(wait);
+  patience.Sleep(wait);
 }
 
 milliseconds Retrier::Backoff() const {

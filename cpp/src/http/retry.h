@@ -28,8 +28,8 @@ struct Attempt {
 
 enum class RetryVerdict : std::uint8_t { kRetry, kFinal };
 
-// The one predicate. Another try may help against connections that fail or break, stalls, and the
-// statuses that say so; not against refusals, certificates and answers that make no sense.
+// The one predicate. Another try may help against connections that fail or break, stalls, 408, 425,
+// 429 and 5xx; not against refusals, certificates and answers that make no sense.
 RetryVerdict Judge(const Attempt& attempt) noexcept;
 
 // Who waits, and until when: asks `stop`, watches the total time.
@@ -59,13 +59,13 @@ class Patience {
 // Counts the attempts of one part.
 class Retrier {
  public:
-  Retrier(const Options& options, const Patience& patience)
-      : options_(options), patience_(patience) {}
+  explicit Retrier(const Options& options) : options_(options) {}
 
   // After an attempt that failed with `failure`, having brought `progress` bytes: waits as long as
   // it should and returns, or throws the failure with the number of attempts.
   void Failed(const Attempt& attempt, std::uint64_t progress,
-              std::optional<std::chrono::milliseconds> retry_after, Error failure);
+              std::optional<std::chrono::milliseconds> retry_after, Error failure,
+              const Patience& patience);
 
   int attempts() const { return total_; }
 
@@ -73,7 +73,6 @@ class Retrier {
   std::chrono::milliseconds Backoff() const;
 
   const Options& options_;
-  const Patience& patience_;
   int total_ = 0;
   int in_a_row_ = 0;
 };

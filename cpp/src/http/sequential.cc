@@ -34,7 +34,7 @@ class Pump {
 
   // Until `end` bytes have arrived, or all.
   void Reach(std::uint64_t end, const Patience& patience) {
-    Retrier retrier(session_.options, patience);
+    Retrier retrier(session_.options);
     while (!complete_ && body_->spool().size() < end) Try(end, patience, retrier);
   }
 
@@ -70,7 +70,7 @@ class Pump {
     failure.place().begin = arrived;
     if (body_->size()) failure.place().end = *body_->size();
     const auto after = ParseRetryAfter(exchange->head().headers, std::chrono::system_clock::now());
-    retrier.Failed(attempt, arrived - before, after, std::move(failure));
+    retrier.Failed(attempt, arrived - before, after, std::move(failure), patience);
     session_.retries.fetch_add(1, std::memory_order_relaxed);
   }
 

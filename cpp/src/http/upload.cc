@@ -31,7 +31,8 @@ class UploadImpl final : public Upload, private Receiver, private Source {
         ask_(std::move(ask)),
         spec_(std::move(spec)),
         name_(Redacted(ask_.url.text)),
-        deadline_(Patience::Deadline(session_->options.total_timeout)) {}
+        deadline_(Patience::Deadline(session_->options.total_timeout)),
+        retrier_(session_->options) {}
   ~UploadImpl() override { Abort(); }
 
   const std::string& name() const noexcept override { return name_; }
@@ -84,6 +85,27 @@ class UploadImpl final : public Upload, private Receiver, private Source {
     Drive(turn.patience(), {});
   }
 
+  bool AgainUnless(const StopPredicate& stop) override {
+    std::optional<Failed> failed;
+    {
+      const std::lock_guard lock(mutex_);
+      failed = std::exchange(failed_, std::nullopt);
+    }
+    if (!failed) return false;
+    const StopPredicate stopped = [&] { return aborted_.load() || (stop && stop()); };
+    const Patience patience(stopped, deadline_);
+    retrier_.Failed(failed->attempt, 0, failed->retry_after, std::move(failed->error), patience);
+    session_->retries.fetch_add(1, std::memory_order_relaxed);
+    const std::lock_guard lock(mutex_);
+    broken_ = nullptr;
+    due_ = 0;
+    released_ = finishing_ = false;
+    kept_.clear();
+    held_.reset();
+    Rewind();
+    return true;
+  }
+
   void Abort() noexcept override {
     std::unique_lock lock(mutex_);
     aborted_ = true;
@@ -134,6 +156,13 @@ class UploadImpl final : public Upload, private Receiver, private Source {
     const Patience patience_;
   };
 
+  // An attempt that only the caller can make again.
+  struct Failed {
+    Attempt attempt;
+    std::optional<std::chrono::milliseconds> retry_after;
+    Error error;
+  };
+
   [[noreturn]] void Misuse(const std::string& what) const {
     throw Error(ErrorCode::kInvalidArgument, "cannot upload: " + what, {.path = name_});
   }
@@ -141,8 +170,7 @@ class UploadImpl final : public Upload, private Receiver, private Source {
   // Makes attempts until `until` is true, or, without one, until the answer is there.
   void Drive(const Patience& patience, const std::function<bool()>& until) {
     try {
-      Retrier retrier(session_->options, patience);
-      while (!Try(patience, until, retrier)) Rewind();
+      while (!Try(patience, until)) Rewind();
     } catch (const Error&) {
       Break(std::current_exception());
       throw;
@@ -160,7 +188,7 @@ class UploadImpl final : public Upload, private Receiver, private Source {
     broken_ = std::move(error);
   }
 
-  bool Try(const Patience& patience, const std::function<bool()>& until, Retrier& retrier) {
+  bool Try(const Patience& patience, const std::function<bool()>& until) {
     if (!exchange_)
       exchange_ = std::make_unique<Exchange>(*session_, ask_, static_cast<Receiver&>(*this),
                                              static_cast<Source*>(this));
@@ -190,9 +218,14 @@ class UploadImpl final : public Upload, private Receiver, private Source {
     attempt.repeatable = IsRepeatable(ask_.method);
     Error failure = Failure(*exchange, ask_, "upload", hint_);
     failure.place().path = name_;
-    if (released_) attempt.wrong = true;  // what was sent is not kept
-    retrier.Failed(attempt, 0, ParseRetryAfter(head.headers, std::chrono::system_clock::now()),
-                   std::move(failure));
+    const auto retry_after = ParseRetryAfter(head.headers, std::chrono::system_clock::now());
+    if (released_) {  // what was sent is not kept
+      failure.place().attempts = retrier_.attempts() + 1;
+      const std::lock_guard lock(mutex_);
+      failed_ = {.attempt = attempt, .retry_after = retry_after, .error = failure};
+      throw failure;
+    }
+    retrier_.Failed(attempt, 0, retry_after, std::move(failure), patience);
     session_->retries.fetch_add(1, std::memory_order_relaxed);
     return false;
   }
@@ -266,6 +299,7 @@ class UploadImpl final : public Upload, private Receiver, private Source {
   // it, and Abort could not help that.
   std::optional<std::byte> held_;
   std::size_t held_taken_ = 0;
+  Retrier retrier_;
   bool released_ = false;  // memory that was sent from is the caller's again
   bool finishing_ = false;
   int hops_ = 0;
@@ -280,6 +314,7 @@ class UploadImpl final : public Upload, private Receiver, private Source {
   bool busy_ = false;
   std::atomic<bool> aborted_{false};
   std::exception_ptr broken_;
+  std::optional<Failed> failed_;
   std::optional<Response> response_;
 };
 

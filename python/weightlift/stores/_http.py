@@ -10,7 +10,6 @@ rename: whether a reader sees the old file or the new one while a PUT is under w
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from os import PathLike
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote, urlunsplit
 
 from weightlift._urls import redacted, split_url
-from weightlift.errors import AccessError, NotFoundError, RoutingError, TransportError, UnsupportedFeatureError
+from weightlift.errors import AccessError, NotFoundError, RoutingError, UnsupportedFeatureError
 from weightlift.stores._http_file import ANY_LENGTH, RemoteFile
 from weightlift.stores._paths import check_relative
 
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["HttpOptions", "HttpStore", "at_url"]
 
 Auth = tuple[str, str] | str | None
-PASSING = (408, 425, 429)
-"""Statuses below 500 after which the same request may succeed."""
-
-LONGEST_PAUSE = 20.0
 HEAD = 64 << 10
 """Bytes that the request which opens a file asks for: most headers are in them."""
 
@@ -226,16 +221,6 @@ class HttpStore:
             headers=[("Content-Type", "application/octet-stream")],
             size=nbytes,
         )
-
-    def send_again(self, error: TransportError, attempt: int) -> float | None:
-        """Seconds to wait before a file is sent once more after attempt number ``attempt``; None: not at all.
-
-        A PUT may be repeated. Statuses that a repetition does not change are final, as for reads.
-        """
-        passing = error.status is None or error.status in PASSING or error.status >= 500
-        if (self.options.method or "PUT") != "PUT" or not passing or attempt >= self.options.attempts:
-            return None
-        return random.uniform(0, min(self.options.backoff * 2 ** (attempt - 1), LONGEST_PAUSE))
 
     def exists(self, relative: str) -> bool:
         """By a HEAD request."""
