@@ -190,6 +190,22 @@ TEST(ErrorsQuoteTheFirstLine) {
   CHECK_EQ(error.place().path, server.url("/m?..."));
 }
 
+TEST(HeadHasNoBodyWhateverItsLength) {
+  const Server server([](Exchange& x) {
+    x.Send("HTTP/1.1 200 OK\r\nContent-Length: 9000000000000000000\r\nETag: \"v\"\r\n\r\n");
+  });
+  const auto client = Client::Make(Quick());
+  for (int i = 0; i < 2; ++i) {
+    const Response response =
+        client->Request("HEAD", server.url(), std::nullopt, {}, /*limit=*/0, kNever);
+    CHECK_EQ(response.status, 200);
+    CHECK(response.body.empty());
+  }
+  CHECK_EQ(server.connections(), 1);  // there was nothing to break off
+  CHECK_THROWS(kInvalidArgument,
+               client->Request("HEAD", server.url(), Bytes("x"), {}, /*limit=*/0, kNever));
+}
+
 TEST(CountersCount) {
   std::atomic<int> left{1};
   const Server server(

@@ -127,7 +127,7 @@ class Client {
   virtual Response Get(const std::string& url, std::uint64_t limit, const Headers& headers,
                        const StopPredicate& stop) = 0;
   // Any method; the body, if there is one, may be sent more than once. Any status that is not 2xx
-  // is an error.
+  // is an error. The answer to HEAD has no body, whatever length it names.
   virtual Response Request(const std::string& method, const std::string& url,
                            std::optional<std::span<const std::byte>> body, const Headers& headers,
                            std::uint64_t limit, const StopPredicate& stop) = 0;

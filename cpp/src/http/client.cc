@@ -28,10 +28,7 @@ class SmallBody final : public Receiver {
   bool OnHead(const Head& head) override {
     body_.clear();
     wanted_ = IsSuccess(head.status);
-    if (!wanted_) {
-      hint_.Start(head);
-      return true;
-    }
+    if (!wanted_) hint_.Start(head);
     return true;
   }
   bool OnBody(std::span<const std::byte> bytes) override {
@@ -139,6 +136,9 @@ class ClientImpl final : public Client {
                    std::optional<std::span<const std::byte>> body, const Headers& headers,
                    std::uint64_t limit, const StopPredicate& stop) override {
     Ask ask = AskFor(url, method, headers);
+    if (body && method == "HEAD") {
+      throw Error(ErrorCode::kInvalidArgument, "a HEAD request has no body");
+    }
     ask.body = body;
     return Small(std::move(ask), limit, stop);
   }

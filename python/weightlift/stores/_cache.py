@@ -33,7 +33,7 @@ from weightlift import _core
 from weightlift._ranges import read_ranges
 from weightlift._urls import redacted
 from weightlift.errors import ChangedError, StorageError, TransportError, TruncatedError, UnsupportedFeatureError
-from weightlift.stores._http_file import ANY_LENGTH, RemoteFile
+from weightlift.stores._http_file import RemoteFile
 
 if TYPE_CHECKING:
     from weightlift import _http
@@ -298,7 +298,7 @@ def _digest(text: str) -> str:
 def _ask(url: str, client: _http.Client) -> Identity | None:
     """The identity of a URL's file, by a HEAD request; None if the server does not answer such."""
     try:
-        answer = client.request("HEAD", url, limit=ANY_LENGTH)
+        answer = client.request("HEAD", url)
     except TransportError:
         return None
     headers = {name.lower(): value for name, value in answer.headers}

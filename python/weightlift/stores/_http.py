@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote, urlunsplit
 
 from weightlift._urls import redacted, split_url
 from weightlift.errors import AccessError, NotFoundError, RoutingError, UnsupportedFeatureError
-from weightlift.stores._http_file import ANY_LENGTH, RemoteFile
+from weightlift.stores._http_file import RemoteFile
 from weightlift.stores._paths import check_relative
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class HttpStore:
     def exists(self, relative: str) -> bool:
         """By a HEAD request."""
         try:
-            self.client.request("HEAD", self.address(relative), limit=ANY_LENGTH)
+            self.client.request("HEAD", self.address(relative))
         except (NotFoundError, AccessError):
             return False
         return True

@@ -15,13 +15,10 @@ from weightlift.stores._http_ranges import FEW_RANGES, RANGE_COST, REQUEST_COST,
 if TYPE_CHECKING:
     from weightlift import _http
 
-__all__ = ["ANY_LENGTH", "RemoteFile"]
+__all__ = ["RemoteFile"]
 
 MOST_KEPT = 1 << 20
 """Of the last read, which parsers often read again in part."""
-
-ANY_LENGTH = 1 << 62
-"""The answer to a HEAD request says how long the file is, and holds none of it."""
 
 
 class RemoteFile:
