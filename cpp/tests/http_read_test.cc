@@ -1,6 +1,10 @@
 // Reads over HTTP against a server that misbehaves as told: the truth of ranges, resuming, limits,
 // the sequential lane.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
+#include <chrono>
 #include <string>
 #include <thread>
 #include <vector>
@@ -12,6 +16,7 @@
 namespace {
 
 using namespace http_files;
+using std::chrono::milliseconds;
 
 TEST(ReadsRanges) {
   const Server server([](Exchange& x) { x.ReplyRange(Data()); });
@@ -289,6 +294,39 @@ TEST(AnEncodedBodyIsDecoded) {
   CHECK(!reader->ranged());
   CHECK_EQ(reader->size(), text.size());
   CHECK_EQ(Read(*reader, 0, text.size()), text);
+}
+
+TEST(AForkReadsABodyByItself) {
+  std::atomic<int> asked{0};
+  std::atomic<bool> forked{false};
+  const Server server([&](Exchange& x) {
+    const std::size_t half = Data().size() / 2;
+    x.Send("HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nContent-Length: " + std::to_string(Data().size()) +
+           "\r\n\r\n");
+    x.Send(std::string_view(Data()).substr(0, half));
+    if (asked++ == 0) {
+      for (int i = 0; i < 1000 && !forked; ++i) std::this_thread::sleep_for(milliseconds(10));
+    }
+    x.Send(std::string_view(Data()).substr(half));
+  });
+  const auto client = Client::Make(Quick());
+  const auto reader = client->Open(server.url(), 16, kNever);
+  CHECK_EQ(Read(*reader, 0, 100), Data().substr(0, 100));
+  const pid_t child = fork();
+  if (child == 0) {
+    try {
+      _exit(Read(*reader, 0, Data().size()) == Data() ? 0 : 1);
+    } catch (...) {
+      _exit(2);
+    }
+  }
+  forked = true;
+  int status = -1;
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  CHECK_EQ(status, 0);
+  CHECK(Read(*reader, 0, Data().size()) == Data());
+  CHECK_EQ(asked, 2);  // once by each
+  CHECK_EQ(client->counters().retries, 0);
 }
 
 TEST(ManyThreadsWaitForOneBody) {

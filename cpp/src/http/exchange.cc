@@ -22,18 +22,22 @@ long Milliseconds(double seconds) {
   return static_cast<long>(std::clamp(seconds, 0.001, 1e6) * 1000);
 }
 
+void Check(CURLMcode code) {
+  if (code != CURLM_OK) throw Error(ErrorCode::kTransport, curl_multi_strerror(code));
+}
+
 }  // namespace
 
 Exchange::Exchange(Session& session, const Ask& ask, Receiver& receiver, Source* source)
     : session_(session), receiver_(&receiver), source_(source), slot_(session.slots.Take()) {
   SetUp(ask);
-  const CURLMcode code = curl_multi_add_handle(slot_->multi(), slot_->easy());
-  if (code != CURLM_OK) throw Error(ErrorCode::kTransport, curl_multi_strerror(code));
+  Check(curl_multi_add_handle(slot_->multi(), slot_->easy()));
   attached_ = true;
   session_.requests.fetch_add(1, std::memory_order_relaxed);
 }
 
 Exchange::~Exchange() {
+  if (foreign()) return;  // even to close the connection would break it for the parent
   if (attached_) curl_multi_remove_handle(slot_->multi(), slot_->easy());
   curl_easy_reset(slot_->easy());  // keeps its connections; forgets pointers to us
   session_.slots.Give(std::move(slot_));
@@ -159,13 +163,15 @@ void Exchange::SetUpHeaders(const Ask& ask, bool trusted) {
 }
 
 bool Exchange::Run(const Patience& patience, const std::function<bool()>& until) {
+  if (foreign()) {
+    throw Error(ErrorCode::kTransport, "this process is a fork of the one that began the transfer");
+  }
   active_ = Clock::now();
   Clock::time_point asked{};
   const auto stall = std::chrono::duration<double>(session_.options.stall_timeout);
   while (!ended_) {
     int running = 0;
-    const CURLMcode code = curl_multi_perform(slot_->multi(), &running);
-    if (code != CURLM_OK) throw Error(ErrorCode::kTransport, curl_multi_strerror(code));
+    Check(curl_multi_perform(slot_->multi(), &running));
     Collect();
     if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
     if (ended_) break;
@@ -184,7 +190,7 @@ bool Exchange::Run(const Patience& patience, const std::function<bool()>& until)
       End(CURLE_OPERATION_TIMEDOUT);
       break;
     }
-    curl_multi_poll(slot_->multi(), nullptr, 0, kPollMs, nullptr);
+    Check(curl_multi_poll(slot_->multi(), nullptr, 0, kPollMs, nullptr));
   }
   return true;
 }
@@ -264,7 +270,8 @@ bool Exchange::HeaderLine(std::string_view line) {
   return receiver_->OnHead(head_);
 }
 
-std::size_t Exchange::OnHeaderData(char* data, std::size_t size, std::size_t count, void* self) {
+std::size_t Exchange::OnHeaderData(char* data, std::size_t size, std::size_t count,
+                                   void* self) noexcept {
   auto& exchange = *static_cast<Exchange*>(self);
   exchange.active_ = Clock::now();
   try {
@@ -276,7 +283,8 @@ std::size_t Exchange::OnHeaderData(char* data, std::size_t size, std::size_t cou
   return 0;
 }
 
-std::size_t Exchange::OnBodyData(char* data, std::size_t size, std::size_t count, void* self) {
+std::size_t Exchange::OnBodyData(char* data, std::size_t size, std::size_t count,
+                                 void* self) noexcept {
   auto& exchange = *static_cast<Exchange*>(self);
   const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(data), size * count);
   exchange.active_ = Clock::now();
@@ -290,7 +298,8 @@ std::size_t Exchange::OnBodyData(char* data, std::size_t size, std::size_t count
   return CURL_WRITEFUNC_ERROR;
 }
 
-std::size_t Exchange::OnBodyWanted(char* data, std::size_t size, std::size_t count, void* self) {
+std::size_t Exchange::OnBodyWanted(char* data, std::size_t size, std::size_t count,
+                                   void* self) noexcept {
   auto& exchange = *static_cast<Exchange*>(self);
   try {
     const std::size_t taken =
@@ -306,7 +315,7 @@ std::size_t Exchange::OnBodyWanted(char* data, std::size_t size, std::size_t cou
   }
 }
 
-int Exchange::OnConnected(void* self, char*, char*, int, int) {
+int Exchange::OnConnected(void* self, char*, char*, int, int) noexcept {
   auto& exchange = *static_cast<Exchange*>(self);
   exchange.connected_ = true;
   exchange.active_ = Clock::now();

@@ -1,5 +1,4 @@
-// One request and its answer, one attempt. No redirects, no retries: those are requests of their
-// own (see fetch.h).
+// One request and its answer, one attempt. Redirects and retries are requests of their own.
 #ifndef WEIGHTLIFT_HTTP_EXCHANGE_H_
 #define WEIGHTLIFT_HTTP_EXCHANGE_H_
 
@@ -70,6 +69,8 @@ class Exchange {
   void SetReceiver(Receiver& receiver) noexcept { receiver_ = &receiver; }
   void Wake();  // the source has bytes again
 
+  // After a fork, in the child: the transfer goes on in the parent, and cannot here.
+  bool foreign() const noexcept { return slot_->foreign(); }
   bool ended() const noexcept { return ended_; }
   bool cut() const noexcept { return cut_; }  // the receiver had enough
   const Head& head() const noexcept { return head_; }
@@ -92,10 +93,14 @@ class Exchange {
   void Collect();  // curl's message that the transfer has ended
   bool HeaderLine(std::string_view line);
 
-  static std::size_t OnHeaderData(char* data, std::size_t size, std::size_t count, void* self);
-  static std::size_t OnBodyData(char* data, std::size_t size, std::size_t count, void* self);
-  static std::size_t OnBodyWanted(char* data, std::size_t size, std::size_t count, void* self);
-  static int OnConnected(void* self, char*, char*, int, int);
+  // Called by libcurl, through which nothing can be thrown.
+  static std::size_t OnHeaderData(char* data, std::size_t size, std::size_t count,
+                                  void* self) noexcept;
+  static std::size_t OnBodyData(char* data, std::size_t size, std::size_t count,
+                                void* self) noexcept;
+  static std::size_t OnBodyWanted(char* data, std::size_t size, std::size_t count,
+                                  void* self) noexcept;
+  static int OnConnected(void* self, char*, char*, int, int) noexcept;
 
   struct ListDeleter {
     void operator()(curl_slist* list) const { curl_slist_free_all(list); }

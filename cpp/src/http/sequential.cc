@@ -41,6 +41,7 @@ class Pump {
  private:
   void Try(std::uint64_t end, const Patience& patience, Retrier& retrier) {
     const std::uint64_t before = body_->spool().size();
+    if (exchange_ && exchange_->foreign()) exchange_.reset();
     if (!exchange_) exchange_ = std::make_unique<Exchange>(session_, ask_, *body_);
     bool ended;
     try {

@@ -29,11 +29,11 @@ Share::Share() : handle_(OrThrow(curl_share_init())) {
 
 Share::~Share() { curl_share_cleanup(handle_); }
 
-void Share::Lock(CURL*, curl_lock_data data, curl_lock_access, void* self) {
+void Share::Lock(CURL*, curl_lock_data data, curl_lock_access, void* self) noexcept {
   static_cast<Share*>(self)->mutexes_[static_cast<std::size_t>(data)].lock();
 }
 
-void Share::Unlock(CURL*, curl_lock_data data, void* self) {
+void Share::Unlock(CURL*, curl_lock_data data, void* self) noexcept {
   static_cast<Share*>(self)->mutexes_[static_cast<std::size_t>(data)].unlock();
 }
 
@@ -49,8 +49,10 @@ Slot::Slot(std::shared_ptr<Share> share)
   curl_easy_setopt(easy_, CURLOPT_SHARE, share_->get());
 }
 
+bool Slot::foreign() const noexcept { return generation_ != ForkGeneration(); }
+
 Slot::~Slot() {
-  if (generation_ != ForkGeneration()) return;  // the parent's: left as it is
+  if (foreign()) return;
   curl_easy_cleanup(easy_);
   curl_multi_cleanup(multi_);
 }
@@ -74,6 +76,7 @@ SlotPool::State& SlotPool::Current() {
     auto fresh = std::make_unique<State>();
     fresh->generation = generation;
     fresh->share = std::make_shared<Share>();
+    fresh->idle.reserve(kMostIdle);
     if (state_.compare_exchange_strong(state, fresh.get())) state = fresh.release();
   }
   return *state;
@@ -93,7 +96,8 @@ std::unique_ptr<Slot> SlotPool::Take() {
 }
 
 void SlotPool::Give(std::unique_ptr<Slot> slot) noexcept {
-  State& state = Current();
+  if (slot->foreign()) return;
+  State& state = *state_.load();  // there is one: the slot's
   const std::lock_guard lock(state.mutex);
   if (state.idle.size() < kMostIdle) state.idle.push_back(std::move(slot));
 }

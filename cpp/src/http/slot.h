@@ -23,8 +23,8 @@ class Share {
   CURLSH* get() const noexcept { return handle_; }
 
  private:
-  static void Lock(CURL*, curl_lock_data data, curl_lock_access, void* self);
-  static void Unlock(CURL*, curl_lock_data data, void* self);
+  static void Lock(CURL*, curl_lock_data data, curl_lock_access, void* self) noexcept;
+  static void Unlock(CURL*, curl_lock_data data, void* self) noexcept;
 
   CURLSH* handle_;
   std::array<std::mutex, CURL_LOCK_DATA_LAST> mutexes_;
@@ -38,6 +38,9 @@ class Slot {
   Slot& operator=(const Slot&) = delete;
   CURL* easy() const noexcept { return easy_; }
   CURLM* multi() const noexcept { return multi_; }
+  // Whether a fork has made this process since: the connections are the parent's, who goes on using
+  // them.
+  bool foreign() const noexcept;
 
  private:
   const std::shared_ptr<Share> share_;
@@ -55,7 +58,8 @@ class SlotPool {
   SlotPool& operator=(const SlotPool&) = delete;
 
   std::unique_ptr<Slot> Take();
-  void Give(std::unique_ptr<Slot> slot) noexcept;  // for the next one; closed if there are too many
+  // For the next one; closed if there are too many, dropped if it is foreign.
+  void Give(std::unique_ptr<Slot> slot) noexcept;
 
  private:
   struct State {
