@@ -74,6 +74,10 @@ TEST(RetryAfterInBothForms) {
         milliseconds(30000));
   CHECK(ParseRetryAfter({{"Retry-After", "Mon, 02 Nov 2026 11:00:00 GMT"}}, now) ==
         milliseconds(0));
+  // Beyond what the clock's units reach.
+  const milliseconds year = std::chrono::hours(365 * 24);
+  CHECK(ParseRetryAfter({{"Retry-After", "Fri, 31 Dec 9999 23:59:59 GMT"}}, now) == year);
+  CHECK(ParseRetryAfter({{"Retry-After", "18446744073709551615"}}, now) == year);
   CHECK(!ParseRetryAfter({{"Retry-After", "soon"}}, now));
   CHECK(!ParseRetryAfter({}, now));
 }
@@ -86,7 +90,8 @@ TEST(FieldsAreChecked) {
   CHECK_THROWS(kInvalidArgument, CheckHeaders({{"X-A", "b\r\nX-B: c"}}));
   CHECK_THROWS(kInvalidArgument, CheckHeaders({{"X-A", std::string("b\0c", 3)}}));
   for (const char* const name : {"Authorization", "PROXY-AUTHORIZATION", "Cookie", "X-API-Key",
-                                 "x-auth-token", "X-Amz-Security-Token", "X-Secret"}) {
+                                 "x-auth-token", "X-Amz-Security-Token", "X-Secret",
+                                 "PRIVATE-TOKEN", "Ocp-Apim-Subscription-Key", "Session-Id"}) {
     CHECK(IsSecret(name));
   }
   for (const char* const name : {"Accept", "X-Request-Id", "Range", "User-Agent"}) {

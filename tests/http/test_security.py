@@ -154,6 +154,19 @@ def test_netrc(server: FaultServer, data: bytes) -> None:
     assert not any("authorization" in r.headers for r in server.requests)
 
 
+def test_netrc_is_for_the_host_that_was_asked_for(server: FaultServer, other_server: FaultServer, data: bytes) -> None:
+    """A redirect does not choose which of the user's passwords are sent where."""
+    netrc = Path(os.environ["HOME"]) / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login ada password s3cret\n")
+    netrc.chmod(0o600)
+    other_server.files[PATH] = data
+    server.fault = faults.redirect(other_server.url(PATH))
+    assert_same(wl.load(server.url(PATH), **FAST, netrc=True), TENSORS)
+    assert all("authorization" in r.headers for r in server.requests)
+    assert other_server.requests and not any("authorization" in r.headers for r in other_server.requests)
+
+
+
 # --- TLS --------------------------------------------------------------------------------------------
 @pytest.fixture
 def tls(nginx: Nginx, data: bytes) -> Certificates:

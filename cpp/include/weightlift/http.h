@@ -6,9 +6,9 @@
 // what changed meanwhile is kChanged. Bytes that were handed on are kept: an attempt that breaks
 // off is resumed behind them.
 //
-// Secrets. User, password, bearer token, cookies, client certificate and headers that look like
-// keys go to the scheme, host and port of the URL that was asked for, and to no other. Error
-// messages and names show neither user-info nor query strings.
+// Secrets. User, password, what .netrc says, bearer token, cookies, client certificate and headers
+// that look like keys go to the scheme, host and port of the URL that was asked for, and to no
+// other. Error messages and names show neither user-info nor query strings.
 //
 // Waiting. All calls take a StopPredicate (stop.h), asked about every 50 ms. Errors: kNotFound
 // (404, 410), kAccess (401, 403), kChanged, kTransport for what else went wrong on the wire, with

@@ -288,7 +288,9 @@ void CheckOptions(const Options& options) {
   if (!(options.connect_timeout > 0 && options.connect_timeout <= 1e6)) {
     refuse("connect_timeout is above 0 and at most 1,000,000 seconds");
   }
-  if (options.attempts < 1) refuse("attempts must be at least 1");
+  if (options.attempts < 1 || options.attempts > 1'000'000) {
+    refuse("attempts is from 1 to 1,000,000");
+  }
   if (options.max_redirects < 0) refuse("max_redirects must not be negative");
   if (options.connections < 0 || options.connections > kMostConnections) {
     refuse("connections is from 1 to " + std::to_string(kMostConnections) + ", or 0 for adaptive");

@@ -131,7 +131,7 @@ void Exchange::SetUpConnection(bool trusted) {
 
 void Exchange::SetUpHeaders(const Ask& ask, bool trusted) {
   const Options& options = session_.options;
-  if (options.netrc) {
+  if (trusted && options.netrc) {
     Set(CURLOPT_NETRC, static_cast<long>(CURL_NETRC_OPTIONAL));
     if (const char* const file = std::getenv("NETRC")) Set(CURLOPT_NETRC_FILE, file);
   }

@@ -3,6 +3,7 @@
 #include <curl/curl.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <charconv>
 
@@ -78,9 +79,10 @@ bool IsRepeatable(std::string_view method) noexcept {
 
 bool IsSecret(std::string_view name) {
   const std::string lower = Lower(name);
-  const auto has = [&](std::string_view part) { return lower.find(part) != std::string::npos; };
-  if (has("authorization") || has("cookie") || has("api-key") || has("apikey")) return true;
-  return lower.rfind("x-", 0) == 0 && (has("token") || has("key") || has("secret") || has("auth"));
+  constexpr std::array kParts = {"auth",   "cookie",   "credential", "key",
+                                 "secret", "password", "session",    "token"};
+  return std::any_of(kParts.begin(), kParts.end(),
+                     [&](std::string_view part) { return lower.find(part) != std::string::npos; });
 }
 
 std::optional<std::uint64_t> ParseNumber(std::string_view text) {
@@ -127,8 +129,10 @@ std::optional<std::chrono::milliseconds> ParseRetryAfter(
   }
   const std::time_t then = curl_getdate(text->c_str(), nullptr);
   if (then == -1) return std::nullopt;
+  // The clock's own units do not reach to every year that can be written.
+  const std::time_t longest = std::chrono::system_clock::to_time_t(now) + std::time_t{kLongest};
   const auto wait = std::chrono::duration_cast<std::chrono::milliseconds>(
-      std::chrono::system_clock::from_time_t(then) - now);
+      std::chrono::system_clock::from_time_t(std::clamp<std::time_t>(then, 0, longest)) - now);
   return std::max(wait, std::chrono::milliseconds(0));
 }
 

@@ -26,7 +26,8 @@ void CheckMethod(const std::string& method);
 // Whether a request of that method can be made twice with the effect of one.
 bool IsRepeatable(std::string_view method) noexcept;
 
-// Whether a field may hold a secret: authorization, cookie, x-…token…, x-…key and the like.
+// Whether a field may hold a secret, by its name: Authorization, Cookie, Private-Token, X-Api-Key
+// and the like. Better one too many: it only stays away from other hosts.
 bool IsSecret(std::string_view name);
 
 // "bytes 0-99/1000", "bytes */1000"; nullopt for anything else. `end` is exclusive.
