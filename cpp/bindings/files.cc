@@ -52,19 +52,22 @@ WriteMode WriteModeFromName(const std::string& name) {
 
 py::bytes ReadBytes(const Reader& reader, std::uint64_t offset, std::uint64_t nbytes) {
   CheckRange(reader, offset, nbytes);  // before memory is asked for
+  if (nbytes > static_cast<std::uint64_t>(PY_SSIZE_T_MAX)) {
+    throw Error(ErrorCode::kOutOfMemory, "too many bytes at once", {.path = reader.name()});
+  }
   PyObject* const object = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(nbytes));
   if (object == nullptr) throw py::error_already_set();
   auto bytes = py::reinterpret_steal<py::bytes>(object);
   auto* const data = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(object));
   const py::gil_scoped_release release;
-  reader.ReadAt(offset, {data, static_cast<std::size_t>(nbytes)});
+  reader.ReadAtUnless(offset, {data, static_cast<std::size_t>(nbytes)}, &CheckInterrupts);
   return bytes;
 }
 
 void ReadInto(const Reader& reader, std::uint64_t offset, const py::object& out) {
   const HeldBuffer held(out, HeldBuffer::Access::kWrite);
   const py::gil_scoped_release release;
-  reader.ReadAt(offset, held.writable());
+  reader.ReadAtUnless(offset, held.writable(), &CheckInterrupts);
 }
 
 void BindReaders(py::module_& m) {
@@ -115,11 +118,12 @@ void BindWriters(py::module_& m) {
           [](Writer& writer, std::uint64_t offset, const py::object& data) {
             const HeldBuffer held(data);
             const py::gil_scoped_release unlocked;
-            writer.WriteAt(offset, held.bytes());
+            writer.WriteAtUnless(offset, held.bytes(), &CheckInterrupts);
           },
           py::arg("offset"), py::arg("data"))
       .def("sync", &Writer::Sync, release())
-      .def("commit", &Writer::Commit, release())
+      .def(
+          "commit", [](Writer& writer) { writer.CommitUnless(&CheckInterrupts); }, release())
       .def("abort", &Writer::Abort, release());
 
   py::class_<FileWriter, Writer, std::shared_ptr<FileWriter>>(m, "FileWriter")

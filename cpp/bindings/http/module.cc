@@ -124,17 +124,6 @@ void BindResponse(py::module_& m) {
       .def_property_readonly("url", [](const Response& r) { return TextForPython(r.url); });
 }
 
-py::bytes ReadBytes(const HttpReader& reader, std::uint64_t offset, std::uint64_t nbytes) {
-  CheckRange(reader, offset, nbytes);  // before memory is asked for
-  PyObject* const object = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(nbytes));
-  if (object == nullptr) throw py::error_already_set();
-  auto bytes = py::reinterpret_steal<py::bytes>(object);
-  auto* const data = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(object));
-  const py::gil_scoped_release release;
-  reader.ReadAtUnless(offset, {data, static_cast<std::size_t>(nbytes)}, &CheckInterrupts);
-  return bytes;
-}
-
 void BindReader(py::module_& m) {
   py::class_<HttpReader, Reader, std::shared_ptr<HttpReader>>(m, "Reader")
       .def_property_readonly("final_url",
@@ -145,33 +134,11 @@ void BindReader(py::module_& m) {
       .def_property_readonly("content_type",
                              [](const HttpReader& r) { return Latin1(r.content_type()); })
       .def_property_readonly("ranged", &HttpReader::ranged)
-      .def_property_readonly("identity", [](const HttpReader& r) { return Latin1(r.Identity()); })
-      .def("read_at", &ReadBytes, py::arg("offset"), py::arg("nbytes"))
-      .def(
-          "read_into",
-          [](const HttpReader& reader, std::uint64_t offset, const py::object& out) {
-            const HeldBuffer held(out, HeldBuffer::Access::kWrite);
-            const py::gil_scoped_release release;
-            reader.ReadAtUnless(offset, held.writable(), &CheckInterrupts);
-          },
-          py::arg("offset"), py::arg("out"));
+      .def_property_readonly("identity", [](const HttpReader& r) { return Latin1(r.Identity()); });
 }
 
 void BindUpload(py::module_& m) {
   py::class_<Upload, Writer, std::shared_ptr<Upload>>(m, "Upload")
-      .def(
-          "write_at",
-          [](Upload& upload, std::uint64_t offset, const py::object& data) {
-            const HeldBuffer held(data);
-            const py::gil_scoped_release release;
-            upload.WriteAtUnless(offset, held.bytes(), &CheckInterrupts);
-          },
-          py::arg("offset"), py::arg("data"))
-      .def("commit",
-           [](Upload& upload) {
-             const py::gil_scoped_release release;
-             upload.CommitUnless(&CheckInterrupts);
-           })
       .def("again",
            [](Upload& upload) {
              const py::gil_scoped_release release;

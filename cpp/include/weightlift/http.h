@@ -78,7 +78,6 @@ struct Counters {
 // A remote file, pinned when it was opened. Its Client may be gone before it.
 class HttpReader : public Reader {
  public:
-  using Reader::ReadAt;
   virtual const std::string& final_url() const noexcept = 0;  // after redirects, with its query
   virtual const std::string& etag() const noexcept = 0;       // empty: none
   virtual const std::string& last_modified() const noexcept = 0;
@@ -87,8 +86,6 @@ class HttpReader : public Reader {
   virtual bool ranged() const noexcept = 0;
   // Names the content: the same for as long as URL, validators and size are.
   std::string Identity() const;
-  virtual void ReadAtUnless(std::uint64_t offset, std::span<std::byte> out,
-                            const StopPredicate& stop) const = 0;
 };
 
 struct UploadSpec {
@@ -110,7 +107,7 @@ class Upload : public Writer {
   // failed. Throws the failure once more when it was the last attempt, and kCancelled.
   virtual bool AgainUnless(const StopPredicate& stop) = 0;
   // Sends the rest and waits for the answer, which must be 2xx; else throws as a read does.
-  virtual void CommitUnless(const StopPredicate& stop) = 0;
+  void CommitUnless(const StopPredicate& stop) override = 0;
   virtual const Response& response() const = 0;  // kInvalidArgument before Commit
 };
 

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "weightlift/stop.h"
+
 namespace weightlift {
 
 // Where a long read puts its bytes, piece by piece, and who is asked whether to go on. All calls
@@ -33,6 +35,10 @@ class Reader {
   // Fills `out` with the bytes at `offset`, all of them, or throws: kTruncated when the source ends
   // early, kStorage on failure. Loops on short reads and EINTR. Const and thread-safe.
   virtual void ReadAt(std::uint64_t offset, std::span<std::byte> out) const = 0;
+
+  // As ReadAt; what waits for a network gives up with kCancelled when `stop` says so.
+  void ReadAtUnless(std::uint64_t offset, std::span<std::byte> out,
+                    const StopPredicate& stop) const;
 
   // Fills several buffers from consecutive bytes (a run of small tensors). Default: one by one.
   virtual void ReadScatter(std::uint64_t offset, std::span<const std::span<std::byte>> outs) const;

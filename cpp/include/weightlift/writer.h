@@ -50,6 +50,7 @@ class Writer {
   // Makes written bytes durable (step 4's fdatasync) without publishing them. Idempotent.
   virtual void Sync() = 0;
   virtual void Commit() = 0;  // publishes under the target's name; once
+  virtual void CommitUnless(const StopPredicate& /*stop*/) { Commit(); }  // see WriteAtUnless
   virtual void Abort() noexcept = 0;
 };
 

@@ -17,8 +17,7 @@ namespace weightlift::http {
 // Fills buffers one after the other.
 class SpansSink final : public StreamSink {
  public:
-  SpansSink(std::span<const std::span<std::byte>> outs, const StopPredicate& stop)
-      : outs_(outs), stop_(stop) {}
+  explicit SpansSink(std::span<const std::span<std::byte>> outs) : outs_(outs) {}
   std::span<std::byte> Room() override {
     while (filled_ == outs_.front().size()) {
       outs_ = outs_.subspan(1);
@@ -27,12 +26,11 @@ class SpansSink final : public StreamSink {
     return outs_.front().subspan(filled_);
   }
   void Filled(std::size_t nbytes) override { filled_ += nbytes; }
-  bool Stopped() override { return stop_ && stop_(); }
+  bool Stopped() override { return false; }
 
  private:
   std::span<const std::span<std::byte>> outs_;
   std::size_t filled_ = 0;
-  const StopPredicate& stop_;
 };
 
 class ReaderBase : public HttpReader {
@@ -55,16 +53,11 @@ class ReaderBase : public HttpReader {
   void ReadAt(std::uint64_t offset, std::span<std::byte> out) const override {
     ReadAtUnless(offset, out, {});
   }
-  void ReadAtUnless(std::uint64_t offset, std::span<std::byte> out,
-                    const StopPredicate& stop) const override {
-    SpansSink sink({&out, 1}, stop);
-    ReadStream(offset, out.size(), sink);
-  }
   void ReadScatter(std::uint64_t offset,
                    std::span<const std::span<std::byte>> outs) const override {
     std::uint64_t nbytes = 0;
     for (const std::span<std::byte> out : outs) nbytes += out.size();
-    SpansSink sink(outs, stop_never_);
+    SpansSink sink(outs);
     ReadStream(offset, nbytes, sink);
   }
   void ReadStream(std::uint64_t offset, std::uint64_t nbytes, StreamSink& sink) const final {
@@ -84,7 +77,6 @@ class ReaderBase : public HttpReader {
   const std::string content_type_;
   const std::string name_;
   const std::string final_url_;
-  const StopPredicate stop_never_{};
 };
 
 }  // namespace weightlift::http

@@ -6,6 +6,21 @@
 #include "weightlift/error.h"
 
 namespace weightlift {
+namespace {
+
+class SpanSink final : public StreamSink {
+ public:
+  SpanSink(std::span<std::byte> out, const StopPredicate& stop) : left_(out), stop_(stop) {}
+  std::span<std::byte> Room() override { return left_; }
+  void Filled(std::size_t nbytes) override { left_ = left_.subspan(nbytes); }
+  bool Stopped() override { return stop_ && stop_(); }
+
+ private:
+  std::span<std::byte> left_;
+  const StopPredicate& stop_;
+};
+
+}  // namespace
 
 void CheckRange(const Reader& reader, std::uint64_t offset, std::uint64_t nbytes) {
   if (FitsInside(offset, nbytes, reader.size())) return;
@@ -21,6 +36,13 @@ void Reader::ReadScatter(std::uint64_t offset, std::span<const std::span<std::by
     ReadAt(offset, out);
     offset += out.size();
   }
+}
+
+void Reader::ReadAtUnless(std::uint64_t offset, std::span<std::byte> out,
+                          const StopPredicate& stop) const {
+  if (!Streams()) return ReadAt(offset, out);
+  SpanSink sink(out, stop);
+  ReadStream(offset, out.size(), sink);
 }
 
 void Reader::ReadStream(std::uint64_t offset, std::uint64_t nbytes, StreamSink& sink) const {

@@ -24,18 +24,6 @@ void ForTiles(std::span<Byte> bytes, const Body& body) {
   }
 }
 
-class SpanSink final : public StreamSink {
- public:
-  SpanSink(std::span<std::byte> out, const StopPredicate& stop) : left_(out), stop_(stop) {}
-  std::span<std::byte> Room() override { return left_; }
-  void Filled(std::size_t nbytes) override { left_ = left_.subspan(nbytes); }
-  bool Stopped() override { return stop_ && stop_(); }
-
- private:
-  std::span<std::byte> left_;
-  const StopPredicate& stop_;
-};
-
 std::uint64_t DivideUp(std::uint64_t a, std::uint64_t b) { return a / b + (a % b != 0 ? 1 : 0); }
 
 }  // namespace
@@ -126,13 +114,6 @@ void Producer::CopyMemory(const WriteOp& op, const std::byte* from, std::span<st
   });
 }
 
-void Producer::Read(const Reader& reader, std::uint64_t offset, std::span<std::byte> out,
-                    const Scratch& scratch) {
-  if (!reader.Streams()) return reader.ReadAt(offset, out);
-  SpanSink sink(out, scratch.stop);
-  reader.ReadStream(offset, out.size(), sink);
-}
-
 void Producer::ReadExtent(const WriteOp& op, const ExtentSource& extent, std::uint64_t begin,
                           std::span<std::byte> out, Scratch& scratch, PartSums& sums) const {
   const Reader& reader = *readers_[extent.reader];
@@ -155,7 +136,7 @@ void Producer::ReadExtent(const WriteOp& op, const ExtentSource& extent, std::ui
     const std::span<std::byte> chunk = out.first(std::min<std::size_t>(out.size(), most));
     std::span<std::byte> landing = chunk;
     if (!in_place) landing = scratch.Get(chunk.size(), offset);
-    Read(reader, offset, landing, scratch);
+    reader.ReadAtUnless(offset, landing, scratch.stop);
     ForTiles(chunk, [&](std::span<std::byte> tile) {
       if (!in_place) std::memcpy(tile.data(), landing.data(), tile.size());
       landing = landing.subspan(tile.size());
@@ -192,7 +173,7 @@ const std::byte* Producer::Fetch(const WriteOp& op, const Pipeline& pipeline, st
   if (extent == nullptr) {
     gather.Copy(begin, out);
   } else {
-    Read(*readers_[extent->reader], offset, out, scratch);
+    readers_[extent->reader]->ReadAtUnless(offset, out, scratch.stop);
   }
   return out.data();
 }

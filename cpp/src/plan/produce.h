@@ -70,8 +70,6 @@ class Producer {
                   std::span<std::byte> out, Scratch& scratch, PartSums& sums) const;
   void Convert(const WriteOp& op, const Pipeline& pipeline, std::uint64_t begin,
                std::span<std::byte> out, Scratch& scratch, PartSums& sums) const;
-  static void Read(const Reader& reader, std::uint64_t offset, std::span<std::byte> out,
-                   const Scratch& scratch);
   // How many elements to fetch at once for nbytes of output, at least `tile`'s worth.
   std::uint64_t FetchElements(const WriteOp& op, const Pipeline& pipeline, std::uint64_t begin,
                               std::uint64_t nbytes, std::uint64_t tile) const;
