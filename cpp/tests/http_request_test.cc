@@ -190,6 +190,18 @@ TEST(ErrorsQuoteTheFirstLine) {
   CHECK_EQ(error.place().path, server.url("/m?..."));
 }
 
+TEST(WhatIsSentSlowlyHasNotStalled) {
+  const Server server([](Exchange& x) { x.Reply("200 OK", std::to_string(x.request.body.size())); },
+                      std::chrono::milliseconds(10));
+  Options options = Quick();
+  options.stall_timeout = 0.6;  // to send it all takes longer
+  options.attempts = 1;
+  const std::string body(16u << 20, 'b');
+  const Response response =
+      Client::Make(options)->Request("PUT", server.url(), Bytes(body), {}, 100, kNever);
+  CHECK_EQ(Text(response), std::to_string(body.size()));
+}
+
 TEST(HeadHasNoBodyWhateverItsLength) {
   const Server server([](Exchange& x) {
     x.Send("HTTP/1.1 200 OK\r\nContent-Length: 9000000000000000000\r\nETag: \"v\"\r\n\r\n");

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -108,7 +109,9 @@ class Server {
  public:
   using Answer = std::function<void(Exchange&)>;
 
-  explicit Server(Answer answer) : answer_(std::move(answer)) {
+  // `pause`: before each 64 KiB that it receives.
+  explicit Server(Answer answer, std::chrono::milliseconds pause = {})
+      : answer_(std::move(answer)), pause_(pause) {
     listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     sockaddr_in address{};
     address.sin_family = AF_INET;
@@ -167,6 +170,7 @@ class Server {
   bool Receive(int fd, std::string& buffer) const {
     char chunk[65536];
     if (!Wait(fd)) return false;
+    if (pause_.count() > 0) std::this_thread::sleep_for(pause_);
     const ssize_t n = recv(fd, chunk, sizeof(chunk), 0);
     if (n <= 0) return false;
     buffer.append(chunk, static_cast<std::size_t>(n));
@@ -221,6 +225,7 @@ class Server {
   }
 
   const Answer answer_;
+  const std::chrono::milliseconds pause_;
   std::atomic<bool> stop_{false};
   std::atomic<int> connections_{0};
   int listener_ = -1;

@@ -172,6 +172,7 @@ bool Exchange::Run(const Patience& patience, const std::function<bool()>& until)
   while (!ended_) {
     int running = 0;
     Check(curl_multi_perform(slot_->multi(), &running));
+    NoteSent();
     Collect();
     if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
     if (ended_) break;
@@ -193,6 +194,15 @@ bool Exchange::Run(const Patience& patience, const std::function<bool()>& until)
     Check(curl_multi_poll(slot_->multi(), nullptr, 0, kPollMs, nullptr));
   }
   return true;
+}
+
+// What is received comes to a callback; what is sent was in a buffer of curl's, perhaps for long.
+void Exchange::NoteSent() {
+  curl_off_t sent = 0;
+  curl_easy_getinfo(slot_->easy(), CURLINFO_SIZE_UPLOAD_T, &sent);
+  if (sent == sent_) return;
+  sent_ = sent;
+  active_ = Clock::now();
 }
 
 void Exchange::Collect() {

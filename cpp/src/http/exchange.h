@@ -90,6 +90,7 @@ class Exchange {
   template <typename T>
   void Set(CURLoption option, T value);
   void End(CURLcode code);
+  void NoteSent();
   void Collect();  // curl's message that the transfer has ended
   bool HeaderLine(std::string_view line);
 
@@ -122,7 +123,8 @@ class Exchange {
   bool cut_ = false;
   bool stalled_ = false;
   CURLcode code_ = CURLE_OK;
-  Clock::time_point active_{};
+  Clock::time_point active_{};  // when bytes went either way
+  curl_off_t sent_ = 0;
   std::exception_ptr failure_;
 };
 
