@@ -192,11 +192,11 @@ TEST(ErrorsQuoteTheFirstLine) {
 
 TEST(WhatIsSentSlowlyHasNotStalled) {
   const Server server([](Exchange& x) { x.Reply("200 OK", std::to_string(x.request.body.size())); },
-                      std::chrono::milliseconds(10));
+                      std::chrono::milliseconds(5));
   Options options = Quick();
-  options.stall_timeout = 0.6;  // to send it all takes longer
+  options.stall_timeout = 1;  // to send it all takes longer
   options.attempts = 1;
-  const std::string body(16u << 20, 'b');
+  const std::string body(32u << 20, 'b');
   const Response response =
       Client::Make(options)->Request("PUT", server.url(), Bytes(body), {}, 100, kNever);
   CHECK_EQ(Text(response), std::to_string(body.size()));

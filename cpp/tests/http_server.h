@@ -113,6 +113,10 @@ class Server {
   explicit Server(Answer answer, std::chrono::milliseconds pause = {})
       : answer_(std::move(answer)), pause_(pause) {
     listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (pause_.count() > 0) {  // or the kernel would take megabytes without a pause
+      const int room = 256 << 10;
+      setsockopt(listener_, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+    }
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);

@@ -128,10 +128,9 @@ def _persist(writer: Any, send: Callable[[], None]) -> None:
         while True:
             try:
                 return send()
-            except TransportError as error:
-                failure = error
-            if not again():
-                raise failure
+            except TransportError:
+                if not again():
+                    raise
     except BaseException:
         writer.abort()
         raise
