@@ -21,7 +21,7 @@ from weightlift._intake import scratch_directory
 from weightlift._packing import Checksums, PackedFile
 from weightlift._publish import Publication
 from weightlift.errors import ChangedError, TransportError
-from weightlift.protocols import TakesDocument
+from weightlift.protocols import TakesDocument, WritesAgain
 
 __all__ = ["Sending"]
 
@@ -123,13 +123,12 @@ class _Spool:
 
 def _persist(writer: Any, send: Callable[[], None]) -> None:
     """Write and commit, once more as long as the writer says that this is worth it; it has waited then."""
-    again: Callable[[], bool] = getattr(writer, "again", lambda: False)
     try:
         while True:
             try:
                 return send()
             except TransportError:
-                if not again():
+                if not (isinstance(writer, WritesAgain) and writer.again()):
                     raise
     except BaseException:
         writer.abort()

@@ -31,6 +31,7 @@ __all__ = [
     "SupportsSave",
     "TakesDocument",
     "Writer",
+    "WritesAgain",
 ]
 
 
@@ -111,6 +112,14 @@ class Writer(Protocol):
 
     def abort(self) -> None:
         """Forget it."""
+
+
+@runtime_checkable
+class WritesAgain(Protocol):
+    """A writer whose file may be written once more from its first byte, after writing or committing it has failed."""
+
+    def again(self) -> bool:
+        """Wait as long as is due and return True; False, or the failure once more, where another try is no use."""
 
 
 class Store(Protocol):

@@ -166,7 +166,6 @@ def test_netrc_is_for_the_host_that_was_asked_for(server: FaultServer, other_ser
     assert other_server.requests and not any("authorization" in r.headers for r in other_server.requests)
 
 
-
 # --- TLS --------------------------------------------------------------------------------------------
 @pytest.fixture
 def tls(nginx: Nginx, data: bytes) -> Certificates:
