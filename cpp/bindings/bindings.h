@@ -43,8 +43,9 @@ class HeldBuffer {
   Py_buffer view_;
 };
 
-// A StopPredicate (stop.h) for calls from Python, asked on the thread that made the call. Throws what
-// a signal handler raises (Ctrl-C), or Stopped when the call was told to stop (weightlift._stopping).
+// A StopPredicate (stop.h) for calls from Python, asked on the thread that made the call. Throws
+// what a signal handler raises (Ctrl-C), or Stopped when the call was told to stop
+// (weightlift._stopping).
 bool CheckInterrupts();
 
 // For an Error that knows the tensor's index only: fills in its name from `names`, a sequence of
