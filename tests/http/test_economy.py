@@ -231,6 +231,5 @@ def test_identity_is_asked_for_and_no_head_request_is_made(server: FaultServer, 
     assert {r.headers.get("accept-encoding", "identity") for r in server.requests} == {"identity"}
     first, *parts = server.requests
     assert first.range is not None and first.range[0] == 0
-    for part in parts:
-        if part.path == first.path:
-            assert "if-range" in part.headers or "if-match" in part.headers
+    assert parts and {part.path for part in parts} == {first.path}
+    assert all("if-range" in part.headers or "if-match" in part.headers for part in parts)
