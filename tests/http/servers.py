@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.wire import free_ports
 
 __all__ = ["USER", "Certificates", "Nginx", "Proxy", "make_certificates", "run_nginx", "run_tinyproxy"]
 
@@ -42,15 +43,6 @@ def program(name: str) -> str:
     if found is None:
         pytest.skip(f"{name} is not installed")
     return found
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
 
 
 def start(command: Sequence[str], ports: Sequence[int], log: Path) -> subprocess.Popen[bytes]:

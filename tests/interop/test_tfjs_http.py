@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,17 +11,13 @@ import numpy as np
 import pytest
 from tests.http.fault_server import FaultServer
 from tests.http.test_uploads import parts_of, without_boundary
+from tests.interop.tensorflow_js import run_node, tensorflow_js_or_skip
 
 import weightlift as wl
 
 SCRIPT = Path(__file__).parent / "tfjs_http.js"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-FOLDER = Path(os.environ.get("WEIGHTLIFT_NODE") or CACHE / "weightlift" / "node")
 
-if shutil.which("node") is None:
-    pytest.skip("Node.js is not installed", allow_module_level=True)
-if not (FOLDER / "node_modules" / "@tensorflow" / "tfjs").is_dir():
-    pytest.skip("TensorFlow.js is not installed: run tests/interop/setup_node.sh", allow_module_level=True)
+tensorflow_js_or_skip()
 
 
 @pytest.fixture
@@ -35,12 +27,7 @@ def server() -> Iterator[FaultServer]:
 
 
 def node(*arguments: str) -> Any:
-    environment = {**os.environ, "NODE_PATH": str(FOLDER / "node_modules")}
-    done = subprocess.run(
-        ["node", str(SCRIPT), *arguments], capture_output=True, text=True, env=environment, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_node(SCRIPT, *arguments)
 
 
 def models() -> dict[str, wl.ModelArtifacts]:

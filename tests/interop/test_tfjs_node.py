@@ -8,8 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,17 +17,13 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
+from tests.interop.tensorflow_js import NODE_ENVIRONMENT, tensorflow_js_or_skip
 
 import weightlift as wl
 
 SCRIPT = Path(__file__).parent / "tfjs_node.js"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-FOLDER = Path(os.environ.get("WEIGHTLIFT_NODE") or CACHE / "weightlift" / "node")
 
-if shutil.which("node") is None:
-    pytest.skip("Node.js is not installed", allow_module_level=True)
-if not (FOLDER / "node_modules" / "@tensorflow" / "tfjs").is_dir():
-    pytest.skip("TensorFlow.js is not installed: run tests/interop/setup_node.sh", allow_module_level=True)
+tensorflow_js_or_skip()
 
 Array = npt.NDArray[Any]
 
@@ -40,9 +34,8 @@ Node = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
     """What tfjs_node.js answers to a request; it runs once for all tests."""
-    environment = {**os.environ, "NODE_PATH": str(FOLDER / "node_modules")}
     with subprocess.Popen(
-        ["node", str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        ["node", str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=NODE_ENVIRONMENT
     ) as process:
         assert process.stdin is not None and process.stdout is not None
 

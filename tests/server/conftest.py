@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.server.browser import Open, chromium, tabs
 from tests.server.support import HIDDEN, Server, model_artifacts
 
 import weightlift as wl
@@ -56,6 +57,20 @@ def server(long_lived: Server) -> Server:
         else:
             entry.unlink()
     return long_lived if long_lived.runs else long_lived.start()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium."""
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Open]:
+    """Open pages of servers; none may have complained at the end."""
+    with tabs(browser) as make:
+        yield make
 
 
 @pytest.fixture

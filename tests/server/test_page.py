@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.server.browser import PHONE, Open, Tab, chromium, model_files, playwright_or_skip, tabs
+from tests.server.browser import PHONE, Open, Tab, model_files, playwright_or_skip
 from tests.server.support import HIDDEN, Server, model_artifacts, names_in, same_weights
 
 import weightlift as wl
@@ -19,18 +19,6 @@ playwright_or_skip()
 
 Make = Callable[..., Path]
 Serve = Callable[..., Server]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def tab(browser: Any) -> Iterator[Open]:
-    with tabs(browser) as make:
-        yield make
 
 
 # ---- upload ------------------------------------------------------------------------------------------------

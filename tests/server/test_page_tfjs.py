@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from tests.server.browser import Open, Tab, chromium, playwright_or_skip, tabs
+from tests.interop.tensorflow_js import BUNDLE, tensorflow_js_or_skip
+from tests.server.browser import Open, Tab, playwright_or_skip
 from tests.server.support import HIDDEN, Server, names_in, same_weights
 
 import weightlift as wl
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-FOLDER = Path(os.environ.get("WEIGHTLIFT_NODE") or CACHE / "weightlift" / "node")
-TFJS = FOLDER / "node_modules" / "@tensorflow" / "tfjs" / "dist" / "tf.min.js"
-
 playwright_or_skip()
-if not TFJS.is_file():
-    pytest.skip("TensorFlow.js is not installed: run tests/interop/setup_node.sh", allow_module_level=True)
+tensorflow_js_or_skip(node=False)
 
 Make = Callable[..., Path]
 MEDIA = [("IndexedDB", "indexeddb"), ("localStorage", "localstorage")]
@@ -53,21 +47,9 @@ INDEXED = """(name) => new Promise((resolve, reject) => {
 })"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def tab(browser: Any) -> Iterator[Open]:
-    with tabs(browser) as make:
-        yield make
-
-
 def with_tensorflow(t: Tab) -> Tab:
     """Let the page have the real TensorFlow.js, on the CPU."""
-    t.page.add_script_tag(path=str(TFJS))
+    t.page.add_script_tag(path=str(BUNDLE))
     t.page.evaluate("async () => { await tf.setBackend('cpu'); await tf.ready(); }")
     t.complaints.clear()  # what TensorFlow.js says of the machine
     return t

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.interop.tensorflow_js import run_node, tensorflow_js_or_skip
 from tests.server.support import Server, model_artifacts
 
 import weightlift as wl
 
 SCRIPT = Path(__file__).parent / "tfjs_client.js"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-FOLDER = Path(os.environ.get("WEIGHTLIFT_NODE") or CACHE / "weightlift" / "node")
 
-if shutil.which("node") is None:
-    pytest.skip("Node.js is not installed", allow_module_level=True)
-if not (FOLDER / "node_modules" / "@tensorflow" / "tfjs").is_dir():
-    pytest.skip("TensorFlow.js is not installed: run tests/interop/setup_node.sh", allow_module_level=True)
+tensorflow_js_or_skip()
 
 
 def node(**request: Any) -> Any:
     """What tfjs_client.js answers."""
-    done = subprocess.run(
-        ["node", str(SCRIPT), json.dumps(request)],
-        capture_output=True, text=True, timeout=120, env={**os.environ, "NODE_PATH": str(FOLDER / "node_modules")},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_node(SCRIPT, json.dumps(request))
 
 
 def test_it_saves_a_model_and_loads_it_again(server: Server) -> None:
