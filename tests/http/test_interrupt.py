@@ -49,11 +49,11 @@ STALLS = {
 }
 
 
-def interrupted(server: FaultServer, what: str, cwd: Path, stall: str, **options: Any) -> None:
+def interrupted(server: FaultServer, what: str, cwd: Path, stall: str, path: str = PATH, **options: Any) -> None:
     """Run the script until it waits for the server, then interrupt it."""
     options = {**PATIENT, **options}
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, server.url(PATH), repr(options), what],
+        [sys.executable, "-c", SCRIPT, server.url(path), repr(options), what],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
     )  # fmt: skip
@@ -61,7 +61,7 @@ def interrupted(server: FaultServer, what: str, cwd: Path, stall: str, **options
         if stall == "between attempts":
             server.wait_until(lambda: server.body_bytes_so_far > 0)
         else:
-            server.wait_until(lambda: server.stalled >= (2 if stall == "in many parts" else 1))
+            server.wait_until(lambda: server.stalled >= (2 if "many" in stall else 1))
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=30)
     finally:
@@ -94,6 +94,21 @@ def test_ctrl_c_ends_a_stalled_download_into_the_cache(server: FaultServer, tmp_
     assert set(wl.load(server.url(PATH), cache=cache)) == set(model(3_000_000))
 
 
+def stalled_shards(server: FaultServer, folder: Path) -> str:
+    """A model in several files of which none answers; the path of its index."""
+    wl.save(model(3_000_000), folder / "s.safetensors", shard_size=1_000_000)
+    for file in folder.glob("s*"):
+        server.files[f"/{file.name}"] = file.read_bytes()
+        file.unlink()
+    (index,) = (name for name in server.files if name.endswith(".json"))
+    server.fault = faults.where(lambda r: r.path != index, faults.silence)
+    return index
+
+
+def test_ctrl_c_ends_the_opening_of_many_files(server: FaultServer, tmp_path: Path) -> None:
+    interrupted(server, "load", tmp_path, "many files", stalled_shards(server, tmp_path))
+
+
 def test_ctrl_c_ends_an_upload_that_nobody_reads(server: FaultServer, tmp_path: Path) -> None:
     server.fault = lambda request, answer: faults.silence(request, replace(answer, take=100_000))
     interrupted(server, "save", tmp_path, "in the body")
@@ -116,7 +131,7 @@ def given_up(server: FaultServer, awaitable: Awaitable[Any], stall: str) -> None
     def waits() -> bool:
         if stall == "between attempts":
             return server.body_bytes_so_far > 0
-        return server.stalled >= (2 if stall == "in many parts" else 1)
+        return server.stalled >= (2 if "many" in stall else 1)
 
     async def give_up() -> None:
         task = asyncio.ensure_future(awaitable)
@@ -150,6 +165,10 @@ def test_a_cancelled_upload_that_nobody_reads_stops(server: FaultServer) -> None
     server.fault = lambda request, answer: faults.silence(request, replace(answer, take=100_000))
     given_up(server, AWAITED["save"](server.url(PATH), **PATIENT), "in the body")
     assert not server.stored
+
+
+def test_a_cancelled_task_that_opens_many_files_stops(server: FaultServer, tmp_path: Path) -> None:
+    given_up(server, wl.aio.load(server.url(stalled_shards(server, tmp_path)), **PATIENT), "many files")
 
 
 def test_progress_may_stop_a_download(server: FaultServer, tmp_path: Path) -> None:
