@@ -65,7 +65,8 @@ class OpenFiles:
 
     def prepare(self, names: Sequence[str]) -> None:
         """Open remote files at once; the first error in the order of ``names`` is raised."""
-        self._prepare(dict.fromkeys(names))
+        if len(names) > 1:  # one is opened when it is asked for, by whoever can say what it is
+            self._prepare(dict.fromkeys(names))
 
     def _prepare(self, needed: Mapping[str, Ranges | None]) -> None:
         """As ``prepare``, of files of which no more than these ranges (None: anything) will be read."""
