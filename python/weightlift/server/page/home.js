@@ -23,8 +23,8 @@ export function badge(row) {
 }
 
 const COLUMNS = [
-  {title: 'Name', className: 'name'}, {title: 'Format'}, {title: 'Tensors', className: 'number'}, {title: 'Types'},
-  {title: 'Size', className: 'number'}, {title: 'Checksums'}, {title: 'Changed'},
+  {title: 'Name', className: 'name'}, {title: 'Format', className: 'word'}, {title: 'Tensors', className: 'number'}, {title: 'Types'},
+  {title: 'Size', className: 'number'}, {title: 'Checksums'}, {title: 'Changed', className: 'word'},
 ];
 
 function cells(row, title, link) {
@@ -56,7 +56,7 @@ export async function home(context) {
 }
 
 const BROWSER_COLUMNS = [
-  {title: 'Name', className: 'name'}, {title: 'Where'}, {title: 'Weights', className: 'number'}, {title: 'Saved'}, {title: 'Actions', className: 'actions'},
+  {title: 'Name', className: 'name'}, {title: 'Where'}, {title: 'Weights', className: 'number'}, {title: 'Saved', className: 'word'}, {title: 'Actions', className: 'actions'},
 ];
 
 function browserTable(rows, context) {
