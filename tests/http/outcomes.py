@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from tests.http import faults
 from tests.http.fault_server import Fault, Resource
@@ -213,12 +213,12 @@ GONE: tuple[Effect, ...] = (wl.NotFoundError,)
 def _connection(rng: random.Random, byte: int) -> list[Callable[[], Step]]:
     """What is over with another attempt."""
 
-    def cut(name: str, fault: Fault, **options: object) -> Step:
+    def cut(name: str, fault: Fault, **options: Any) -> Step:
         text = f"{name}({byte})"
-        return Step(text, fault, AGAIN, AGAIN, ("torn",), least=byte, cuts=byte > 0, **options)  # type: ignore[arg-type]
+        return Step(text, fault, AGAIN, AGAIN, ("torn",), least=byte, cuts=byte > 0, **options)
 
-    def whole(name: str, fault: Fault, **options: object) -> Step:
-        return Step(name, fault, AGAIN, AGAIN, AGAIN, **options)  # type: ignore[arg-type]
+    def whole(name: str, fault: Fault, **options: Any) -> Step:
+        return Step(name, fault, AGAIN, AGAIN, AGAIN, **options)
 
     return [
         lambda: cut("reset_at", faults.reset_at(byte), spared=("good", "again")),
@@ -244,7 +244,7 @@ def _harmless() -> list[Callable[[], Step]]:
         Step("huge_headers(5000)", faults.huge_headers(5000), GOOD, GOOD, GOOD),
         Step("redirect to itself", faults.redirect(PATH), ("hop",), ("hop",), ("hop",)),
     ]
-    return [lambda step=step: step for step in steps]  # type: ignore[misc]
+    return [lambda step=step: step for step in steps]
 
 
 def _wrong(rng: random.Random, byte: int, now: bytes, later: bytes) -> list[Callable[[], Step]]:
