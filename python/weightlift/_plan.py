@@ -80,8 +80,8 @@ class OpenFiles:
 
         stop = Stop()
         with ThreadPoolExecutor(min(OPENED_AT_ONCE, len(new))) as pool:
-            waiting = [(n, pool.submit(stop.run, self._open_for, n, needed[n])) for n in new]
             try:
+                waiting = [(n, pool.submit(stop.run, self._open_for, n, needed[n])) for n in new]
                 wait([future for _, future in waiting])
             except BaseException:  # Ctrl-C, which only the main thread hears of
                 stop.set()
