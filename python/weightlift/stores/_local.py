@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from weightlift import _core
+from weightlift._descriptors import with_more_descriptors
 from weightlift.errors import NotFoundError, StorageError, UnsafeContentError
 from weightlift.stores._paths import check_relative
 
@@ -68,7 +69,8 @@ class LocalStore:
 
     def open(self, relative: str) -> _core.FileReader:
         """A reader; NotFoundError names the file."""
-        return _core.FileReader(self.path(relative), self.mode)
+        path = self.path(relative)
+        return with_more_descriptors(lambda: _core.FileReader(path, self.mode))
 
     def create(self, relative: str, nbytes: int, *, durable: bool = True) -> _core.FileWriter:
         """An atomic writer of ``nbytes`` bytes; parent directories are made."""
@@ -81,7 +83,7 @@ class LocalStore:
                 raise StorageError(
                     f"cannot make the directory: {error.strerror}", errno=error.errno, path=parent
                 ) from error
-        return _core.FileWriter(path, nbytes, "auto", durable)
+        return with_more_descriptors(lambda: _core.FileWriter(path, nbytes, "auto", durable))
 
     def commit_all(self, writers: Sequence[_core.FileWriter]) -> None:
         """Commit several of this store's writers; none is published before all are durable."""
