@@ -12,7 +12,7 @@ SCRIPT = """
 import resource, sys
 import numpy as np
 import weightlift as wl
-soft, hard = int(sys.argv[1]), int(sys.argv[2])
+soft, hard = int(sys.argv[1]), min(int(sys.argv[2]), resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 tensors = {f"w{i}": np.full(256, i, np.float32) for i in range(200)}
 try:
