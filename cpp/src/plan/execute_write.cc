@@ -205,11 +205,12 @@ class WriteExecution {
   }
 
   void RunBlock(const Block& block, Worker& worker) {
-    if (writers_[block.file]->direct_alignment() != 0) {
+    const bool direct = writers_[block.file]->direct_alignment() != 0;
+    worker.scratch.next_reader = direct ? NextReader::kDevice : NextReader::kProcessor;
+    if (direct) {
       if (GoesDirect(block)) {
         WriteStraight(block, block.first, block.begin, block.end, worker);
       } else {
-        worker.scratch.next_reader = NextReader::kDevice;
         WriteGathered(block, block.first, block.begin, block.end, worker);
       }
       return;
