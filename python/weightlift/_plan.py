@@ -6,6 +6,8 @@ Planning is pure. The core executes the direct and the fused lane (fixed-size st
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,12 +81,16 @@ class OpenFiles:
         from concurrent.futures import ThreadPoolExecutor, wait
 
         stop = Stop()
-        with ThreadPoolExecutor(min(OPENED_AT_ONCE, len(new))) as pool:
+        threads = f"weightlift-open-{id(stop)}"
+        with ThreadPoolExecutor(min(OPENED_AT_ONCE, len(new)), threads) as pool:
             try:
                 waiting = [(n, pool.submit(stop.run, self._open_for, n, needed[n])) for n in new]
                 wait([future for _, future in waiting])
             except BaseException:  # Ctrl-C, which only the main thread hears of
                 stop.set()
+                pool.shutdown()
+                while any(t.name.startswith(threads) for t in threading.enumerate()):
+                    time.sleep(0.001)  # for one that the pool does not know, as its start was interrupted
                 raise
         self._readers |= {n: future.result() for n, future in waiting}
 

@@ -36,12 +36,8 @@ try:
     else:
         getattr(wl, what)(url, **options)
 except KeyboardInterrupt:
-    left = [t for t in threading.enumerate() if t is not threading.main_thread()]
-    for thread in left:  # one that was being started when the interrupt came is told to stop, but not waited for
-        while not thread.is_alive() and thread in threading.enumerate():
-            time.sleep(0.001)
-        thread.join(10)
-    print("interrupted", [t.name for t in left if t.is_alive()], flush=True)
+    left = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+    print("interrupted", left, flush=True)
 """
 
 STALLS = {
