@@ -107,6 +107,12 @@ ssize_t preadv(int fd, const iovec* parts, int count, off_t offset) {
   return syscall(SYS_preadv, fd, parts, count, offset, 0);
 }
 
+ssize_t preadv2(int fd, const iovec* parts, int count, off_t offset, int flags) {
+  const faults::Call call{.name = "preadv2", .fd = fd, .offset = offset, .flags = flags};
+  if (const auto answer = faults::Plain(call)) return *answer;
+  return syscall(SYS_preadv2, fd, parts, count, offset, 0, flags);
+}
+
 int fdatasync(int fd) {
   if (const auto answer = faults::Plain({.name = "fdatasync", .fd = fd})) return *answer;
   return static_cast<int>(syscall(SYS_fdatasync, fd));

@@ -15,10 +15,10 @@
 #include <thread>
 #include <vector>
 
+#include "cache_tools.h"
 #include "check.h"
 #include "child.h"
 #include "faults.h"
-#include "io/page_cache_probe.h"
 #include "temp_dir.h"
 #include "weightlift/buffer.h"
 
@@ -35,21 +35,8 @@ using weightlift::ReadMode;
 constexpr std::size_t kMiB = 1 << 20;
 constexpr ReadMode kModes[] = {ReadMode::kAuto, ReadMode::kBuffered, ReadMode::kDirect};
 
-Bytes ReadAt(const Reader& reader, std::uint64_t offset, std::size_t nbytes) {
-  Bytes bytes(nbytes);
-  reader.ReadAt(offset, bytes);
-  return bytes;
-}
-
 bool Holds(std::span<const std::byte> found, const Bytes& file, std::size_t offset) {
   return found.empty() || std::memcmp(found.data(), file.data() + offset, found.size()) == 0;
-}
-
-void DropCache(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY);
-  fdatasync(fd);
-  posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-  close(fd);
 }
 
 TEST(MemoryReaderReadsAndChecks) {
@@ -279,70 +266,6 @@ TEST(AFileCutShortWhileItIsOpen) {
   }
 }
 
-TEST(ResidencyFollowsTheCache) {
-  const TempDir dir;
-  const std::string path = dir / "f";
-  WriteFile(path, Pattern(8 * kMiB));
-  const auto reader = FileReader::Open(path);
-  CHECK_EQ(reader->Residency(0, 8 * kMiB), 1.0);
-  CHECK_THROWS(kTruncated, reader->Residency(1, 8 * kMiB));
-  DropCache(path);
-  const double dropped = reader->Residency(0, 8 * kMiB);
-  if (dropped == 1.0) return;  // a file system in memory
-  CHECK_EQ(dropped, 0.0);
-  const int fd = open(path.c_str(), O_RDONLY);
-  posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);  // no reading ahead
-  Bytes some(2 * kMiB);
-  CHECK_EQ(pread(fd, some.data(), some.size(), 0), static_cast<ssize_t>(some.size()));
-  close(fd);
-  CHECK_EQ(reader->Residency(0, 8 * kMiB), 0.25);
-  CHECK_EQ(reader->Residency(2 * kMiB - 1, 2), 0.5);  // a page on each side
-}
-
-TEST(ResidencyBySamples) {
-  // What is asked where cachestat does not answer: on older kernels, and about files of others.
-  const TempDir dir;
-  const std::string path = dir / "f";
-  WriteFile(path, Pattern(8 * kMiB));
-  const int fd = open(path.c_str(), O_RDONLY);
-  {
-    const weightlift::PageCacheProbe residency(fd);
-    CHECK_EQ(residency.SampledFraction(0, 0), 1.0);
-    CHECK_EQ(residency.SampledFraction(0, 8 * kMiB), 1.0);
-    CHECK_EQ(residency.SampledFraction(8 * kMiB - 1, 1), 1.0);
-    DropCache(path);
-    if (residency.CachedFraction(0, 8 * kMiB) == 0.0) {
-      CHECK_EQ(residency.SampledFraction(0, 8 * kMiB), 0.0);
-      CHECK(residency.CachedFraction(0, 8 * kMiB) < 0.05);  // samples bring no neighbours along
-      posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
-      Bytes some(2 * kMiB);
-      CHECK_EQ(pread(fd, some.data(), some.size(), 0), static_cast<ssize_t>(some.size()));
-      const double sampled = residency.SampledFraction(0, 4 * kMiB);
-      CHECK(sampled >= 0.5 && sampled < 0.9);  // half, and what the samples before brought in
-    }
-  }
-  close(fd);
-}
-
-TEST(ResidencyOfAFileOfSomebodyElse) {
-  if (geteuid() != 0) return;  // the child below must be able to become somebody else
-  const TempDir dir;
-  const std::string path = dir / "f";
-  WriteFile(path, Pattern(4 * kMiB));
-  CHECK_EQ(chmod(dir.path().c_str(), 0755), 0);
-  CHECK_EQ(chmod(path.c_str(), 0644), 0);
-  DropCache(path);
-  if (FileReader::Open(path)->Residency(0, 4 * kMiB) == 1.0) return;  // a file system in memory
-  const int status = RunInChild([&] {
-    if (setresuid(65534, 65534, 65534) != 0) return 1;
-    const auto reader = FileReader::Open(path);
-    if (reader->Residency(0, 4 * kMiB) > 0.1) return 2;
-    if (ReadAt(*reader, 0, 4 * kMiB) != Pattern(4 * kMiB)) return 3;
-    return 0;
-  });
-  CHECK_EQ(status, 0);
-}
-
 TEST(AForbiddenFile) {
   if (geteuid() != 0) return;
   const TempDir dir;
@@ -359,17 +282,6 @@ TEST(AForbiddenFile) {
     return 3;
   });
   CHECK_EQ(status, 0);
-}
-
-TEST(DirectReadsLeaveTheCacheAlone) {
-  const TempDir dir;
-  const std::string path = dir / "f";
-  WriteFile(path, Pattern(4 * kMiB));
-  const auto reader = FileReader::Open(path, ReadMode::kAuto);
-  DropCache(path);
-  if (reader->Residency(0, 4 * kMiB) == 1.0) return;  // a file system in memory
-  ReadAt(*reader, 100, 3 * kMiB);
-  CHECK(reader->Residency(0, 4 * kMiB) < 0.1);
 }
 
 TEST(MapsTheWholeFile) {
