@@ -38,6 +38,8 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_awaiting",
             "_stopping",
             "_descriptors",
+            "_tfjs_registry",
+            "_tfjs_layers",
         ),
     ),
     ("the nouns", ("_layout", "_packing", "_inflate", "_ops", "_ranges", "_decode", "_plan", "_write_plan", "_stream")),
