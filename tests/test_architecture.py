@@ -24,7 +24,7 @@ CPP = REPOSITORY / "cpp"
 # ---- Python: layers. A module imports modules of its own layer and of those above it in this list. ----------
 LAYERS: list[tuple[str, tuple[str, ...]]] = [
     ("the compiled modules", ("_core", "_http")),
-    ("the public contract", ("errors", "types", "protocols")),
+    ("the public contract", ("errors", "_artifacts", "types", "protocols")),
     (
         "small tools",
         (

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
+from weightlift._artifacts import DOCUMENT_KEYS, plain
 from weightlift._job import SaveOptions, Target
 from weightlift._load import read_arrays
 from weightlift._ops import Progress
@@ -39,19 +40,6 @@ __all__ = [
 ]
 
 MODEL_JSON = "model.json"
-
-DOCUMENT_KEYS = {
-    "model_topology": "modelTopology",
-    "format": "format",
-    "generated_by": "generatedBy",
-    "converted_by": "convertedBy",
-    "training_config": "trainingConfig",
-    "signature": "signature",
-    "user_defined_metadata": "userDefinedMetadata",
-    "model_initializer": "modelInitializer",
-    "initializer_signature": "initializerSignature",
-}
-"""Fields of ModelArtifacts, and the keys of a layout's ``extra`` that hold them."""
 
 _Options = TypeVar("_Options")
 
@@ -187,11 +175,11 @@ def _artifacts(source: Source, weights: Weights) -> ModelArtifacts:
 
 def _document(artifacts: ModelArtifacts) -> dict[str, Any]:
     """What a layout's ``extra`` holds of a model."""
-    extra = {key: getattr(artifacts, f) for f, key in DOCUMENT_KEYS.items() if getattr(artifacts, f) is not None}
+    extra = {key: plain(getattr(artifacts, f)) for f, key in DOCUMENT_KEYS.items() if getattr(artifacts, f) is not None}
     if artifacts.model_topology is not None and artifacts.generated_by is not None:
         extra.setdefault("convertedBy", None)  # as TensorFlow.js has it for a model that nobody converted
     if artifacts.weight_specs is not None:
-        extra["weightSpecs"] = list(artifacts.weight_specs)
+        extra["weightSpecs"] = [plain(spec) for spec in artifacts.weight_specs]
     return {**artifacts.extra, **extra}
 
 

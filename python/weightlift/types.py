@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from weightlift._artifacts import (
+    CONVERTER_GRAPH,
+    DOCUMENT_KEYS,
+    WRITERS,
+    Quantization,
+    TrainingConfig,
+    WeightSpec,
+    Writer,
+    json_bytes,
+    plain,
+)
+
 __all__ = [
     "DiffReport",
     "ModelArtifacts",
     "ModelArtifactsInfo",
+    "Quantization",
     "SaveResult",
     "TensorDiff",
+    "TensorQuantization",
     "TensorReport",
+    "TrainingConfig",
     "VerifyReport",
+    "WeightSpec",
 ]
-
-
-def _json_bytes(value: object) -> int:
-    """UTF-8 length of the compact JSON text, as JavaScript's JSON.stringify would make it."""
-    return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 @dataclass
@@ -62,12 +72,57 @@ class ModelArtifacts:
     initializer_signature: Mapping[str, Any] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def specs(self) -> tuple[WeightSpec, ...]:
+        """``weight_specs``, typed; made of the weights where there are none."""
+        if self.weight_specs is not None:
+            return tuple(s if isinstance(s, WeightSpec) else WeightSpec.from_json(s) for s in self.weight_specs)
+        kinds = {name: "string" if w.dtype == object else str(w.dtype) for name, w in self.weights.items()}
+        return tuple(WeightSpec(name, tuple(w.shape), kinds[name]) for name, w in self.weights.items())
+
+    def to_json(self, *, writer: Writer = "tfjs", paths: Sequence[str] = ("weights.bin",)) -> dict[str, Any]:
+        """The content of ``model.json``, but for the weights' bytes.
+
+        Args:
+            writer: Whose key order: TensorFlow.js's own (``"tfjs"``: HTTP, downloads), tfjs-node's or the converter's.
+            paths: Weight files that the manifest is to name.
+
+        Example:
+            >>> list(ModelArtifacts(format="layers-model").to_json(writer="tfjs-node"))
+            ['modelTopology', 'weightsManifest', 'format']
+        """
+        manifest = [{"paths": list(paths), "weights": [s.to_json() for s in self.specs]}]
+        given = {key: plain(getattr(self, f)) for f, key in DOCUMENT_KEYS.items() if getattr(self, f) is not None}
+        given |= {"modelTopology": self.model_topology, "weightsManifest": manifest}
+        if self.model_topology is not None and self.generated_by is not None:
+            given.setdefault("convertedBy", None)  # as TensorFlow.js has it for a model that nobody converted
+        graph = writer == "converter" and self.format == "graph-model"
+        order = CONVERTER_GRAPH if graph else WRITERS[writer]
+        return {key: given[key] for key in order if key in given} | dict(self.extra)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], weights: Mapping[str, Any] | None = None) -> ModelArtifacts:
+        """The artifacts that the content of a ``model.json`` describes, with ``weights`` if there are any.
+
+        Example:
+            >>> ModelArtifacts.from_json({"modelTopology": None, "format": "graph-model"}).format
+            'graph-model'
+        """
+        manifest = document.get("weightsManifest")
+        known = {*DOCUMENT_KEYS.values(), "weightsManifest"}
+        return cls(
+            weights=dict(weights or {}),
+            weight_specs=None if manifest is None else [s for group in manifest for s in group.get("weights", ())],
+            extra={k: v for k, v in document.items() if k not in known},
+            **{f: document.get(key) for f, key in DOCUMENT_KEYS.items()},
+        )
+
     def info(self) -> ModelArtifactsInfo:
         """Sizes and date, as TensorFlow.js reports them after a save."""
         return ModelArtifactsInfo(
             date_saved=datetime.now(timezone.utc),
-            model_topology_bytes=0 if self.model_topology is None else _json_bytes(self.model_topology),
-            weight_specs_bytes=0 if self.weight_specs is None else _json_bytes(list(self.weight_specs)),
+            model_topology_bytes=0 if self.model_topology is None else json_bytes(self.model_topology),
+            weight_specs_bytes=0 if self.weight_specs is None else json_bytes(list(self.weight_specs)),
             weight_data_bytes=sum(int(w.nbytes) for w in self.weights.values()),
         )
 
@@ -92,6 +147,41 @@ class ModelArtifactsInfo:
             "weightDataBytes": self.weight_data_bytes,
         }
 
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> ModelArtifactsInfo:
+        """What ``to_json`` gave, or TensorFlow.js's ``JSON.stringify``; sizes that are not there are 0.
+
+        Example:
+            >>> ModelArtifactsInfo.from_json({"dateSaved": "2026-11-22T01:17:23.429Z"}).date_saved.microsecond
+            429000
+        """
+        saved = datetime.fromisoformat(raw["dateSaved"].replace("Z", "+00:00"))
+        sizes = [raw.get(key) or 0 for key in ("modelTopologyBytes", "weightSpecsBytes", "weightDataBytes")]
+        return cls(saved, raw.get("modelTopologyType", "JSON"), *sizes)
+
+
+@dataclass(frozen=True)
+class TensorQuantization:
+    """What quantisation did to a tensor.
+
+    Attributes:
+        name: Of the tensor.
+        dtype: Stored type: ``"uint8"``, ``"uint16"``, ``"float16"``, or ``"float32"`` where it was left as it is.
+        max_abs: Largest absolute difference between a value and what it reads back as.
+        max_rel: ``max_abs`` relative to the largest absolute value of the tensor: the error that ``"auto:..."`` bounds.
+        overflow: How many finite values became infinite (float16: those beyond 65,504).
+        nbytes: As float32.
+        stored_nbytes: As stored.
+    """
+
+    name: str
+    dtype: str
+    max_abs: float
+    max_rel: float
+    overflow: int
+    nbytes: int
+    stored_nbytes: int
+
 
 @dataclass(frozen=True)
 class SaveResult:
@@ -108,6 +198,7 @@ class SaveResult:
         stored_once: See ``shared``.
         model_artifacts_info: For models, as TensorFlow.js.
         responses: HTTP responses, where there were any.
+        quantization: What quantisation did to each tensor: for ``"auto:..."``, and where a report was asked for.
     """
 
     url: str
@@ -120,6 +211,15 @@ class SaveResult:
     stored_once: bool = False
     model_artifacts_info: ModelArtifactsInfo | None = None
     responses: tuple[Any, ...] = ()
+    quantization: tuple[TensorQuantization, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """TensorFlow.js's ``SaveResult``; of responses their status and URL."""
+        info, answers = self.model_artifacts_info, self.responses
+        result: dict[str, Any] = {} if info is None else {"modelArtifactsInfo": info.to_json()}
+        if answers:
+            result["responses"] = [{"status": r.status, "url": r.url} for r in answers]
+        return result
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from weightlift._artifacts import WRITERS
 from weightlift._checksum import crc32c
 from weightlift._dtypes import DTYPES, STRING, DType
 from weightlift._layout import AffineDecode, Cast, Step, UpperHalf
@@ -61,19 +62,8 @@ WIDENED = {
 }
 """dtypes that TensorFlow.js lacks and the ones that hold their values exactly."""
 
-MODEL_KEYS = (
-    "modelTopology",
-    "weightsManifest",
-    "format",
-    "generatedBy",
-    "convertedBy",
-    "trainingConfig",
-    "signature",
-    "userDefinedMetadata",
-    "modelInitializer",
-    "initializerSignature",
-)
-"""Keys of a document in the order in which tfjs-node writes them (it forgets the last two)."""
+MODEL_KEYS = WRITERS["tfjs-node"]
+"""Keys of a document in their order on the disk."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _HEX = re.compile(r"[0-9a-f]*")

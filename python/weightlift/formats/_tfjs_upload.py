@@ -11,16 +11,14 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from weightlift._artifacts import WRITERS
 from weightlift._packing import Checksums, Packing
 from weightlift.formats import _tfjs_pack
 from weightlift.formats._tfjs import TfjsFormat
 
 __all__ = ["TfjsUpload", "as_javascript"]
 
-UPLOAD_KEYS = (
-    "modelTopology", "format", "generatedBy", "convertedBy", "weightsManifest", "signature", "userDefinedMetadata",
-    "modelInitializer", "initializerSignature", "trainingConfig",
-)  # fmt: skip
+UPLOAD_KEYS = WRITERS["tfjs"]
 """Keys of an uploaded document in TensorFlow.js's order, which is not that of its files on the disk."""
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?')
