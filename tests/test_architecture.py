@@ -63,8 +63,8 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_statistics",
         ),
     ),
-    ("routing", ("_handlers", "_http_handlers", "_router")),
-    ("the public functions", ("_models", "_api", "aio")),
+    ("routing", ("_handlers", "_http_handlers", "_browser_handlers", "_router")),
+    ("the public functions", ("_models", "_managers", "_api", "aio")),
     ("the package", ("__init__",)),
     ("programs on top", ("cli", "__main__", "checkpoint", "server", "testing")),
 ]
@@ -91,6 +91,8 @@ CORE_USERS = {
     "_sidecar": "hashes what is not payload",
     "_api": "offers the kernels on arrays",
     "stores._local": "opens files through the core's readers and writers",
+    "stores._buffers": "derives its writer from the core's",
+    "stores._memory": "opens its files by the core's reader",
     "stores._cache": "checks blocks, and lends them to plans",
     "formats._safetensors_file": "parses and checks the header in the core: a hundred thousand tensors in milliseconds",
 }

@@ -36,6 +36,64 @@ class ObjectReader final : public Reader {
   std::shared_ptr<Reader> reader_;
 };
 
+// A reader that lets a Python function fill memory, on whichever thread that is needed. May be
+// destroyed on any thread.
+class FunctionReader final : public Reader {
+ public:
+  FunctionReader(py::object function, std::uint64_t size, std::string name)
+      : function_(std::move(function)), size_(size), name_(std::move(name)) {}
+  ~FunctionReader() override {
+    const py::gil_scoped_acquire gil;
+    function_ = py::object();
+  }
+
+  std::uint64_t size() const noexcept override { return size_; }
+  const std::string& name() const noexcept override { return name_; }
+  void ReadAt(std::uint64_t offset, std::span<std::byte> out) const override {
+    CheckRange(*this, offset, out.size());
+    if (out.empty()) return;
+    const py::gil_scoped_acquire gil;
+    const auto view = py::memoryview::from_memory(static_cast<void*>(out.data()),
+                                                  static_cast<py::ssize_t>(out.size()));
+    function_(offset, view);
+    view.attr("release")();  // the memory is the caller's: nobody may keep it
+  }
+
+ private:
+  py::object function_;
+  std::uint64_t size_;
+  std::string name_;
+};
+
+// A writer that hands its bytes to a Python function, on whichever thread they come. What commits
+// and aborts is the Python class derived from it. May be destroyed on any thread.
+class FunctionWriter final : public Writer {
+ public:
+  FunctionWriter(py::object function, std::string name)
+      : function_(std::move(function)), name_(std::move(name)) {}
+  ~FunctionWriter() override {
+    const py::gil_scoped_acquire gil;
+    function_ = py::object();
+  }
+
+  const std::string& name() const noexcept override { return name_; }
+  std::size_t direct_alignment() const noexcept override { return 0; }
+  void WriteAt(std::uint64_t offset, std::span<const std::byte> data) override {
+    const py::gil_scoped_acquire gil;
+    const auto view = py::memoryview::from_memory(static_cast<const void*>(data.data()),
+                                                  static_cast<py::ssize_t>(data.size()));
+    function_(offset, view);
+    view.attr("release")();  // the memory is the caller's: nobody may keep it
+  }
+  void Sync() override {}
+  void Commit() override {}
+  void Abort() noexcept override {}
+
+ private:
+  py::object function_;
+  std::string name_;
+};
+
 ReadMode ReadModeFromName(const std::string& name) {
   if (name == "auto") return ReadMode::kAuto;
   if (name == "buffered") return ReadMode::kBuffered;
@@ -106,6 +164,13 @@ void BindReaders(py::module_& m) {
              return std::make_shared<ObjectReader>(data, PathFromPython(name));
            }),
            py::arg("data"), py::arg("name"));
+
+  py::class_<FunctionReader, Reader, std::shared_ptr<FunctionReader>>(m, "FunctionReader")
+      .def(py::init([](py::object function, std::uint64_t size, const py::object& name) {
+             return std::make_shared<FunctionReader>(std::move(function), size,
+                                                     PathFromPython(name));
+           }),
+           py::arg("function"), py::arg("size"), py::arg("name"));
 }
 
 void BindWriters(py::module_& m) {
@@ -136,6 +201,12 @@ void BindWriters(py::module_& m) {
            }),
            py::arg("path"), py::arg("size"), py::arg("mode") = "auto", py::arg("durable") = true)
       .def("truncate", &FileWriter::Truncate, py::arg("size"), release());
+
+  py::class_<FunctionWriter, Writer, std::shared_ptr<FunctionWriter>>(m, "FunctionWriter")
+      .def(py::init([](py::object function, const py::object& name) {
+             return std::make_shared<FunctionWriter>(std::move(function), PathFromPython(name));
+           }),
+           py::arg("function"), py::arg("name"));
 
   m.def(
       "commit_all",

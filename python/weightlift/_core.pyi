@@ -134,6 +134,14 @@ class FileReader(Reader):
 class MemoryReader(Reader):
     def __init__(self, data: Any, name: str) -> None: ...
 
+class FunctionReader(Reader):
+    """Lets ``function(offset, view)`` fill the view with the bytes from ``offset`` on, on any thread, several at once.
+
+    The view ends with the call.
+    """
+
+    def __init__(self, function: Callable[[int, memoryview], object], size: int, name: str) -> None: ...
+
 class Writer:
     @property
     def name(self) -> str: ...
@@ -153,6 +161,15 @@ class FileWriter(Writer):
     ) -> None: ...
     def truncate(self, size: int) -> None:
         """Make ``size``, no more than it was created with, the final size."""
+
+class FunctionWriter(Writer):
+    """Hands what is written to ``function(offset, view)``, on any thread, several at once.
+
+    The view ends with the call. Derive from it to commit and to abort; keep no reference from the function to the
+    writer, or neither is ever freed.
+    """
+
+    def __init__(self, function: Callable[[int, memoryview], object], name: str) -> None: ...
 
 def commit_all(writers: Sequence[FileWriter]) -> None:
     """Commit several: their syncs run at the same time, none is published before all are durable, and each

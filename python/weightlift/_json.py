@@ -11,18 +11,20 @@ import json
 import math
 import re
 from collections import Counter
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
 from weightlift.errors import FormatError, UnsafeContentError
 
-__all__ = ["impostor", "loads"]
+__all__ = ["as_javascript", "impostor", "loads"]
 
 _MAX_DIGITS = 400  # a float64 needs at most 309; int() of millions of digits takes quadratic time
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_STRUCTURE = bytes(b for b in range(256) if b not in b'[]{}"')
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?')
 _MARKUP = (b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<!--")
 
 
@@ -138,3 +140,27 @@ def _check_surrogates(value: Any, what: str) -> None:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         raise FormatError(f"{what} holds half a surrogate pair, which is no character") from None
+
+
+def as_javascript(text: bytes) -> bytes:
+    """JSON with its numbers as JavaScript's ``JSON.stringify`` writes them.
+
+    Example:
+        >>> as_javascript(b'{"epsilon":1e-07,"rate":1.0,"name":"1e-07"}')
+        b'{"epsilon":1e-7,"rate":1,"name":"1e-07"}'
+    """
+    return _TOKEN.sub(_number, text)
+
+
+def _number(token: re.Match[bytes]) -> bytes:
+    """A number that JSON in Python and in JavaScript write differently; strings and integers stay."""
+    text = token[0]
+    if text[:1] == b'"' or (b"." not in text and b"e" not in text):
+        return text
+    value = float(text)
+    if value == 0:
+        return b"0"
+    if not 1e-6 <= abs(value) < 1e21:
+        return re.sub(rb"(e[+-])0+(?=\d)", rb"\1", text)
+    plain = f"{Decimal(text.decode()):f}".encode()
+    return plain.rstrip(b"0").rstrip(b".") if b"." in plain else plain

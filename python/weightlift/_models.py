@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from weightlift import _http_handlers  # noqa: F401 (importing it registers its handlers)
+from weightlift import _browser_handlers, _http_handlers  # noqa: F401 (importing them registers their handlers)
 from weightlift._awaiting import settle
 from weightlift._handlers import select_weights
 from weightlift._ops import Progress

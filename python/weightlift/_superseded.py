@@ -18,7 +18,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from weightlift._plan import OpenFiles
@@ -60,6 +60,10 @@ class Superseded:
                 self._names = list(fmt.replaced(OpenFiles(store), name, manifest))
             except (WeightliftError, OSError):
                 return  # what is there is no model of this format: none of it is ours
+
+    def add(self, names: Iterable[str]) -> None:
+        """Remove these files, too: whoever asks knows that they are the model's, whatever they are called."""
+        self._names += [n for n in names if n not in self._names]
 
     def remove(self, kept: Collection[str], planned: Collection[str]) -> None:
         """Remove them when the new model is published.

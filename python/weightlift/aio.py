@@ -15,12 +15,25 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from weightlift import _api, _models
+from weightlift import _api, _managers, _models
 from weightlift._stopping import Stop, check
 from weightlift._weights import Weights
-from weightlift.types import DiffReport, ModelArtifacts, SaveResult, VerifyReport
+from weightlift.types import DiffReport, ModelArtifacts, ModelArtifactsInfo, SaveResult, VerifyReport
 
-__all__ = ["convert", "diff", "load", "load_model", "open", "save", "save_model", "verify"]
+__all__ = [
+    "convert",
+    "copy_model",
+    "diff",
+    "list_models",
+    "load",
+    "load_model",
+    "move_model",
+    "open",
+    "remove_model",
+    "save",
+    "save_model",
+    "verify",
+]
 
 T = TypeVar("T")
 Path = str | os.PathLike[str]
@@ -152,3 +165,50 @@ async def load_model(
     result = await _run(_models.begin_load, url_or_handler, **given)
     artifacts: ModelArtifacts = await result if isinstance(result, Awaitable) else result
     return _models.finish_load(artifacts, url_or_handler, weight_names, strict=strict)
+
+
+async def list_models(url: Path | None = None, **options: Any) -> dict[str, ModelArtifactsInfo]:
+    """:func:`weightlift.list_models`, awaitable.
+
+    Example:
+        >>> import asyncio, numpy as np, weightlift as wl
+        >>> _ = wl.save_model(wl.ModelArtifacts(weights={"w": np.ones(2, "f4")}), "models/a")
+        >>> list(asyncio.run(wl.aio.list_models("models")))
+        ['models/a']
+    """
+    return await _run(_managers.list_models, url, **options)
+
+
+async def copy_model(source: Path, target: Path, **options: Any) -> ModelArtifactsInfo:
+    """:func:`weightlift.copy_model`, awaitable.
+
+    Example:
+        >>> import asyncio, numpy as np, weightlift as wl
+        >>> _ = wl.save_model(wl.ModelArtifacts(weights={"w": np.ones(2, "f4")}), "my-model")
+        >>> asyncio.run(wl.aio.copy_model("my-model", "copy")).weight_data_bytes
+        8
+    """
+    return await _run(_managers.copy_model, source, target, **options)
+
+
+async def move_model(source: Path, target: Path, **options: Any) -> ModelArtifactsInfo:
+    """:func:`weightlift.move_model`, awaitable.
+
+    Example:
+        >>> import asyncio, numpy as np, weightlift as wl
+        >>> _ = wl.save_model(wl.ModelArtifacts(weights={"w": np.ones(2, "f4")}), "my-model")
+        >>> asyncio.run(wl.aio.move_model("my-model", "elsewhere")).weight_data_bytes
+        8
+    """
+    return await _run(_managers.move_model, source, target, **options)
+
+
+async def remove_model(url: Path, **options: Any) -> None:
+    """:func:`weightlift.remove_model`, awaitable.
+
+    Example:
+        >>> import asyncio, numpy as np, weightlift as wl
+        >>> _ = wl.save_model(wl.ModelArtifacts(weights={"w": np.ones(2, "f4")}), "my-model")
+        >>> asyncio.run(wl.aio.remove_model("my-model"))
+    """
+    await _run(_managers.remove_model, url, **options)

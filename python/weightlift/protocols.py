@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from weightlift._layout import Layout, TensorEntry
     from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
-    from weightlift.types import ModelArtifacts, SaveResult
+    from weightlift.types import ModelArtifacts, ModelArtifactsInfo, SaveResult
 
 __all__ = [
     "CommitsTogether",
@@ -19,7 +19,9 @@ __all__ = [
     "Format",
     "IOHandler",
     "KeepsEncodings",
+    "KnowsPlaces",
     "LendsReader",
+    "ModelManager",
     "OpensRemotely",
     "Reader",
     "ReplacesFiles",
@@ -266,3 +268,21 @@ class SupportsLoad(Protocol):
 
 class IOHandler(SupportsSave, SupportsLoad, Protocol):
     """Any object with ``save`` and/or ``load``, as TensorFlow.js's ``tf.io.IOHandler``."""
+
+
+class ModelManager(Protocol):
+    """Lists and removes the models of one URL scheme, as TensorFlow.js's ``ModelStoreManager``."""
+
+    def list(self, url: str | None, options: Mapping[str, Any]) -> Mapping[str, ModelArtifactsInfo]:
+        """The models by URL: all (None), or those at and below ``url``; ``options`` are the caller's."""
+
+    def remove(self, url: str, options: Mapping[str, Any]) -> None:
+        """Remove a model; NotFoundError."""
+
+
+@runtime_checkable
+class KnowsPlaces(Protocol):
+    """A manager that can tell whether two URLs mean one place, however they are written."""
+
+    def place(self, url: str, options: Mapping[str, Any]) -> object:
+        """Equal for two URLs that mean the same model."""

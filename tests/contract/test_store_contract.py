@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from weightlift.stores._local import LocalStore
+from weightlift.stores._memory import MemoryStore, Table
 from weightlift.testing import StoreContract
 
 
@@ -20,3 +21,9 @@ class TestLocalStoreReadDirectly(StoreContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> LocalStore:
         return LocalStore(tmp_path, mode="direct")
+
+
+class TestMemoryStore(StoreContract):
+    @pytest.fixture
+    def store(self) -> MemoryStore:
+        return MemoryStore("folder", Table())
