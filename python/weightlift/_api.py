@@ -37,6 +37,7 @@ def save(
     format: str | None = None,
     dtype: DTypes = None,
     quantize: Mapping[str, Any] | str | None = None,
+    quantization_report: bool = False,
     compression: str | None = None,
     shard_size: int | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -53,7 +54,12 @@ def save(
         format: ``"safetensors"``, ``"npy"``, ``"npz"`` or ``"tfjs"``; default: by suffix, else safetensors.
         dtype: Convert floating-point tensors to this type, or ``{glob: dtype}`` for any tensor; there ``""`` stands for
             all other floating-point tensors.
-        quantize: TensorFlow.js formats: ``"uint8"``, ``"uint16"``, ``"float16"``, or ``{type: glob or True}``.
+        quantize: TensorFlow.js formats: ``"uint8"``, ``"uint16"``, ``"float16"``, or ``{type: glob or True}``. The type
+            ``"auto:1e-3"`` stores each float32 tensor in the first of uint8, uint16, float16 and float32 whose error is
+            at most 1e-3: the largest absolute difference between a finite value and what it reads back as, divided by
+            the tensor's largest absolute finite value. Tensors of files that are quantised already stay as they are.
+        quantization_report: Measure what quantisation loses, tensor by tensor, as ``"auto:..."`` always does: see
+            ``SaveResult.quantization``. It takes one more pass over the values.
         compression: ``"deflate"`` for npz.
         shard_size: Largest data file, in bytes; default one file.
         metadata: Your own metadata (safetensors: strings only).
@@ -75,7 +81,16 @@ def save(
         1
     """
     options = SaveOptions(
-        format, dtype, quantize, compression, shard_size, dict(metadata or {}), durable, checksums, progress
+        format,
+        dtype,
+        quantize,
+        compression,
+        shard_size,
+        dict(metadata or {}),
+        durable,
+        checksums,
+        progress,
+        quantization_report=quantization_report,
     )
     return save_object(obj, url, options, store_options)
 
@@ -172,6 +187,7 @@ def convert(
     rename: Rename = None,
     dtype: DTypes = None,
     quantize: Mapping[str, Any] | str | None = None,
+    quantization_report: bool = False,
     compression: str | None = None,
     shard_size: int | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -192,6 +208,7 @@ def convert(
         rename: As :func:`load`.
         dtype: As :func:`save`.
         quantize: As :func:`save`.
+        quantization_report: As :func:`save`.
         compression: As :func:`save`.
         shard_size: As :func:`save`.
         metadata: Replaces the source's metadata; default: it goes along where the target can hold it.
@@ -214,6 +231,7 @@ def convert(
     options = SaveOptions(
         format, dtype, quantize, compression, shard_size,
         dict(opened.layout.metadata if metadata is None else metadata), durable, checksums, progress,
+        quantization_report=quantization_report,
     )  # fmt: skip
     return convert_source(opened, place, options, names=names, rename=rename, verify=verify)
 

@@ -16,6 +16,7 @@ from weightlift._ops import Progress, core_steps
 from weightlift._packing import TensorSpecs
 from weightlift._write_plan import segment_parts
 from weightlift.protocols import Format, Store
+from weightlift.types import TensorQuantization
 
 __all__ = ["Job", "SaveOptions", "Target", "stored_parts"]
 
@@ -36,6 +37,7 @@ class SaveOptions:
     checksums: bool = True
     progress: Progress | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    quantization_report: bool = False
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Job:
         prefix: Steps from a source's elements to the spec's dtype, by row.
         readers: What extent sources read from.
         checks: ``source_*`` arguments of ``_core.execute_write``.
+        quantization: What quantisation loses, where that was measured.
     """
 
     specs: TensorSpecs
@@ -56,6 +59,7 @@ class Job:
     prefix: dict[int, tuple[Step, ...]] = field(default_factory=dict)
     readers: Sequence[Any] = ()
     checks: Mapping[str, Any] = field(default_factory=dict)
+    quantization: tuple[TensorQuantization, ...] = ()
 
 
 @dataclass(frozen=True)

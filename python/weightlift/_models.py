@@ -39,6 +39,7 @@ def save_model(
     trainable_only: bool = False,
     include_optimizer: bool = False,
     quantize: Mapping[str, Any] | str | None = None,
+    quantization_report: bool = False,
     shard_size: int | None = None,
     checksums: bool = True,
     durable: bool = True,
@@ -54,8 +55,9 @@ def save_model(
             a known suffix is a directory, made if it is not there.
         trainable_only: Live models: leave out weights that are not trained.
         include_optimizer: Live models: keep the optimizer's state and the training configuration.
-        quantize: ``"uint8"``, ``"uint16"``, ``"float16"``, or ``{type: True, glob or list of globs}``. Weights that
-            come quantised and are not mentioned keep their stored bytes.
+        quantize: ``"uint8"``, ``"uint16"``, ``"float16"``, ``"auto:1e-3"`` or ``{type: True, glob or list of globs}``,
+            as :func:`save`. Weights that come quantised and are not mentioned keep their stored bytes.
+        quantization_report: Measure what quantisation loses, as :func:`save`.
         shard_size: Cut weights into files of this many bytes, ``group1-shard1of9.bin`` ...; default one file.
         checksums: Store a CRC-32C of every weight; TensorFlow.js ignores them.
         durable: Return only when the data would survive a power cut.
@@ -85,6 +87,7 @@ def save_model(
         include_optimizer=include_optimizer,
         metadata=metadata,
         quantize=quantize,
+        quantization_report=quantization_report,
         shard_size=shard_size,
         checksums=checksums,
         durable=durable,
@@ -94,7 +97,14 @@ def save_model(
     return settle(result)
 
 
-SAVE_DEFAULTS = {"quantize": None, "shard_size": None, "checksums": True, "durable": True, "progress": None}
+SAVE_DEFAULTS = {
+    "quantize": None,
+    "quantization_report": False,
+    "shard_size": None,
+    "checksums": True,
+    "durable": True,
+    "progress": None,
+}
 """Options that handlers hear of when they differ from these."""
 
 

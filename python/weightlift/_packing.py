@@ -10,14 +10,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf, nan
 from typing import Any
 
 import numpy as np
 
 from weightlift._dtypes import DType
 from weightlift._layout import U32, U64, Step
+from weightlift.errors import FormatError
 
-__all__ = ["Checksums", "Encoding", "Manifest", "PackOptions", "PackedFile", "Packing", "Placements", "TensorSpecs"]
+__all__ = [
+    "Checksums",
+    "Encoding",
+    "Manifest",
+    "PackOptions",
+    "PackedFile",
+    "Packing",
+    "Placements",
+    "TensorSpecs",
+    "tolerance_of",
+]
+
+_AUTO = "auto:"
+
+
+def tolerance_of(quantization: str) -> float | None:
+    """The tolerance of ``"auto:TOLERANCE"``; None for any other quantisation.
+
+    Raises:
+        FormatError: It is not a finite number of at least 0.
+    """
+    if not quantization.startswith(_AUTO):
+        return None
+    try:
+        tolerance = float(quantization[len(_AUTO) :])
+    except ValueError:
+        tolerance = nan
+    if not 0 <= tolerance < inf:
+        raise FormatError(f"quantize={quantization!r}: the tolerance must be a number of at least 0, as in 'auto:1e-3'")
+    return tolerance
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -15,15 +16,14 @@ import numpy.typing as npt
 
 from weightlift import _core
 from weightlift._arrays import as_array, check_strings
-from weightlift._chunks import value_bounds
-from weightlift._dtypes import DTYPES, STRING, DType, byte_size, from_numpy
+from weightlift._dtypes import STRING, DType, byte_size, from_numpy
 from weightlift._intake import Intake, scratch_directory
 from weightlift._job import Job, SaveOptions, Target
-from weightlift._layout import U32, U64, AffineEncode, Byteswap, Cast, Step
+from weightlift._layout import U32, U64, Byteswap, Cast
 from weightlift._load import DTypes, dtype_chooser, read_arrays
-from weightlift._ops import core_steps
 from weightlift._packing import Encoding, PackOptions, TensorSpecs
 from weightlift._publish import Publication
+from weightlift._quantize import settle_quantization
 from weightlift._send import Sending
 from weightlift._source import Row, refuse_options
 from weightlift._strings import encode_strings
@@ -161,20 +161,15 @@ def convert(job: Job, dtype: DTypes) -> None:
 
 
 def _encode(job: Job, fmt: Format, options: SaveOptions, rows: Mapping[int, Row]) -> set[int]:
-    """The format settles how tensors are stored; ranges of quantised ones are found here.
+    """The format settles how tensors are stored, and what is quantised.
 
     Returns:
         The rows of open files whose stored bytes are taken as they are, because the format has the same encoding.
     """
     specs = job.specs
     kept = _keep(specs, fmt, rows) if isinstance(fmt, KeepsEncodings) else {}
-    affine = fmt.encode(specs, options.quantize)
-    for i, stored in affine.items():
-        if i in rows:
-            bounds = value_bounds(rows[i].source, rows[i].number, DTYPES["float32"])
-        else:
-            bounds = _bounds(job.sources[i], job.prefix.get(i, ()))
-        set_affine(specs, i, DTYPES[stored], bounds)
+    wanted = fmt.encode(specs, options.quantize)
+    job.quantization = settle_quantization(job, rows, wanted, report=options.quantization_report)
     return {i for i, encoding in kept.items() if specs.encodings.get(i) is encoding}
 
 
@@ -189,31 +184,6 @@ def _keep(specs: TensorSpecs, fmt: Any, rows: Mapping[int, Row]) -> dict[int, En
                 specs.encodings[i] = kept[i] = encoding
                 specs.nbytes[i] = byte_size(encoding.stored, entry.shape)
     return kept
-
-
-def _bounds(array: Array, steps: tuple[Step, ...]) -> tuple[float, float] | None:
-    """Smallest and largest value of what ``steps`` make of an array."""
-    array = np.ascontiguousarray(array)
-    if steps:
-        values = np.empty(array.shape, np.float32)
-        _core.run_pipeline(core_steps(steps), array, values)
-        array = values
-    return _core.min_max(array) if array.size else None
-
-
-def set_affine(specs: TensorSpecs, i: int, stored: DType, bounds: tuple[float, float] | None) -> None:
-    """Quantise row ``i`` over the range of its values; an empty row stays as it is."""
-    if bounds is None:
-        return
-    if not np.isfinite(bounds).all():
-        raise UnsupportedFeatureError(
-            f"the values run from {bounds[0]} to {bounds[1]}: NaN and infinities cannot be quantised to {stored}",
-            tensor=specs.names[i],
-        )
-    scale, low, high = _core.choose_affine(*bounds, (1 << stored.bits) - 1)
-    step = AffineEncode(stored.name, scale, low, high)
-    specs.encodings[i] = Encoding(stored, (step,), stored.name, scale, low)
-    specs.nbytes[i] = byte_size(stored, specs.shapes[i])
 
 
 def _shared(names: Sequence[str], arrays: Sequence[Array | Row]) -> tuple[tuple[str, ...], ...]:
@@ -237,6 +207,7 @@ def publish(
     )
     try:
         kind = Sending if isinstance(target.store, SendsInOrder) else Publication
-        return kind(job, packing, target, structure, options).run(shared)
+        result = kind(job, packing, target, structure, options).run(shared)
     except WeightliftError as error:
         raise error.locate(path=target.path) from None
+    return replace(result, quantization=job.quantization) if job.quantization else result

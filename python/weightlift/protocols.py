@@ -212,9 +212,9 @@ class Format(Protocol):
     def encode(self, specs: TensorSpecs, quantize: Mapping[str, str] | str | None) -> dict[int, str]:
         """Settle how rows are stored, editing ``specs`` (dtypes, encodings, nbytes).
 
-        Returns the rows that need an affine quantisation (``{row: "uint8"|"uint16"}``), whose ranges the
-        caller finds. UnsupportedFeatureError lists every tensor that the format cannot hold, and says what
-        to do (``dtype=``).
+        Returns the rows that need an affine quantisation, whose ranges the caller finds (``"uint8"``, ``"uint16"``),
+        and those for which the caller is to choose a type (``"auto:TOLERANCE"``). UnsupportedFeatureError lists
+        every tensor that the format cannot hold, and says what to do (``dtype=``).
         """
 
     def pack(self, specs: TensorSpecs, name: str, options: PackOptions) -> Packing:

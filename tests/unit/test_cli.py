@@ -183,6 +183,17 @@ def test_convert_options_reach_the_file(run: Run, saved: str) -> None:
     assert len(list(Path("s").glob("*.safetensors"))) > 1
 
 
+def test_convert_reports_what_quantisation_loses(run: Run) -> None:
+    large = np.append(np.linspace(-1, 1, 999), 70000).astype("f4")
+    wl.save({"w": np.linspace(0, 1, 1000).astype("f4"), "large": large}, "w.safetensors")
+    lines = run("convert", "w.safetensors", "auto/model.json", "--quantize", "auto:1e-3").stdout.splitlines()
+    assert [line.split()[:2] for line in lines[1:4]] == [["tensor", "stored"], ["w", "uint16"], ["large", "uint8"]]
+    assert lines[4] == "2 tensors: 7.81 KiB as float32, 2.93 KiB as stored"
+    assert len(run("convert", "w.safetensors", "a/model.json", "--quantize", "float16").stdout.splitlines()) == 1
+    lines = run("convert", "w.safetensors", "b/model.json", "--quantize", "float16", "--report").stdout.splitlines()
+    assert lines[3].split() == ["large", "float16", "1.95", "KiB", "inf", "inf", "1"]
+
+
 def test_convert_replaces_only_when_told(run: Run, saved: str) -> None:
     Path("taken.npz").write_bytes(b"mine")
     result = run("convert", saved, "taken.npz")
@@ -201,7 +212,13 @@ def test_convert_replaces_only_when_told(run: Run, saved: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [("--quantize", "int3"), ("--quantize", "uint8", "--quantize", "uint8=a*"), ("--shard-size", "big"), ("--wrong",)],
+    [
+        ("--quantize", "int3"),
+        ("--quantize", "auto:much"),
+        ("--quantize", "uint8", "--quantize", "uint8=a*"),
+        ("--shard-size", "big"),
+        ("--wrong",),
+    ],
 )
 def test_wrong_usage_exits_2(run: Run, saved: str, options: tuple[str, ...]) -> None:
     result = run("convert", saved, "out/model.json", *options)

@@ -9,11 +9,13 @@ from typing import Any
 import click
 
 import weightlift as wl
+from weightlift._packing import tolerance_of
 from weightlift._urls import is_file, local_path
 from weightlift.cli import _text
 from weightlift.cli._options import names_option
 from weightlift.cli._progress import progress
 from weightlift.cli._remote import Remote, remote_options
+from weightlift.cli._table import Column, Table
 
 _QUANTIZATIONS = ("uint8", "uint16", "float16")
 
@@ -29,14 +31,18 @@ class _Dtype(click.ParamType[tuple[str, str]]):
 
 
 class _Quantize(click.ParamType[tuple[str, str]]):
-    """``uint8`` or ``uint8=GLOB``: (quantisation, glob or the empty string)."""
+    """``uint8``, ``auto:1e-3`` or either with ``=GLOB``: (quantisation, glob or the empty string)."""
 
     name = "quantisation"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         kind, _, glob = str(value).partition("=")
-        if kind not in _QUANTIZATIONS:
-            self.fail(f"{kind!r} is none of {', '.join(_QUANTIZATIONS)}", param, ctx)
+        try:
+            known = kind in _QUANTIZATIONS or tolerance_of(kind) is not None
+        except wl.FormatError as error:
+            self.fail(str(error), param, ctx)
+        if not known:
+            self.fail(f"{kind!r} is none of {', '.join(_QUANTIZATIONS)}, auto:TOLERANCE", param, ctx)
         return kind, glob
 
 
@@ -60,9 +66,11 @@ class _Quantize(click.ParamType[tuple[str, str]]):
     type=_Quantize(),
     metavar="KIND[=GLOB]",
     multiple=True,
-    help="Quantise float32 tensors, all or those whose names match, to uint8, uint16 or float16 (tfjs); "
+    help="Quantise float32 tensors, all or those whose names match, to uint8, uint16 or float16 (tfjs), or with "
+    "auto:1e-3 to the smallest type whose error is at most 1e-3 of the largest value; "
     "may be given several times. Add --dtype float32 to include other floats.",
 )
+@click.option("--report", is_flag=True, help="Measure and print what quantisation loses; auto:... always does.")
 @click.option("--shard-size", type=_text.SIZE, help="Split into files of at most this size, e.g. 4MiB.")
 @names_option
 @click.option("--compression", type=click.Choice(["deflate"]), help="Compress (npz).")
@@ -78,6 +86,7 @@ def command(
     source_format: str | None,
     dtypes: Sequence[tuple[str, str]],
     quantize: Sequence[tuple[str, str]],
+    report: bool,
     shard_size: int | None,
     names: Sequence[str],
     compression: str | None,
@@ -102,6 +111,7 @@ def command(
             names=list(names) or None,
             dtype={glob: kind for kind, glob in dtypes} or None,
             quantize=_quantize_map(quantize),
+            quantization_report=report,
             shard_size=shard_size,
             compression=compression,
             checksums=not no_checksums,
@@ -117,6 +127,29 @@ def command(
         f"{_text.printable(result.files[0])}: {result.format}, {_text.count(result.tensors, 'tensor')}, "
         f"{_text.size(result.nbytes)}{files}, {_text.pace(result.nbytes, elapsed)}"
     )
+    _show_quantization(result.quantization)
+
+
+def _show_quantization(reports: Sequence[wl.TensorQuantization]) -> None:
+    """A line a tensor: what it is stored as and what that loses."""
+    columns = ("stored", "size", "largest error", "of the largest value", "overflow")
+    table = Table((Column("tensor", fold=True), *(Column(title, right=title != "stored") for title in columns)))
+    for r in reports:
+        table.add(
+            _text.printable(r.name),
+            r.dtype,
+            _text.size(r.stored_nbytes),
+            f"{r.max_abs:.3g}",
+            f"{r.max_rel:.2e}",
+            f"{r.overflow:,}" if r.overflow else "",
+            colour="yellow" if r.overflow else None,
+        )
+    table.show()
+    if reports:
+        before, after = sum(r.nbytes for r in reports), sum(r.stored_nbytes for r in reports)
+        click.echo(
+            f"{_text.count(len(reports), 'tensor')}: {_text.size(before)} as float32, {_text.size(after)} as stored"
+        )
 
 
 def _quantize_map(choices: Sequence[tuple[str, str]]) -> dict[str, bool | list[str]] | None:

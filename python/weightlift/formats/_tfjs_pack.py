@@ -14,7 +14,17 @@ import numpy as np
 
 from weightlift._dtypes import DTYPES, DType
 from weightlift._layout import U64, AffineDecode, Cast, TensorEntry
-from weightlift._packing import Checksums, Encoding, Manifest, PackedFile, Packing, PackOptions, Placements, TensorSpecs
+from weightlift._packing import (
+    Checksums,
+    Encoding,
+    Manifest,
+    PackedFile,
+    Packing,
+    PackOptions,
+    Placements,
+    TensorSpecs,
+    tolerance_of,
+)
 from weightlift.errors import FormatError, UnsupportedFeatureError
 from weightlift.formats._tfjs_manifest import MODEL_KEYS, QUANTIZED, WIDENED, Entries, compact, dump
 
@@ -33,7 +43,7 @@ _ADVICE = {
 
 # --- how tensors are stored -----------------------------------------------------------------------
 def encode(specs: TensorSpecs, quantize: Mapping[str, Any] | str | None) -> dict[int, str]:
-    """Settle how rows are stored; returns the rows to quantise affinely, whose ranges the caller finds.
+    """Settle how rows are stored; returns the rows to quantise affinely or automatically, which is the caller's work.
 
     float16 is kept as TensorFlow.js's float16 quantisation; bfloat16, float8 and the small integers are widened
     exactly. Only float32 is quantised; a row that is quantised already (``keep``) stays so, unless it is to be
@@ -48,7 +58,8 @@ def encode(specs: TensorSpecs, quantize: Mapping[str, Any] | str | None) -> dict
             continue
         kept = specs.encodings.get(i)
         target = wanted.get(specs.names[i]) if dtype.name == "float32" else None
-        if i in specs.strings or (kept is not None and target in (None, kept.quantization)):
+        automatic = target is not None and tolerance_of(target) is not None
+        if i in specs.strings or (kept is not None and (automatic or target in (None, kept.quantization))):
             continue
         count = prod(specs.shapes[i])
         if target is not None and count:
@@ -56,7 +67,8 @@ def encode(specs: TensorSpecs, quantize: Mapping[str, Any] | str | None) -> dict
                 _store(specs, i, Encoding(DTYPES["float16"], (Cast("float32", "float16"),), "float16"), count)
             else:
                 affine[i] = target
-                specs.nbytes[i] = count * (1 if target == "uint8" else 2)
+                if not automatic:
+                    specs.nbytes[i] = count * (1 if target == "uint8" else 2)
         elif dtype.name == "float16":
             _store(specs, i, Encoding(dtype, (), "float16"), count)
         elif dtype.name in WIDENED:
@@ -107,8 +119,10 @@ def _quantization_map(names: Sequence[str], quantize: Mapping[str, Any] | str | 
     chosen: dict[str, str] = {}
     rest: str | None = None
     for kind, patterns in ({quantize: True} if isinstance(quantize, str) else quantize).items():
-        if kind not in QUANTIZED:
-            raise UnsupportedFeatureError(f"unknown quantization {kind!r}; TensorFlow.js has {', '.join(QUANTIZED)}")
+        if kind not in QUANTIZED and tolerance_of(kind) is None:
+            raise UnsupportedFeatureError(
+                f"unknown quantization {kind!r}; TensorFlow.js has {', '.join(QUANTIZED)}, and 'auto:1e-3' chooses"
+            )
         if patterns is True:
             if rest is not None:
                 raise FormatError(f"both {rest!r} and {kind!r} are to quantise all other tensors; say True once")
