@@ -7,6 +7,7 @@ them are skipped, with this reason, where they are absent.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,14 @@ def shared_fixtures(part: str = "") -> Path:
             allow_module_level=True,
         )
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_databases_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """``localstorage://`` and ``indexeddb://`` of the tests are not those of who runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WEIGHTLIFT_BROWSER_DATA", str(tmp_path_factory.mktemp("browser-data")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -94,6 +94,8 @@ CORE_USERS = {
     "_api": "offers the kernels on arrays",
     "stores._local": "opens files through the core's readers and writers",
     "stores._buffers": "derives its writer from the core's",
+    "stores._localstorage": "opens what it read by the core's reader",
+    "stores._indexeddb": "derives its writer from the core's, and lends it a reader of rows",
     "stores._memory": "opens its files by the core's reader",
     "stores._cache": "checks blocks, and lends them to plans",
     "formats._safetensors_file": "parses and checks the header in the core: a hundred thousand tensors in milliseconds",
@@ -114,7 +116,7 @@ Every other library is imported inside the function that needs it.
 
 HEAVY_MODULES = (
     "asyncio", "click", "email", "http.client", "importlib.metadata", "multiprocessing", "rich", "safetensors",
-    "ssl", "torch", "unittest", "urllib.request", "zstandard",
+    "sqlite3", "ssl", "torch", "unittest", "urllib.request", "zstandard",
 )  # fmt: skip
 """What `import weightlift` must not bring in, unless NumPy itself does."""
 

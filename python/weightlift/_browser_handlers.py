@@ -1,13 +1,14 @@
 """Handlers of the schemes that TensorFlow.js has in browsers, and of ``memory://``.
 
-A model at ``memory://NAME`` is a folder of the process's table of files; ``stores._memory`` says how it appears whole.
+A model at ``memory://NAME`` is a folder of the process's table of files; one at ``localstorage://PATH`` or
+``indexeddb://PATH`` is what TensorFlow.js keeps under these URLs, in a database of the user's. Modules of ``stores``
+say how each appears whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from weightlift._handlers import MODEL_JSON, LoadOptions, StoreHandler
 from weightlift._job import SaveOptions
@@ -17,9 +18,10 @@ from weightlift._urls import redacted, scheme_of
 from weightlift.errors import NotFoundError, StorageError
 from weightlift.formats import by_name, by_suffix
 from weightlift.protocols import Store
+from weightlift.stores import at_url
 from weightlift.types import ModelArtifacts, SaveResult
 
-__all__ = ["MemoryHandler", "register_browser_schemes"]
+__all__ = ["BrowserHandler", "MemoryHandler", "register_browser_schemes"]
 
 _Options = TypeVar("_Options", SaveOptions, LoadOptions)
 
@@ -103,17 +105,83 @@ def _load_memory(url: str, options: Options) -> MemoryHandler | None:
     return MemoryHandler(url, load_options=_split(LoadOptions, options, "memory"))
 
 
+# --- localstorage:// and indexeddb:// ---------------------------------------------------------------
+class BrowserHandler:
+    """A model in a database that stands for a browser's storage."""
+
+    def __init__(
+        self,
+        url: str,
+        options: Options,
+        *,
+        save_options: SaveOptions | None = None,
+        load_options: LoadOptions | None = None,
+    ) -> None:
+        """``options`` are the scheme's: ``database`` and, of ``localstorage://``, ``quota``."""
+        self.url = url
+        self._store, self._name = at_url(url, options)
+        self._save_options, self._load_options = save_options, load_options
+
+    def __repr__(self) -> str:
+        """The URL."""
+        return f"<BrowserHandler {redacted(self.url)}>"
+
+    def save(self, artifacts: ModelArtifacts) -> SaveResult:
+        """Keep a model; a save that fails leaves the old one.
+
+        Raises:
+            UnsupportedFeatureError: There is no room for something; says what.
+            QuotaError: localstorage:// has not so much room.
+            StorageError: The database cannot be written.
+        """
+        return self._handler().save(artifacts)
+
+    def load(self) -> ModelArtifacts:
+        """Open a model; its weights are read, and verified, when they are touched.
+
+        Raises:
+            NotFoundError: There is none.
+            FormatError: What is there is damaged.
+        """
+        return self._handler().load()
+
+    def _handler(self) -> StoreHandler:
+        return StoreHandler(
+            self._store,
+            by_name("tfjs"),
+            self._name,
+            save_options=self._save_options,
+            load_options=self._load_options,
+        )
+
+
+DATABASES = {"localstorage": ("database", "quota"), "indexeddb": ("database",)}
+"""Options of the schemes that keep models in a database."""
+
+
+def _save_browser(url: str, options: Options) -> BrowserHandler | None:
+    own = DATABASES.get(scheme_of(url) or "")
+    if own is None:
+        return None
+    saving = _split(SaveOptions, options, scheme_of(url) or "", own)
+    return BrowserHandler(url, {k: v for k, v in options.items() if k in own}, save_options=saving)
+
+
+def _load_browser(url: str, options: Options) -> BrowserHandler | None:
+    own = DATABASES.get(scheme_of(url) or "")
+    if own is None:
+        return None
+    loading = _split(LoadOptions, options, scheme_of(url) or "", own)
+    return BrowserHandler(url, {k: v for k, v in options.items() if k in own}, load_options=loading)
+
+
 # --- registration ---------------------------------------------------------------------------------
-_LOADERS: Mapping[str, Any] = {"memory": _load_memory}
-_SAVERS: Mapping[str, Any] = {"memory": _save_memory}
-
-
 def register_browser_schemes(router: Router) -> None:
     """Let a router serve these schemes."""
-    for scheme, load in _LOADERS.items():
-        router.register_load(load, schemes=[scheme])
-    for scheme, save in _SAVERS.items():
-        router.register_save(save, schemes=[scheme])
+    router.register_load(_load_memory, schemes=["memory"])
+    router.register_save(_save_memory, schemes=["memory"])
+    router.register_load(_load_browser, schemes=DATABASES)
+    router.register_save(_save_browser, schemes=DATABASES)
 
 
 register_browser_schemes(ROUTER)

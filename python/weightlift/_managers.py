@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -19,8 +20,10 @@ from typing import Any
 import numpy as np
 
 from weightlift import _models, _sidecar
+from weightlift._artifacts import plain
 from weightlift._awaiting import settle
 from weightlift._handlers import MODEL_JSON
+from weightlift._json import as_javascript
 from weightlift._router import ROUTER
 from weightlift._source import open_in
 from weightlift._superseded import Superseded
@@ -146,12 +149,55 @@ class _Memory:
         return name_of(url).removesuffix(f"/{MODEL_JSON}")
 
 
+class _Databases:
+    """The models of ``localstorage://`` or ``indexeddb://``."""
+
+    def __init__(self, scheme: str) -> None:
+        self._scheme = scheme
+
+    def _open(self, options: Options) -> Any:
+        from weightlift.stores import _indexeddb, _localstorage
+
+        known = {"localstorage": _localstorage.LocalStorage, "indexeddb": _indexeddb.IndexedDb}
+        try:
+            return known[self._scheme](**options)
+        except TypeError:
+            raise TypeError(f"{self._scheme}:// URLs have no option {', '.join(options)}") from None
+
+    def list(self, url: str | None, options: Options) -> dict[str, ModelArtifactsInfo]:
+        """All, or those at and below a path."""
+        below = _below(url)
+        models = self._open(options).models()
+        return {
+            f"{self._scheme}://{path}": info
+            for path, info in models.items()
+            if below is None or f"{path}/".startswith(f"{below}/")
+        }
+
+    def remove(self, url: str, options: Options) -> None:
+        """Remove a model; NotFoundError."""
+        from weightlift.stores._browser_models import model_path
+
+        self._open(options).remove(model_path(url))
+
+    def place(self, url: str, options: Options) -> object:
+        """The database and the path in it."""
+        from weightlift.stores._browser_models import model_path
+
+        return os.path.realpath(self._open(options).database.path), model_path(url)
+
+
 def _below(url: str | None) -> str | None:
     """The folder that a listing is confined to; None for all."""
     return ((url or "").partition("://")[2].strip("/")) or None
 
 
-_managers: dict[str, ModelManager] = {"memory": _Memory(), "file": _Files()}
+_managers: dict[str, ModelManager] = {
+    "localstorage": _Databases("localstorage"),
+    "indexeddb": _Databases("indexeddb"),
+    "memory": _Memory(),
+    "file": _Files(),
+}
 
 
 # --- the public functions -------------------------------------------------------------------------
@@ -366,7 +412,7 @@ def _manager(url: str) -> ModelManager:
 def _difference(a: ModelArtifacts, b: ModelArtifacts) -> str | None:
     """What is not the same in two models; weights are compared one at a time."""
     for name, value in vars(a).items():
-        if name not in ("weights", "weight_specs", "converted_by") and value != getattr(b, name):
+        if name not in ("weights", "converted_by") and _text(value) != _text(getattr(b, name)):
             return f"{name} differs"
     if list(a.weights) != list(b.weights):
         return "the weights have other names"
@@ -376,6 +422,11 @@ def _difference(a: ModelArtifacts, b: ModelArtifacts) -> str | None:
         if not alike or not (x.tolist() == y.tolist() if x.dtype == object else _same_bytes(x, y)):
             return f"weight {name!r} differs"
     return None
+
+
+def _text(value: Any) -> str:
+    """JSON with sorted keys and JavaScript's numbers, which some places keep."""
+    return as_javascript(json.dumps(plain(value), sort_keys=True, default=dict).encode()).decode()
 
 
 def _same_bytes(x: Any, y: Any) -> bool:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from json.encoder import encode_basestring, encode_basestring_ascii
 from math import isfinite, prod
 from typing import Any, NamedTuple
@@ -68,6 +69,8 @@ MODEL_KEYS = WRITERS["tfjs-node"]
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _HEX = re.compile(r"[0-9a-f]*")
 _INTEGRAL = re.compile(r"\.0(?=[,\]}])")
+_NEGATIVE_ZERO = re.compile(r"(?<=[:\[,])-0(?=[,\]}])")
+_LARGE = re.compile(r"-?\d(?:\.\d+)?e\+(?:1[6-9]|20)(?=[,\]}])")
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -312,7 +315,7 @@ def _record(document: Mapping[str, Any]) -> Record:
     digest = raw.get("digest")
     if digest is None:
         damaged = "the JSON has lost its digest: it was edited or damaged"
-    elif digest != _digest(document):
+    elif digest not in (_digest(document), _digest(document, first=True)):
         damaged = "the JSON does not match its digest: it was edited or damaged"
     else:
         damaged = None
@@ -331,15 +334,18 @@ def _one_letter_apart(a: str, b: str) -> bool:
     return len(a) == len(b) and sum(x != y for x, y in zip(a, b, strict=True)) == 1
 
 
-def _digest(document: Mapping[str, Any]) -> str:
+def _digest(document: Mapping[str, Any], *, first: bool = False) -> str:
     """CRC-32C of the document's canonical text, our digest itself left out.
 
-    Canonical: keys sorted, no spaces, and 1.0 as 1, so that a tool that re-indents the JSON or passes it through
-    JavaScript does not look like damage.
+    Canonical: keys sorted, no spaces, and whole numbers as JavaScript writes them (1.0 as 1, -0.0 as 0, 1e+20 with all
+    its digits), so that a tool that re-indents the JSON or passes it through JavaScript does not look like damage.
+    ``first``: as the first files had it, without the last two.
     """
     record = {k: v for k, v in document[RECORD].items() if k != "digest"}
-    text = _document_text({**document, RECORD: record}, canonical=True)
-    return f"{crc32c(_INTEGRAL.sub('', text).encode()):08x}"
+    text = _INTEGRAL.sub("", _document_text({**document, RECORD: record}, canonical=True))
+    if not first:
+        text = _LARGE.sub(lambda number: f"{Decimal(number[0]):f}", _NEGATIVE_ZERO.sub("0", text))
+    return f"{crc32c(text.encode()):08x}"
 
 
 # --- writing --------------------------------------------------------------------------------------

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMES", "at_url"]
 
-SCHEMES = {"http": "_http", "https": "_http", "memory": "_memory"}
+SCHEMES = {
+    "http": "_http",
+    "https": "_http",
+    "memory": "_memory",
+    "localstorage": "_localstorage",
+    "indexeddb": "_indexeddb",
+}
 """Which module serves a URL scheme; it is imported when the first such URL comes, and has ``at_url(url, options)``."""
 
 
