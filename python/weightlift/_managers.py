@@ -411,8 +411,12 @@ def _manager(url: str) -> ModelManager:
 
 def _difference(a: ModelArtifacts, b: ModelArtifacts) -> str | None:
     """What is not the same in two models; weights are compared one at a time."""
+    optional = ("weight_specs", "converted_by")  # what a handler may add of itself
     for name, value in vars(a).items():
-        if name not in ("weights", "converted_by") and _text(value) != _text(getattr(b, name)):
+        other = getattr(b, name)
+        if name == "weights" or (name in optional and (value is None or other is None)):
+            continue
+        if _text(value) != _text(other):
             return f"{name} differs"
     if list(a.weights) != list(b.weights):
         return "the weights have other names"
