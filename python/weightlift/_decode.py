@@ -1,4 +1,4 @@
-"""The decoded lane: pieces whose size changes on the way (deflate, strings), constants, and pieces cut in mid-element.
+"""The decoded lane: pieces whose size changes (deflate, views, strings), constants, and pieces cut in mid-element.
 
 They are few or small next to what the core's lanes carry, and run in threads over pieces.
 """
@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from weightlift import _core
+from weightlift._dtypes import from_name
 from weightlift._inflate import inflate, inflate_parts, whole_items
-from weightlift._layout import Deflate, Fill, Inline, Piece, Step, Strings, TensorTable
+from weightlift._layout import Deflate, Fill, Inline, Piece, Step, Strided, Strings, TensorTable
 from weightlift._ops import NONE, Checks, Counter, ReadColumns, check_columns, core_steps, item_sizes
 from weightlift._strings import decode_strings
 
@@ -90,6 +91,9 @@ def _decode_job(
         if out is not None:
             out[:] = where.value
         return None
+    if any(isinstance(step, Strided) for step in steps):
+        _view_job(table, readers, job, out, steps, verify)
+        return None
     if steps and isinstance(steps[0], Deflate):
         _inflate_job(table, readers, job, out, steps, verify)
         return None
@@ -145,3 +149,39 @@ def _inflate_job(
         nbytes = len(part) // read * made
         _core.run_pipeline(in_core, part, out[at : at + nbytes])
         at += nbytes
+
+
+def _view_job(
+    table: TensorTable, readers: Sequence[Any], job: DecodeJob, out: Array | None, steps: tuple[Step, ...], verify: bool
+) -> None:
+    """Fetch all that a view lies over, and copy its elements out."""
+    at = next(i for i, step in enumerate(steps) if isinstance(step, Strided))
+    view, before, after = steps[at], steps[:at], steps[at + 1 :]
+    assert isinstance(view, Strided)
+    if before and isinstance(before[0], Deflate):
+        (extent,) = job.piece.extents
+        stored = np.empty(before[0].nbytes - before[0].skip, np.uint8)
+        inflate(readers[extent.source], extent, before[0], stored, verify=verify, tensor=table.names[job.row])
+        before = before[1:]
+    else:
+        stored = _stored(table, readers, job, verify)
+    if out is None:
+        return
+    if before:
+        native = np.empty(len(stored), np.uint8)
+        _core.run_pipeline(core_steps(before), stored, native)
+        stored = native
+    array = view_of(view, stored)
+    if after:
+        _core.run_pipeline(core_steps(after), array, out)
+    else:
+        out[:] = array.reshape(-1).view(np.uint8)
+
+
+def view_of(view: Strided, stored: Array) -> Array:
+    """The array that a view shows of native bytes; NumPy refuses one that reaches out of them."""
+    array: Array = np.ndarray(view.shape, from_name(view.dtype).numpy, stored, strides=view.strides)
+    array = np.ascontiguousarray(array)
+    if view.conj:
+        array = np.conjugate(array)
+    return np.negative(array) if view.neg else array

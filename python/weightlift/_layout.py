@@ -32,6 +32,7 @@ __all__ = [
     "Layout",
     "Piece",
     "Step",
+    "Strided",
     "Strings",
     "TensorEntry",
     "TensorTable",
@@ -136,9 +137,28 @@ class Strings:
     count: int
 
 
-Step: TypeAlias = Byteswap | Cast | UpperHalf | AffineDecode | AffineEncode | Deflate | Strings
+@dataclass(frozen=True, slots=True)
+class Strided:
+    """A view of the stored elements to the array that it shows, in C order (torch).
 
-VARIABLE_STEPS = (Deflate, Strings)
+    Attributes:
+        dtype: Element type, by its core name.
+        shape: Of the view, in elements.
+        strides: Bytes a step along each axis, from the first stored byte on; 0 where an axis repeats.
+        conj: Then conjugate each element.
+        neg: Then negate each element.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    conj: bool = False
+    neg: bool = False
+
+
+Step: TypeAlias = Byteswap | Cast | UpperHalf | AffineDecode | AffineEncode | Deflate | Strided | Strings
+
+VARIABLE_STEPS = (Deflate, Strided, Strings)
 """Steps whose sizes in and out differ from element to element: the decoded lane."""
 
 

@@ -33,7 +33,7 @@ from weightlift._weights import TensorView
 from weightlift.errors import UnsupportedFeatureError, WeightliftError
 from weightlift.formats import by_name, by_suffix
 from weightlift.formats._safetensors import SAFETENSORS
-from weightlift.protocols import Format, KeepsEncodings, SendsInOrder
+from weightlift.protocols import Format, KeepsEncodings, KeepsValues, SendsInOrder
 from weightlift.stores import at_url
 from weightlift.stores._local import LocalStore
 from weightlift.types import SaveResult
@@ -72,8 +72,10 @@ def save_object(
     store_options: Mapping[str, Any] | None = None,
 ) -> SaveResult:
     """Save an array, a list, a tuple or a (nested) dict."""
-    names, leaves, structure = flatten(obj)
-    return save_leaves(names, leaves, structure, resolve_target(url, options.format, store_options), options)
+    target = resolve_target(url, options.format, store_options)
+    values = isinstance(target.format, KeepsValues) and target.format.keeps_values
+    names, leaves, structure = flatten(obj, values=values)
+    return save_leaves(names, leaves, structure, target, options)
 
 
 def save_leaves(

@@ -213,6 +213,7 @@ def in_directory(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     found = sorted(p for p in path.iterdir() if p.is_file() and by_suffix(p.name))
+    found = [p for p in found if p.suffix.lower() != ".bin"] or found  # which may belong to anything
     if len(found) == 1:
         return found[0]
     hint = f"; it holds {', '.join(p.name for p in found[:5])}: name one of them" if found else ""

@@ -41,7 +41,7 @@ class TensorStream:
 
 
 def tensor_stream(entry: TensorEntry, readers: Sequence[Any], name: str, *, verify: bool) -> TensorStream | None:
-    """The stream of a tensor in its stored order; None for strings, and for tensors of no piece or of several.
+    """The stream of a tensor in its stored order; None for strings, views, and tensors of no piece or of several.
 
     Args:
         entry: The tensor.
@@ -53,12 +53,14 @@ def tensor_stream(entry: TensorEntry, readers: Sequence[Any], name: str, *, veri
         return None
     (piece,) = entry.pieces
     first = piece.steps[0] if piece.steps else None
+    if any(isinstance(step, VARIABLE_STEPS) for step in piece.steps[1:]):
+        return None
     if isinstance(first, Deflate):
         (extent,) = piece.extents
         inflated = inflate_parts(readers[extent.source], extent, first, verify=verify, tensor=name)
         parts = (np.frombuffer(part, np.uint8) for part in inflated)
         return TensorStream(parts, first.nbytes - first.skip, piece.steps[1:])
-    if any(isinstance(step, VARIABLE_STEPS) for step in piece.steps):
+    if isinstance(first, VARIABLE_STEPS):
         return None
     runs = _runs(piece.extents, readers, entry.checksum if verify else None, name)
     return TensorStream(runs, sum(e.nbytes for e in piece.extents), piece.steps)

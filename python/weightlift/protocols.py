@@ -19,6 +19,7 @@ __all__ = [
     "Format",
     "IOHandler",
     "KeepsEncodings",
+    "KeepsValues",
     "KnowsPlaces",
     "LendsReader",
     "ModelManager",
@@ -233,6 +234,15 @@ class KeepsEncodings(Protocol):
 
     def keep(self, entry: TensorEntry) -> Encoding | None:
         """How ``entry`` is stored, as an encoding without steps; None if it must be decoded."""
+
+
+@runtime_checkable
+class KeepsValues(Protocol):
+    """A format that holds plain values (numbers, text, None ...) beside tensors: they are not made arrays."""
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether it does."""
 
 
 @runtime_checkable

@@ -32,7 +32,11 @@ class TestTfjs(FormatContract):
     file_name = "model.json"
 
 
-SUITES = [TestNpy, TestNpz, TestSafetensors, TestSafetensorsIndex, TestTfjs]
+class TestTorch(FormatContract):
+    format = by_name("torch")
+
+
+SUITES = [TestNpy, TestNpz, TestSafetensors, TestSafetensorsIndex, TestTfjs, TestTorch]
 
 
 def test_every_format_has_a_suite() -> None:

@@ -12,11 +12,12 @@ from weightlift.formats._npy import NPY
 from weightlift.formats._npz import NPZ
 from weightlift.formats._safetensors import SAFETENSORS
 from weightlift.formats._tfjs import TFJS
+from weightlift.formats._torch import TORCH
 from weightlift.protocols import Format
 
 __all__ = ["FORMATS", "by_name", "by_suffix"]
 
-FORMATS: Sequence[Format] = (NPY, NPZ, TFJS, SAFETENSORS)
+FORMATS: Sequence[Format] = (NPY, NPZ, TORCH, TFJS, SAFETENSORS)
 
 
 def by_name(name: str) -> Format:

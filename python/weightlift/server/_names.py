@@ -17,7 +17,7 @@ MODEL_JSON = "model.json"
 HIDDEN = ".weightlift-server"
 """Directory, under the one that is served, of uploads under way. No name with a dot in front is ever served."""
 
-SINGLE_FILES = tuple(s for f in FORMATS if f.name != "tfjs" for s in f.suffixes)
+SINGLE_FILES = tuple(s for f in FORMATS if f.name != "tfjs" for s in f.suffixes if s != ".bin")
 """What a file that holds weights by itself, or the index of such files, ends in."""
 
 _SERVED = (*SINGLE_FILES, ".json", ".bin", ".crc32c")

@@ -26,6 +26,7 @@ from weightlift._layout import (
     Layout,
     Piece,
     Step,
+    Strided,
     Strings,
     TensorEntry,
     UpperHalf,
@@ -141,11 +142,25 @@ def _decode(piece: Piece, stored: bytes, readers: list[Reader], verify: bool) ->
                 raise FormatError("only extents are deflated")
             inflate(readers[piece.where.source], piece.where, step, out, verify=verify)
             data = bytes(out)
+        elif isinstance(step, Strided):
+            data = _viewed(step, data)
         elif isinstance(step, Strings):
             data = _split_strings(data, step.count)
         else:
             data = _convert(step, data)
     return data
+
+
+def _viewed(step: Strided, data: bytes) -> bytes:
+    """What a view shows, element by element."""
+    dtype = from_name(step.dtype).numpy
+    picked = [np.zeros(0, dtype)]
+    for index in np.ndindex(step.shape):
+        at = sum(i * stride for i, stride in zip(index, step.strides, strict=True))
+        picked.append(np.frombuffer(data, dtype, 1, at))
+    found = np.concatenate(picked)
+    found = np.conjugate(found) if step.conj else found
+    return (np.negative(found) if step.neg else found).tobytes()
 
 
 def _split_strings(data: bytes, count: int) -> list[bytes]:

@@ -1,0 +1,225 @@
+"""PyTorch's files (``torch.save``: .pt, .pth, .bin, .ckpt), read and written without PyTorch.
+
+A zip archive: ``TOP/data.pkl`` is a pickle of the object, in which tensors are views of storages, and
+``TOP/data/KEY`` the bytes of a storage. The pickle is decoded by ``_pickle``, which runs nothing, in the words of
+``_torch_vocabulary``; ``_torch_tree`` finds the tensors in what it describes, and ``_torch_rows`` where their elements
+lie. The weights of a TorchScript archive are read as those of any other.
+
+Writing: ``_torch_write``.
+
+Specification: docs/formats/torch.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from weightlift._checksum import crc32
+from weightlift._inflate import inflate
+from weightlift._json import impostor
+from weightlift._layout import Deflate, Extent, Layout
+from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
+from weightlift.errors import ChecksumError, FormatError, UnsupportedFeatureError, WeightliftError
+from weightlift.formats._npy import check_options
+from weightlift.formats._pickle import MAX_PICKLE, decode_pickle
+from weightlift.formats._torch_rows import Place, table_of
+from weightlift.formats._torch_tree import Walk
+from weightlift.formats._torch_vocabulary import Storage, TorchVocabulary
+from weightlift.formats._torch_write import MAX_RECORD, RECORD, apply_record, pack_torch, refuse_types, seal_torch
+from weightlift.formats._window import Window
+from weightlift.formats._zip import (
+    DEFLATED,
+    END_MAGIC,
+    LOCAL,
+    LOCAL_MAGIC,
+    STORED,
+    Directory,
+    Member,
+    header_spans,
+    locate,
+    read_directory,
+)
+from weightlift.protocols import Files, Reader
+
+__all__ = ["TORCH", "Torch"]
+
+LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+"""The number that begins files of torch before 1.6, behind the two bytes of a pickle's protocol."""
+
+_HEAD = 4096
+_TAR_AT, _TAR = 257, b"ustar"
+_WORDS = ("version", ".data/version", "byteorder")
+_VERSIONS = range(1, 11)
+_MOST_SMALL = 1 << 10
+"""Bytes of the records that hold a word."""
+
+_FIRST = ("data.pkl", "version", "byteorder", "constants.pkl", ".format_version", ".storage_alignment")
+_FIRST_FOLDERS = ("data/", "code/", "constants/", ".data/", "extra/")
+"""What a torch archive can begin with, below its folder."""
+
+
+class Torch:
+    """The torch format; see the module."""
+
+    name = "torch"
+    keeps_values = True
+    suffixes: Sequence[str] = (".ckpt", ".bin", ".pth", ".pt")
+
+    def sniff(self, head: bytes, size: int) -> bool:
+        """A zip archive whose first member is one of torch's, or the number of the older format."""
+        if is_legacy(head):
+            return True
+        if not head.startswith(LOCAL_MAGIC) or len(head) < LOCAL.size:
+            return False
+        name_size = LOCAL.unpack_from(head)[-2]
+        _, slash, rest = head[LOCAL.size : LOCAL.size + name_size].decode("latin-1").partition("/")
+        return bool(slash) and (rest in _FIRST or rest.startswith(_FIRST_FOLDERS))
+
+    def read(self, files: Files, name: str) -> Layout:
+        """The tensors in the object that was saved, and the object around them."""
+        reader = files.open(name)
+        try:
+            head = reader.read_at(0, min(_HEAD, reader.size))
+            if not head.startswith((LOCAL_MAGIC, END_MAGIC)):
+                raise _other(head)
+            layout = _read_zip(reader, name)
+        except WeightliftError as error:
+            raise error.locate(path=reader.name) from None
+        return layout.validate([reader.size])
+
+    def encode(self, specs: TensorSpecs, quantize: Mapping[str, str] | str | None) -> dict[int, str]:
+        """Tensors are stored as they are, in the types that torch has."""
+        refuse_types(specs, quantize)
+        return {}
+
+    def pack(self, specs: TensorSpecs, name: str, options: PackOptions) -> Packing:
+        """One storage a tensor, in the order of ``specs``."""
+        check_options("torch", options, compressions=())
+        return pack_torch(specs, name, options)
+
+    def seal(self, packing: Packing, checksums: Checksums) -> Mapping[int, Sequence[tuple[int, bytes]]]:
+        """CRC-32 where zip wants it, CRC-32C into our record."""
+        return seal_torch(packing, checksums)
+
+    def manifest(self, packing: Packing, checksums: Checksums, names: Mapping[str, str]) -> bytes:
+        """There is none."""
+        raise FormatError("torch has no manifest")
+
+
+def is_legacy(head: bytes) -> bool:
+    """Whether a file begins as those of torch 0.1.10 to 1.5 do."""
+    return len(head) > 2 and head[0] == 0x80 and head[1] in range(2, 6) and head[2:].startswith(LEGACY_MAGIC)
+
+
+def _other(head: bytes) -> FormatError:
+    """What a file is that is none of torch's."""
+    found = impostor(head)
+    if found is not None:
+        return FormatError(f"not a torch file: it is {found}", offset=0)
+    if head[_TAR_AT:].startswith(_TAR):
+        return UnsupportedFeatureError("a torch file of before 0.1.10, a tar archive; load and save it with torch once")
+    if head[:1] == b"\x80":
+        return FormatError("not a torch file: a bare pickle, which torch.save does not write", offset=0)
+    return FormatError(f"not a torch file: it begins with {head[:16]!r}", offset=0)
+
+
+# --- the archive ------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Archive:
+    """The members below the one folder of an archive, by their names there, and the small ones' bytes."""
+
+    reader: Reader
+    members: Mapping[str, Member]
+    small: Mapping[str, bytes]
+
+    def text(self, name: str) -> str | None:
+        """What a member of one word says."""
+        data = self.small.get(name)
+        return None if data is None else data.decode("latin-1").strip()
+
+    def place(self, storage: Storage) -> Place:
+        """Where a storage is."""
+        member = self.members.get(f"data/{storage.key}")
+        if member is None:
+            raise FormatError(f"the archive has no member data/{storage.key[:80]}")
+        crc = member.crc32 or None  # 0: torch was told not to compute it
+        return Place(member.data, member.stored_size, member.size, member.method == DEFLATED, crc)
+
+
+def _read_zip(reader: Reader, name: str) -> Layout:
+    archive = _open_archive(reader, read_directory(reader))
+    pickle = archive.small["data.pkl"]
+    words = TorchVocabulary(script="constants.pkl" in archive.members)
+    root, end = decode_pickle(pickle, words, where=archive.members["data.pkl"].data)
+    if end != len(pickle):
+        raise FormatError(f"{len(pickle) - end} bytes after the pickle in data.pkl")
+    walk = Walk(root, budget=10 * len(pickle) + 1000)
+    table = table_of(walk.tensors, archive.place, reader.size, big=archive.text("byteorder") == "big")
+    layout = Layout("torch", table, (name,), objects=walk.objects, structure=walk.structure, shared=True)
+    scales = {n: list(map(str, t.scheme)) for n, t in walk.tensors.items() if t.scheme is not None}
+    layout.extra = {"quantization": scales} if scales else {}
+    if RECORD in archive.small:
+        apply_record(layout, archive.small[RECORD], pickle)
+    return layout
+
+
+def _open_archive(reader: Reader, directory: Directory) -> _Archive:
+    """Find every member and read the small ones."""
+    if not directory.members:
+        raise FormatError("not a torch file: the zip archive is empty")
+    top = directory.members[0].name.partition("/")[0] + "/"
+    strange = next((m.name for m in directory.members if not m.name.startswith(top)), None)
+    if strange is not None:
+        raise FormatError(f"the archive has members in {top} and {strange[:80]!r} beside; torch's have one folder")
+    if all(member.name != f"{top}data.pkl" for member in directory.members):
+        raise FormatError(f"not a torch file: the zip archive has no {top}data.pkl")
+    limits = {"data.pkl": MAX_PICKLE, RECORD: MAX_RECORD, **dict.fromkeys(_WORDS, _MOST_SMALL)}
+    wanted = {f"{top}{name}": name for name in limits}
+    members = sorted(directory.members, key=lambda member: member.header)
+    for member in members:
+        limit = limits.get(member.name.removeprefix(top), member.size)
+        if member.size > limit:
+            raise FormatError(f"{member.name!r} has {member.size} bytes; at most {limit} are read")
+    spans = [
+        (at, n + (member.stored_size if member.name in wanted else 0))
+        for member, (at, n) in zip(members, header_spans(members, directory.begin, 0), strict=True)
+    ]
+    window = Window(reader, spans, directory.begin)
+    small = {wanted[m.name]: _content(window, m) for m in locate(window, members) if m.name in wanted}
+    archive = _Archive(reader, {m.name.removeprefix(top): m for m in members}, small)
+    _check_words(archive)
+    return archive
+
+
+def _content(window: Window, member: Member) -> bytes:
+    """All bytes of a member, which match its CRC-32."""
+    if member.method == STORED:
+        data = window.read(member.data, member.size)
+    else:
+        out = bytearray(member.size)
+        inflate(window.reader, Extent(0, member.data, member.stored_size), Deflate(member.size), out)
+        data = bytes(out)
+    if member.crc32 and crc32(data) != member.crc32:
+        raise ChecksumError(
+            f"CRC-32 of {member.name!r} is {crc32(data):08x}, expected {member.crc32:08x}",
+            offset=member.data,
+            end=member.data + member.stored_size,
+        )
+    return data
+
+
+def _check_words(archive: _Archive) -> None:
+    """The version is known, and so is the order of bytes."""
+    version = archive.text("version") or archive.text(".data/version")
+    if version is None:
+        raise FormatError("the archive does not say its version, which torch needs")
+    if not version.isascii() or not version.isdigit() or int(version[:9]) not in _VERSIONS:
+        raise UnsupportedFeatureError(f"the archive is of version {version[:40]!r}; 1 to 10 are known")
+    order = archive.text("byteorder")
+    if order not in (None, "little", "big"):
+        raise FormatError(f"the archive's byteorder is {order[:40]!r}; little and big are known")
+
+
+TORCH = Torch()
+"""The format, as it stands in ``FORMATS``."""

@@ -1,0 +1,162 @@
+"""From the object in a torch pickle to rows of a table and the structure around them.
+
+Names are paths joined by dots, as everywhere in this library. The object may share parts of itself and hold itself, so
+the walk counts its steps. Two paths that give one name are told apart by ``#2``, ``#3`` ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from weightlift._tree import SINGLE, encode_value
+from weightlift.errors import FormatError, UnsupportedFeatureError
+from weightlift.formats._torch_vocabulary import Named, Record, Storage, StoredTensor, Unreadable
+
+__all__ = ["Walk", "names_in"]
+
+_MAX_DEPTH = 100
+_MAX_NAMES = 256 << 20  # characters of all names: a long key may stand above many tensors
+_KEYS = (str, int, float, bool, type(None))
+
+
+class Walk:
+    """The tensors in an object, by name, in the order they are found.
+
+    Attributes:
+        tensors: Rows to be.
+        objects: What is a tensor but no array, by name: an error that says so.
+        structure: The object around them, see ``_tree``; None for a flat dict.
+    """
+
+    def __init__(self, root: Any, *, budget: int) -> None:
+        """Walk over ``root``; FormatError after more than ``budget`` steps."""
+        self.tensors: dict[str, StoredTensor] = {}
+        self.objects: dict[str, object] = {}
+        self._left = budget
+        self._room = _MAX_NAMES
+        self._namer = _Namer()
+        self.structure = None
+        if isinstance(root, Record):
+            self._records(root, (), frozenset())
+        elif _is_flat(root):
+            for name, tensor in root.items():
+                self.tensors[name] = tensor
+        else:
+            self.structure = self._node(root, ())
+
+    def _node(self, value: Any, path: tuple[str, ...]) -> Any:
+        self._step(path)
+        if isinstance(value, (StoredTensor, Storage, Unreadable)):
+            return self._tensor(value, path)
+        if isinstance(value, dict):
+            for key in value:
+                if type(key) not in _KEYS or key != key:
+                    raise UnsupportedFeatureError(
+                        f"a dict in the pickle at {'.'.join(path) or 'the top'} has the key {str(key)[:80]!r}, a "
+                        f"{type(key).__name__}; text, numbers and None are read"
+                    )
+            return {"dict": [[key, self._node(item, (*path, str(key)))] for key, item in value.items()]}
+        if type(value) in (list, tuple):
+            kind = type(value).__name__
+            return {kind: [self._node(item, (*path, str(i))) for i, item in enumerate(value)]}
+        if isinstance(value, Named):
+            return encode_value(str(value))
+        node = encode_value(value)
+        if node is None:
+            raise FormatError(f"the pickle holds a {type(value).__name__.lower()} at {'.'.join(path) or 'the top'}")
+        return node
+
+    def _tensor(self, value: StoredTensor | Storage | Unreadable, path: tuple[str, ...]) -> Any:
+        name = self._name(path)
+        if isinstance(value, Unreadable):
+            hint = f"; its parts are {', '.join(f'{name}.{part}' for part in value.parts)}" if value.parts else ""
+            self.objects[name] = UnsupportedFeatureError(
+                f"it is {value.what}; choose tensors with names={hint}", tensor=name
+            )
+            for part, tensor in value.parts.items():
+                self.tensors[self._name((*path, part))] = tensor
+            return encode_value(None)
+        self.tensors[name] = whole(value) if isinstance(value, Storage) else value
+        return name
+
+    def _records(self, record: Record, path: tuple[str, ...], above: frozenset[int]) -> None:
+        """The tensors among the attributes of a TorchScript module and of those within it."""
+        self._step(path)
+        if id(record) in above:
+            return
+        for key, value in record.fields.items():
+            if isinstance(value, Record):
+                self._records(value, (*path, key), above | {id(record)})
+            elif isinstance(value, (StoredTensor, Unreadable)):
+                self._step(path)
+                self._tensor(value, (*path, key))
+
+    def _step(self, path: tuple[str, ...]) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise FormatError("the pickle repeats its parts without end")
+        if len(path) > _MAX_DEPTH:
+            raise FormatError(f"the pickle nests containers deeper than {_MAX_DEPTH}, or holds one that holds itself")
+
+    def _name(self, path: tuple[str, ...]) -> str:
+        found = self._namer.name(path)
+        self._room -= len(found)
+        if self._room < 0:
+            raise FormatError(f"the names of the tensors have more than {_MAX_NAMES} characters")
+        return found
+
+
+class _Namer:
+    """Names for paths, no two the same."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._numbers: dict[str, int] = {}
+
+    def name(self, path: Iterable[str]) -> str:
+        """The path's name, with a number if it is taken."""
+        name = ".".join(path) or SINGLE
+        number, found = self._numbers.get(name, 1), name
+        while found in self._taken:
+            number += 1
+            found = f"{name}#{number}"
+        self._numbers[name] = number
+        self._taken.add(found)
+        return found
+
+
+def names_in(structure: Any) -> tuple[list[str], list[str]]:
+    """The tensors of a structure in its order, and the names that reading it back would give them."""
+    order: list[str] = []
+    names: list[str] = []
+    namer = _Namer()
+
+    def visit(node: Any, path: tuple[str, ...]) -> None:
+        if isinstance(node, str):
+            order.append(node)
+            names.append(namer.name(path))
+        elif isinstance(node, dict):
+            ((kind, items),) = node.items()
+            if kind == "dict":
+                for key, item in items:
+                    visit(item, (*path, str(key)))
+            elif kind in ("list", "tuple"):
+                for i, item in enumerate(items):
+                    visit(item, (*path, str(i)))
+
+    visit(structure, ())
+    return order, names
+
+
+def whole(storage: Storage) -> StoredTensor:
+    """A storage that was saved by itself, as the tensor of all its elements."""
+    return StoredTensor(storage, storage.dtype or "uint8", 0, (storage.numel,), (1,))
+
+
+def _is_flat(root: object) -> bool:
+    return (
+        isinstance(root, dict)
+        and all(type(key) is str and key for key in root)
+        and all(isinstance(value, StoredTensor) for value in root.values())
+    )
