@@ -17,7 +17,7 @@ import wire
 from harness import Workspace, arguments, claim, finish
 from sparse import write_sparse
 
-FORMATS = {"safetensors": "model.safetensors", "npz": "model.npz", "tfjs": "model.json"}
+FORMATS = {"safetensors": "model.safetensors", "npz": "model.npz", "torch": "model.pt", "tfjs": "model.json"}
 MAX_REQUESTS = 3
 
 

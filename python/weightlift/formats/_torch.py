@@ -157,6 +157,8 @@ def _read_zip(reader: Reader, name: str) -> Layout:
     walk = Walk(root, budget=10 * len(pickle) + 1000)
     table = table_of(walk.tensors, archive.place, reader.size, big=archive.text("byteorder") == "big")
     layout = Layout("torch", table, (name,), objects=walk.objects, structure=walk.structure, shared=True)
+    for refused in walk.objects.values():
+        refused.locate(path=reader.name)
     scales = {n: list(map(str, t.scheme)) for n, t in walk.tensors.items() if t.scheme is not None}
     layout.extra = {"quantization": scales} if scales else {}
     if RECORD in archive.small:

@@ -32,7 +32,7 @@ class Walk:
     def __init__(self, root: Any, *, budget: int) -> None:
         """Walk over ``root``; FormatError after more than ``budget`` steps."""
         self.tensors: dict[str, StoredTensor] = {}
-        self.objects: dict[str, object] = {}
+        self.objects: dict[str, UnsupportedFeatureError] = {}
         self._left = budget
         self._room = _MAX_NAMES
         self._namer = _Namer()
