@@ -96,6 +96,8 @@ CORE_USERS = {
     "stores._buffers": "derives its writer from the core's",
     "stores._localstorage": "opens what it read by the core's reader",
     "stores._indexeddb": "derives its writer from the core's, and lends it a reader of rows",
+    "stores._downloads": "writes files by the core's writer, as ``_local``",
+    "stores._picked": "opens what was picked by the core's readers",
     "stores._memory": "opens its files by the core's reader",
     "stores._cache": "checks blocks, and lends them to plans",
     "formats._safetensors_file": "parses and checks the header in the core: a hundred thousand tensors in milliseconds",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from weightlift import aio
     from weightlift._api import cast, convert, crc32c, dequantize, diff, load, open, quantize, save, verify
+    from weightlift._browser_handlers import browser_files
     from weightlift._handlers import from_memory, with_save_handler
     from weightlift._http_handlers import http
     from weightlift._managers import (
@@ -94,6 +95,7 @@ __all__ = [
     "WeightliftError",
     "Weights",
     "aio",
+    "browser_files",
     "cast",
     "convert",
     "copy_model",
@@ -154,6 +156,7 @@ _HOME = {
     "WeightliftError": "weightlift.errors",
     "Weights": "weightlift._weights",
     "aio": "weightlift.aio",
+    "browser_files": "weightlift._browser_handlers",
     "cast": "weightlift._api",
     "convert": "weightlift._api",
     "copy_model": "weightlift._managers",

@@ -7,21 +7,32 @@ say how each appears whole.
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import TypeVar
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 from weightlift._handlers import MODEL_JSON, LoadOptions, StoreHandler
 from weightlift._job import SaveOptions
 from weightlift._router import ROUTER, Options, Router
-from weightlift._source import first_of_directory
+from weightlift._source import HEAD, first_of_directory
 from weightlift._urls import redacted, scheme_of
-from weightlift.errors import NotFoundError, StorageError
+from weightlift.errors import FormatError, NotFoundError, StorageError, WeightliftError
 from weightlift.formats import by_name, by_suffix
+from weightlift.formats._tfjs import TFJS
+from weightlift.formats._tfjs_upload import TfjsUpload
 from weightlift.protocols import Store
 from weightlift.stores import at_url
+from weightlift.stores._picked import PickedFiles
 from weightlift.types import ModelArtifacts, SaveResult
 
-__all__ = ["BrowserHandler", "MemoryHandler", "register_browser_schemes"]
+__all__ = [
+    "BrowserFiles",
+    "BrowserHandler",
+    "DownloadHandler",
+    "MemoryHandler",
+    "browser_files",
+    "register_browser_schemes",
+]
 
 _Options = TypeVar("_Options", SaveOptions, LoadOptions)
 
@@ -175,6 +186,102 @@ def _load_browser(url: str, options: Options) -> BrowserHandler | None:
     return BrowserHandler(url, {k: v for k, v in options.items() if k in own}, load_options=loading)
 
 
+# --- downloads:// ---------------------------------------------------------------------------------
+class DownloadHandler:
+    """A model in the user's downloads directory, as a browser leaves it there; only saves."""
+
+    def __init__(self, url: str, options: Options, save_options: SaveOptions | None = None) -> None:
+        """``options``: ``directory``."""
+        from weightlift.stores._downloads import Downloads
+
+        self.url = url
+        self._options, self._save_options = options, save_options
+        Downloads(url, options)  # refuses now what it would refuse later
+
+    def __repr__(self) -> str:
+        """The URL."""
+        return f"<DownloadHandler {redacted(self.url)}>"
+
+    def save(self, artifacts: ModelArtifacts) -> SaveResult:
+        """Write ``PREFIX.json`` and ``PREFIX.weights.bin``, or a pair with a number if there are such files.
+
+        Raises:
+            UnsupportedFeatureError: There is no room for something; says what.
+            StorageError: The directory cannot be written; nothing is left there.
+        """
+        from weightlift.stores._downloads import Downloads
+
+        store = Downloads(self.url, self._options)
+        try:
+            form = TfjsUpload(weights=f"./{store.weights}")
+            result = StoreHandler(store, form, MODEL_JSON, save_options=self._save_options).save(artifacts)
+            store.finish()
+        except BaseException:
+            store.abandon()
+            raise
+        return result
+
+
+def _save_downloads(url: str, options: Options) -> DownloadHandler | None:
+    if scheme_of(url) != "downloads":
+        return None
+    own = ("directory",)
+    saving = _split(SaveOptions, options, "downloads", own)
+    return DownloadHandler(url, {k: v for k, v in options.items() if k in own}, saving)
+
+
+# --- files that were picked -----------------------------------------------------------------------
+@dataclass(frozen=True)
+class BrowserFiles:
+    """Loads a model from files that were picked; made by :func:`weightlift.browser_files`."""
+
+    store: PickedFiles
+
+    def load(self) -> ModelArtifacts:
+        """Open the model; its weights are read when they are touched.
+
+        Raises:
+            MismatchError: Files are missing or too much; all are listed.
+            FormatError: None of the files is a model's JSON, or it is malformed.
+        """
+        document = self._document()
+        try:
+            self.store.match(TFJS.paths(self.store.open(document), document), document)
+        except WeightliftError as error:
+            raise error.locate(path=self.store.path(document)) from None
+        return StoreHandler(self.store, TFJS, document).load()
+
+    def _document(self) -> str:
+        """The file that is the model's JSON."""
+        heads = {name: self.store.open(name) for name in self.store.names}
+        found = [n for n, r in heads.items() if TFJS.sniff(r.read_at(0, min(HEAD, r.size)), r.size)]
+        found = found or [n for n in heads if n.lower().endswith(".json")]
+        if len(found) != 1:
+            what = f"more than one file is a model's JSON: {', '.join(map(repr, sorted(found)))}; give one"
+            raise FormatError(what if found else f"none of the files is a model's JSON: {', '.join(map(repr, heads))}")
+        return found[0]
+
+
+def browser_files(files: Iterable[Any]) -> BrowserFiles:
+    """A handler that loads a model from a list of files, as ``tf.io.browserFiles``; the order does not matter.
+
+    Args:
+        files: The JSON and all weight files: paths, (name, bytes) pairs, or open binary files with a name. Weight files
+            are matched with the manifest by the last part of their names.
+
+    Raises:
+        MismatchError: No file, or several of one name.
+
+    Example:
+        >>> import numpy as np, weightlift as wl
+        >>> _ = wl.save_model(wl.ModelArtifacts(weights={"w": np.arange(3, dtype="f4")}), "my-model")
+        >>> model = wl.load_model(wl.browser_files(["my-model/weights.bin", "my-model/model.json"]))
+        >>> model.weights["w"][...].tolist()
+        [0.0, 1.0, 2.0]
+    """
+    return BrowserFiles(PickedFiles(files))
+
+
 # --- registration ---------------------------------------------------------------------------------
 def register_browser_schemes(router: Router) -> None:
     """Let a router serve these schemes."""
@@ -182,6 +289,7 @@ def register_browser_schemes(router: Router) -> None:
     router.register_save(_save_memory, schemes=["memory"])
     router.register_load(_load_browser, schemes=DATABASES)
     router.register_save(_save_browser, schemes=DATABASES)
+    router.register_save(_save_downloads, schemes=["downloads"])
 
 
 register_browser_schemes(ROUTER)

@@ -62,6 +62,11 @@ class TfjsFormat:
         document = _document(files.open(name), base.name)
         return _layout(document, files, base.parent)
 
+    def paths(self, reader: Reader, name: str) -> list[str]:
+        """The weight files that the document ``name`` lists, as relative names."""
+        groups = _document(reader, name).groups
+        return [shard_path(p, i) for i, (paths, _) in enumerate(groups, 1) for p in paths]
+
     def encode(self, specs: TensorSpecs, quantize: Mapping[str, Any] | str | None) -> dict[int, str]:
         """As ``Format.encode``: widen exactly what TensorFlow.js lacks, quantise what was asked for."""
         return _tfjs_pack.encode(specs, quantize)
@@ -76,8 +81,7 @@ class TfjsFormat:
 
     def replaced(self, files: Files, name: str, manifest: str | None) -> Sequence[str]:
         """As ``ReplacesFiles.replaced``: the weight files that the document names."""
-        document = _document(files.open(name), PurePosixPath(name).name)
-        paths = [shard_path(p, i) for i, (paths, _) in enumerate(document.groups, 1) for p in paths]
+        paths = self.paths(files.open(name), PurePosixPath(name).name)
         return [p for p in dict.fromkeys(paths) if _WEIGHT_FILE.fullmatch(p)]
 
     def seal(self, packing: Packing, checksums: Checksums) -> Mapping[int, Sequence[tuple[int, bytes]]]:

@@ -22,17 +22,23 @@ UPLOAD_KEYS = WRITERS["tfjs"]
 
 
 class TfjsUpload(TfjsFormat):
-    """The format of one upload.
+    """The format of one upload, or download.
+
+    Args:
+        weights: What the document calls the weights file, whatever the store calls it.
 
     Attributes:
         weight_specs: As the document lists the weights; known once that is written.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, weights: str | None = None) -> None:
         """For one upload."""
         self.weight_specs: Sequence[Mapping[str, Any]] = ()
+        self._weights = weights
 
     def manifest(self, packing: Packing, checksums: Checksums, names: Mapping[str, str]) -> bytes:
         """As ``Format.manifest``: the JSON document."""
         self.weight_specs = _tfjs_pack.weight_specs(packing)
+        if self._weights is not None:
+            names = dict.fromkeys((f.name for f in packing.files), self._weights)
         return as_javascript(_tfjs_pack.manifest(packing, checksums, names, UPLOAD_KEYS))
