@@ -76,6 +76,25 @@ class Options {
   std::vector<std::pair<std::string, std::string>> flags_;
 };
 
+// The runs of a program: `--repeat N` of them, or with `--on-request` one for each line on the
+// standard input, so that a bench can take turns with other programs that are set up already.
+class Runs {
+ public:
+  explicit Runs(const Options& options)
+      : on_request_(options.Has("on-request")), left_(options.Number("repeat", 1)) {}
+  // Waits until another run is due; false when there is none.
+  bool Next() {
+    if (!on_request_) return left_-- > 0;
+    int c = std::getchar();
+    while (c != '\n' && c != EOF) c = std::getchar();
+    return c != EOF;
+  }
+
+ private:
+  bool on_request_;
+  std::size_t left_;
+};
+
 // Anonymous memory, 2 MiB aligned, on huge pages or on 4 KiB pages.
 class Memory {
  public:

@@ -8,7 +8,7 @@ int main(int argc, char** argv) {
   if (options.positional().size() != 2) {
     roofline::Usage(
         "roofline_copy SRC DST [--buffered-read] [--buffered-write] [--fsync] [--threads 2] "
-        "[--piece 8388608] [--repeat 1]");
+        "[--piece 8388608] [--repeat 1 | --on-request]");
   }
   const bool direct_read = !options.Has("buffered-read");
   const bool direct_write = !options.Has("buffered-write");
@@ -21,7 +21,7 @@ int main(int argc, char** argv) {
   const std::size_t size = roofline::FileSize(in);
   const std::string mode = std::string(direct_read ? "direct" : "buffered") + "-to-" +
                            (direct_write ? "direct" : "buffered") + (sync ? "-fsync" : "-no-fsync");
-  for (std::size_t round = options.Number("repeat", 1); round > 0; --round) {
+  for (roofline::Runs runs(options); runs.Next();) {
     const roofline::Stopwatch watch;
     const int out = roofline::CreateTemporary(target, size, direct_write);
     std::atomic<std::size_t> next{0};

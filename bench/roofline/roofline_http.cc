@@ -84,14 +84,15 @@ int main(int argc, char** argv) {
   const roofline::Options options(argc, argv);
   if (options.positional().size() != 1) {
     roofline::Usage(
-        "roofline_http http://HOST:PORT/PATH [--connections 2] [--piece 16777216] [--repeat 1]");
+        "roofline_http http://HOST:PORT/PATH [--connections 2] [--piece 16777216] [--repeat 1 | "
+        "--on-request]");
   }
   const Target target = Parse(options.positional()[0]);
   const std::size_t connections = options.Number("connections", 2);
   const std::size_t piece = options.Number("piece", 16u << 20);
   std::byte first{};
   const std::size_t size = Connection(target).Read(0, 1, &first);
-  for (std::size_t round = options.Number("repeat", 1); round > 0; --round) {
+  for (roofline::Runs runs(options); runs.Next();) {
     roofline::Stopwatch watch;
     const roofline::Memory memory(size, true);
     std::atomic<std::size_t> next{0};

@@ -6,7 +6,7 @@ int main(int argc, char** argv) {
   if (!options.positional().empty()) {
     roofline::Usage(
         "roofline_memcpy [--bytes 1073741824] [--threads 2] [--piece 8388608] "
-        "[--repeat 1]");
+        "[--repeat 1 | --on-request]");
   }
   const std::size_t size = options.Number("bytes", 1u << 30);
   const std::size_t threads = options.Number("threads", 2);
@@ -15,7 +15,7 @@ int main(int argc, char** argv) {
   const roofline::Memory target(size, true);
   roofline::FillRandom(source.data(), size);
   std::memset(target.data(), 1, size);
-  for (std::size_t round = options.Number("repeat", 1); round > 0; --round) {
+  for (roofline::Runs runs(options); runs.Next();) {
     const roofline::Stopwatch watch;
     roofline::ForPieces(size, piece, threads, [&](std::size_t begin, std::size_t nbytes) {
       std::memcpy(target.data() + begin, source.data() + begin, nbytes);

@@ -31,7 +31,7 @@ int main(int argc, char** argv) {
       !(reused || mapped || mode == "owned-huge" || mode == "owned-4k")) {
     roofline::Usage(
         "roofline_read FILE [--mode owned-huge|owned-4k|hot|direct|mmap-touch] [--threads 2] "
-        "[--piece 8388608] [--repeat 1]");
+        "[--piece 8388608] [--repeat 1 | --on-request]");
   }
   const std::size_t threads = options.Number("threads", 2);
   const std::size_t piece = options.Number("piece", 8u << 20);
@@ -45,7 +45,7 @@ int main(int argc, char** argv) {
   const roofline::Memory reused_memory(reused ? room : 1, true);
   if (reused) std::memset(reused_memory.data(), 1, room);
   std::atomic<unsigned> sink{0};
-  for (std::size_t round = options.Number("repeat", 1); round > 0; --round) {
+  for (roofline::Runs runs(options); runs.Next();) {
     roofline::Stopwatch watch;
     double wall = 0;
     double cpu = 0;

@@ -8,7 +8,7 @@ int main(int argc, char** argv) {
   if (options.positional().size() != 2) {
     roofline::Usage(
         "roofline_write FILE SIZE [--direct] [--fsync] [--threads 2] [--piece 8388608] "
-        "[--repeat 1]");
+        "[--repeat 1 | --on-request]");
   }
   const std::string& path = options.positional()[0];
   const auto size =
@@ -24,7 +24,7 @@ int main(int argc, char** argv) {
   roofline::FillRandom(source.data(), size);
   const std::string mode =
       std::string(direct ? "direct" : "buffered") + (sync ? "-fsync" : "-no-fsync");
-  for (std::size_t round = options.Number("repeat", 1); round > 0; --round) {
+  for (roofline::Runs runs(options); runs.Next();) {
     const roofline::Stopwatch watch;
     const int fd = roofline::CreateTemporary(path, size, direct);
     roofline::ForPieces(size, piece, threads, [&](std::size_t begin, std::size_t nbytes) {
