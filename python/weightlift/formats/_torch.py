@@ -3,7 +3,7 @@
 A zip archive: ``TOP/data.pkl`` is a pickle of the object, in which tensors are views of storages, and
 ``TOP/data/KEY`` the bytes of a storage. The pickle is decoded by ``_pickle``, which runs nothing, in the words of
 ``_torch_vocabulary``; ``_torch_tree`` finds the tensors in what it describes, and ``_torch_rows`` where their elements
-lie. The weights of a TorchScript archive are read as those of any other.
+lie. The weights of a TorchScript archive are read as those of any other. Files of torch before 1.6: ``_torch_legacy``.
 
 Writing: ``_torch_write``.
 
@@ -12,7 +12,7 @@ Specification: docs/formats/torch.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from weightlift._checksum import crc32
@@ -23,6 +23,7 @@ from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
 from weightlift.errors import ChecksumError, FormatError, UnsupportedFeatureError, WeightliftError
 from weightlift.formats._npy import check_options
 from weightlift.formats._pickle import MAX_PICKLE, decode_pickle
+from weightlift.formats._torch_legacy import is_legacy, read_legacy
 from weightlift.formats._torch_rows import Place, table_of
 from weightlift.formats._torch_tree import Walk
 from weightlift.formats._torch_vocabulary import Storage, TorchVocabulary
@@ -43,9 +44,6 @@ from weightlift.formats._zip import (
 from weightlift.protocols import Files, Reader
 
 __all__ = ["TORCH", "Torch"]
-
-LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
-"""The number that begins files of torch before 1.6, behind the two bytes of a pickle's protocol."""
 
 _HEAD = 4096
 _TAR_AT, _TAR = 257, b"ustar"
@@ -81,9 +79,13 @@ class Torch:
         reader = files.open(name)
         try:
             head = reader.read_at(0, min(_HEAD, reader.size))
-            if not head.startswith((LOCAL_MAGIC, END_MAGIC)):
+            if is_legacy(head):
+                old = read_legacy(reader)
+                layout = _layout(reader, name, Walk(old.root, budget=_budget(old.pickled)), old.place)
+            elif head.startswith((LOCAL_MAGIC, END_MAGIC)):
+                layout = _read_zip(reader, name)
+            else:
                 raise _other(head)
-            layout = _read_zip(reader, name)
         except WeightliftError as error:
             raise error.locate(path=reader.name) from None
         return layout.validate([reader.size])
@@ -105,11 +107,6 @@ class Torch:
     def manifest(self, packing: Packing, checksums: Checksums, names: Mapping[str, str]) -> bytes:
         """There is none."""
         raise FormatError("torch has no manifest")
-
-
-def is_legacy(head: bytes) -> bool:
-    """Whether a file begins as those of torch 0.1.10 to 1.5 do."""
-    return len(head) > 2 and head[0] == 0x80 and head[1] in range(2, 6) and head[2:].startswith(LEGACY_MAGIC)
 
 
 def _other(head: bytes) -> FormatError:
@@ -154,15 +151,26 @@ def _read_zip(reader: Reader, name: str) -> Layout:
     root, end = decode_pickle(pickle, words, where=archive.members["data.pkl"].data)
     if end != len(pickle):
         raise FormatError(f"{len(pickle) - end} bytes after the pickle in data.pkl")
-    walk = Walk(root, budget=10 * len(pickle) + 1000)
-    table = table_of(walk.tensors, archive.place, reader.size, big=archive.text("byteorder") == "big")
+    walk = Walk(root, budget=_budget(len(pickle)))
+    layout = _layout(reader, name, walk, archive.place, big=archive.text("byteorder") == "big")
+    if RECORD in archive.small:
+        apply_record(layout, archive.small[RECORD], pickle)
+    return layout
+
+
+def _budget(pickled: int) -> int:
+    """Steps over an object whose pickle has so many bytes: many more than an object needs that repeats nothing."""
+    return 10 * pickled + 1000
+
+
+def _layout(reader: Reader, name: str, walk: Walk, place: Callable[[Storage], Place], *, big: bool = False) -> Layout:
+    """The layout of the tensors in an object."""
+    table = table_of(walk.tensors, place, reader.size, big=big)
     layout = Layout("torch", table, (name,), objects=walk.objects, structure=walk.structure, shared=True)
     for refused in walk.objects.values():
         refused.locate(path=reader.name)
     scales = {n: list(map(str, t.scheme)) for n, t in walk.tensors.items() if t.scheme is not None}
     layout.extra = {"quantization": scales} if scales else {}
-    if RECORD in archive.small:
-        apply_record(layout, archive.small[RECORD], pickle)
     return layout
 
 

@@ -184,9 +184,7 @@ class TorchVocabulary:
                 raise FormatError("the pickle describes a view of a storage by something else than 3 values")
             view = (_count(view[1], "view offset"), _count(view[2], "view size"))
         storage = Storage(_STORAGES.get(kind.name), name, _count(numel, "storage size"), view)
-        known = self.storages.setdefault(name, storage)
-        if (known.dtype, known.numel) != (storage.dtype, storage.numel):
-            raise FormatError(f"the pickle describes the storage {name[:80]!r} in two ways")
+        self.storages.setdefault(name, storage)  # it may be described in several types, but not of several sizes
         return storage
 
 
