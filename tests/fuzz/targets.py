@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from tests.unit import torch_support as made
 
 import weightlift as wl
 from weightlift._sidecar import record as sidecar_record
@@ -44,6 +45,16 @@ def npz(data: bytes, folder: Path) -> Path:
     return folder / "x.npz"
 
 
+def torch(data: bytes, folder: Path) -> Path:
+    """The input is a file of torch, an archive or an older one."""
+    return _write(folder / "x.pt", data)
+
+
+def torch_pickle(data: bytes, folder: Path) -> Path:
+    """The input is the pickle in an archive that is otherwise right."""
+    return _write(folder / "x.pt", made.archive(data, {"0": bytes(range(24))}))
+
+
 def tfjs(data: bytes, folder: Path) -> Path:
     """The input is a model.json, and weights.bin behind a separator."""
     text, _, weights = data.partition(SEPARATOR)
@@ -73,7 +84,7 @@ def sidecar(data: bytes, folder: Path) -> Path:
 
 
 TARGETS: dict[str, Target] = {
-    f.__name__: f for f in (npy, zip_directory, npz, tfjs, safetensors, safetensors_index, sidecar)
+    f.__name__: f for f in (npy, zip_directory, npz, torch, torch_pickle, tfjs, safetensors, safetensors_index, sidecar)
 }
 
 
@@ -103,6 +114,8 @@ def seeds() -> dict[str, list[bytes]]:
         "npy": [_npy(a) for a in _arrays()],
         "zip_directory": [_npz(compressed=c) for c in (False, True)],
         "npz": [bytes([how]) + _npy(a) for how in (0, 1) for a in _arrays()],
+        "torch": [_saved("x.pt", "x.pt"), made.archive(made.pickled(made.tensor()), {"0": bytes(16)}), _old_torch()],
+        "torch_pickle": [made.pickled(body) for body in _torch_objects()],
         "tfjs": [_tfjs_model(), _tfjs_of_others()],
         "safetensors": [_saved("x.safetensors", "x.safetensors")],
         "safetensors_index": [
@@ -134,6 +147,28 @@ def _npz(*, compressed: bool) -> bytes:
     file = io.BytesIO()
     (np.savez_compressed if compressed else np.savez)(file, **TENSORS)
     return file.getvalue()
+
+
+def _old_torch() -> bytes:
+    return made.legacy(made.pickled(made.tensor()), ["0"], [(4, bytes(16))])
+
+
+def _torch_objects() -> list[bytes]:
+    """Of a storage of six floats: views, containers, values, and what is no array."""
+    held = made.storage(numel=6)
+    views = [
+        made.tensor((2, 3), (3, 1), 0, held),
+        made.tensor((3, 2), (1, 3), 0, held),
+        made.tensor((2,), (2,), 1, held),
+    ]
+    sparse = made.name("torch._utils", "_rebuild_sparse_tensor") + b"(" + made.text("torch.sparse_coo") + b"("
+    return [
+        b"}(" + b"".join(made.text(key) + view for key, view in zip("abc", views, strict=True)) + b"u",
+        b"](" + views[0] + b"q\0h\0}(" + made.text("lr") + b"G?\xb9\x99\x99\x99\x99\x99\x9aK\5Nu\x88)e",
+        b"}(" + made.text("w") + made.name("collections", "OrderedDict") + b")R" + made.text("a") + views[1] + b"su",
+        b"](" + views[2] + sparse + views[0] + views[1] + made.numbers(2, 3) + b"ttRe",
+        b"](" + held + made.name("torch", "float16") + made.name("torch", "device") + b"(" + made.text("cpu") + b"tRe",
+    ]
 
 
 def _tfjs_model() -> bytes:
