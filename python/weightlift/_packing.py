@@ -81,6 +81,8 @@ class TensorSpecs:
         nbytes: Stored bytes (after ``encodings``).
         encodings: Rows whose stored bytes are not simply the array's bytes.
         strings: Rows that hold strings (object arrays of bytes); their stored bytes are serialised.
+        same: Rows that are the very bytes of an earlier one (tied weights), with its number: a format that can let
+            tensors share bytes writes them once, and says so by ``Packing.stored_once``.
     """
 
     names: list[str]
@@ -89,6 +91,7 @@ class TensorSpecs:
     nbytes: U64
     encodings: dict[int, Encoding] = field(default_factory=dict)
     strings: frozenset[int] = frozenset()
+    same: Mapping[int, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """How many tensors."""
@@ -170,6 +173,7 @@ class Packing:
         compressed: The data file is written by the format's ``compress`` instead of by placements.
         state: The format's own, handed back to ``seal`` and ``manifest``.
         structure: The structure in the names the format gave the tensors, where it renamed rows of the specs.
+        stored_once: Rows in the specs' ``same`` have no placements, because the file names the earlier row's bytes.
     """
 
     files: Sequence[PackedFile]
@@ -180,6 +184,7 @@ class Packing:
     compressed: bool = False
     state: Any = None
     structure: Any = None
+    stored_once: bool = False
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ class Publication:
         specs = self.job.specs
         crc = NamedSums(specs.names, checksums.crc32c) if self.options.checksums else {}
         files = tuple(dict.fromkeys(self.store.path(n) for n in names))
-        return SaveResult(self.target.url, self.fmt.name, files, total, len(specs), crc, shared)
+        once = self.packing.stored_once and bool(specs.same)
+        return SaveResult(self.target.url, self.fmt.name, files, total, len(specs), crc, shared, once)
 
     def write_all(self) -> tuple[Checksums, int]:
         """Write all files and give them their names; their tensors' checksums, and how many bytes they have."""
@@ -110,8 +111,10 @@ class Publication:
             ops.pipeline[i] = pipelines.add(steps)
             if steps and i in job.segments:
                 ops.ratio[i] = (item_sizes(steps[0])[0], item_sizes(steps[-1])[1])
+        same = specs.same if self.packing.stored_once else {}
         for i, segments in job.segments.items():
-            ops.add_segments(i, segments)
+            if i not in same:
+                ops.add_segments(i, segments)
         ops.add_literals(self.packing.files if files is None else files)
         crc32c, crc32 = _core.execute_write(
             writers,
@@ -126,6 +129,8 @@ class Publication:
             progress=self.progress,
             **job.checks,
         )
+        for row, first in same.items():
+            crc32c[row] = crc32c[first]
         return Checksums(crc32c, crc32)
 
     def commit(self, writer: Any, checksums: Checksums, literals: list[tuple[int, bytes]]) -> None:

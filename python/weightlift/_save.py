@@ -101,7 +101,10 @@ def save_leaves(
     raw = _encode(job, target.format, options, rows)
     with Intake(scratch_directory(target.store), verify=verify) as intake:
         intake.fill(job, rows, raw)
-        return publish(job, target, structure, options, shared=_shared(names, arrays))
+        groups = _shared(arrays)
+        job.specs.same = _stored_alike(job.specs, groups)
+        shared = tuple(tuple(names[i] for i in group) for group in groups)
+        return publish(job, target, structure, options, shared=shared)
 
 
 def all_arrays(leaves: Sequence[Any]) -> TypeGuard[list[Array]]:
@@ -188,11 +191,34 @@ def _keep(specs: TensorSpecs, fmt: Any, rows: Mapping[int, Row]) -> dict[int, En
     return kept
 
 
-def _shared(names: Sequence[str], arrays: Sequence[Array | Row]) -> tuple[tuple[str, ...], ...]:
-    """Groups of names that are one and the same memory."""
+def _shared(arrays: Sequence[Array | Row]) -> list[list[int]]:
+    """Groups of numbers of what is one and the same memory, or the same bytes of one file."""
     index = range(len(arrays)) if all_arrays(arrays) else [i for i, a in enumerate(arrays) if not isinstance(a, Row)]
     held: list[Any] = [arrays[i] for i in index]
-    return tuple(tuple(names[index[k]] for k in group) for group in _core.shared_memory(held))
+    groups = [[index[k] for k in group] for group in _core.shared_memory(held)]
+    if len(held) < len(arrays):
+        groups += _same_rows({i: a for i, a in enumerate(arrays) if isinstance(a, Row)})
+    return groups
+
+
+def _same_rows(rows: Mapping[int, Row]) -> list[list[int]]:
+    """Groups of rows that are the same view of the same bytes, which only some formats have."""
+    found: dict[Any, list[int]] = {}
+    for i, row in rows.items():
+        if row.source.layout.shared and row.nbytes:
+            entry = row.entry
+            found.setdefault((id(row.source), entry.dtype, entry.shape, entry.pieces, entry.strides), []).append(i)
+    return [group for group in found.values() if len(group) > 1]
+
+
+def _stored_alike(specs: TensorSpecs, groups: Sequence[Sequence[int]]) -> dict[int, int]:
+    """Rows of each group whose stored bytes are those of its first, unless they are converted in another way."""
+    return {
+        i: group[0]
+        for group in groups
+        for i in group[1:]
+        if specs.dtypes[i] == specs.dtypes[group[0]] and specs.encodings.get(i) == specs.encodings.get(group[0])
+    }
 
 
 # --- writing --------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def pack_torch(specs: TensorSpecs, name: str, options: PackOptions) -> Packing:
 
     def row(tensor: str) -> StorageRow:
         i = number[tensor]
-        return StorageRow(str(i), specs.dtypes[i], specs.shapes[i], sizes[i])
+        return StorageRow(str(specs.same.get(i, i)), specs.dtypes[i], specs.shapes[i], sizes[i])
 
     pickle = write_pickle(structure, row)
     order, names = names_in(structure) if options.structure is not None else (specs.names, specs.names)
@@ -106,21 +106,23 @@ def pack_torch(specs: TensorSpecs, name: str, options: PackOptions) -> Packing:
         archive.add(RECORD, _dump(record))
     rows: dict[int, int] = {}
     offsets = []
-    for i, nbytes in enumerate(sizes):
+    stored = [i for i in range(len(specs)) if i not in specs.same]
+    for i in stored:
         rows[i] = len(archive.members)
-        offsets.append(archive.room(f"data/{i}", nbytes))
+        offsets.append(archive.room(f"data/{i}", sizes[i]))
     archive.add("version", b"3\n")
     tail_at = archive.at
     archive.literals.append((tail_at, archive.tail()))
     total = tail_at + len(archive.literals[-1][1])
     placements = Placements.whole(
-        np.arange(len(specs), dtype=np.uint32),
-        np.zeros(len(specs), np.uint32),
+        np.array(stored, np.uint32),
+        np.zeros(len(stored), np.uint32),
         np.array(offsets, np.uint64),
-        specs.nbytes.copy(),
+        specs.nbytes[stored].copy(),
     )
     state = _Sealing(archive.members, rows, record, record_number, [number[n] for n in order], tail_at)
-    return Packing([PackedFile(name, total, tuple(archive.literals))], placements, crc32=True, state=state)
+    file = PackedFile(name, total, tuple(archive.literals))
+    return Packing([file], placements, crc32=True, state=state, stored_once=True)
 
 
 class _Archive:
@@ -161,7 +163,7 @@ def seal_torch(packing: Packing, checksums: Checksums) -> Mapping[int, Sequence[
     """The CRC-32 of every member, and our checksums."""
     state: _Sealing = packing.state
     members = list(state.members)
-    sums = {state.rows[i]: int(crc) for i, crc in enumerate(checksums.crc32.tolist())}
+    sums = {member: int(checksums.crc32[row]) for row, member in state.rows.items()}
     patches: list[tuple[int, bytes]] = []
     if state.record is not None and "crc32c" in state.record:
         text = "".join(f"{int(checksums.crc32c[row]):08x}" for row in state.order)
