@@ -24,7 +24,7 @@ from weightlift._urls import Url, any_remote, as_text, is_file, local_path
 from weightlift.errors import ChecksumError, FormatError, MismatchError, NotFoundError, WeightliftError
 from weightlift.formats import FORMATS, by_name, by_suffix
 from weightlift.protocols import Format, Store, SupportsMap
-from weightlift.stores import at_url
+from weightlift.stores import at_url, shares
 from weightlift.stores._local import LocalStore
 
 __all__ = [
@@ -204,7 +204,8 @@ def options_for(urls: Sequence[Url], store_options: Mapping[str, Any]) -> list[M
     """
     if not any_remote(urls):
         refuse_options(urls[-1], store_options)
-    return [{} if is_file(url) else store_options for url in urls]
+    remote = iter(shares([as_text(url) for url in urls if not is_file(url)], store_options))
+    return [{} if is_file(url) else next(remote) for url in urls]
 
 
 def in_directory(path: Path) -> Path:

@@ -12,6 +12,10 @@ COMMANDS = {
     "verify": "Check weight files against their checksums.",
     "diff": "Compare two weight files, tensor by tensor.",
     "cat": "Show one tensor: statistics, histogram, values.",
+    "ls": "List models: in directories, localstorage://, indexeddb://.",
+    "cp": "Copy a model, between schemes too.",
+    "mv": "Move a model: verified at its new place before the old goes.",
+    "rm": "Remove models.",
     "serve": "Serve models over HTTP, take uploads, show a web page.",
     "demo": "Show on this machine that it all works, and how fast.",
 }

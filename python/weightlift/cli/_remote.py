@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from weightlift._urls import any_remote
+from weightlift._urls import scheme_of
 
 __all__ = ["Remote", "remote_options"]
 
@@ -35,8 +35,8 @@ class Remote:
         self._options = options
 
     def of(self, *urls: str) -> dict[str, Any]:
-        """The options, where one of ``urls`` is not a local file."""
-        return dict(self._options) if any_remote(urls) else {}
+        """The options, where one of ``urls`` is behind HTTP."""
+        return dict(self._options) if any(scheme_of(url) in ("http", "https") for url in urls) else {}
 
 
 def remote_options(function: Callable[..., Any]) -> Callable[..., Any]:

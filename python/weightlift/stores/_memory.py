@@ -22,6 +22,7 @@ from weightlift.stores._paths import check_relative
 __all__ = ["PROCESS", "MemoryStore", "Table", "at_url", "name_of"]
 
 SCHEME = "memory"
+OPTIONS = ()
 
 
 @dataclass(frozen=True)
