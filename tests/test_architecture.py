@@ -65,7 +65,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
         ),
     ),
     ("routing", ("_handlers", "_http_handlers", "_browser_handlers", "_router")),
-    ("the public functions", ("_models", "_managers", "_api", "aio")),
+    ("the public functions", ("_models", "_managers", "_dumps", "_api", "aio")),
     ("the package", ("__init__",)),
     ("programs on top", ("cli", "__main__", "checkpoint", "server", "testing")),
 ]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from weightlift import aio
     from weightlift._api import cast, convert, crc32c, dequantize, diff, load, open, quantize, save, verify
     from weightlift._browser_handlers import browser_files
+    from weightlift._dumps import export_browser_dump, import_browser_dump
     from weightlift._handlers import from_memory, with_save_handler
     from weightlift._http_handlers import http
     from weightlift._managers import (
@@ -102,10 +103,12 @@ __all__ = [
     "crc32c",
     "dequantize",
     "diff",
+    "export_browser_dump",
     "from_memory",
     "get_load_handlers",
     "get_save_handlers",
     "http",
+    "import_browser_dump",
     "list_models",
     "load",
     "load_model",
@@ -163,10 +166,12 @@ _HOME = {
     "crc32c": "weightlift._api",
     "dequantize": "weightlift._api",
     "diff": "weightlift._api",
+    "export_browser_dump": "weightlift._dumps",
     "from_memory": "weightlift._handlers",
     "get_load_handlers": "weightlift._models",
     "get_save_handlers": "weightlift._models",
     "http": "weightlift._http_handlers",
+    "import_browser_dump": "weightlift._dumps",
     "list_models": "weightlift._managers",
     "load": "weightlift._api",
     "load_model": "weightlift._models",

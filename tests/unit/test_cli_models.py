@@ -101,3 +101,15 @@ def test_options_of_two_urls_go_to_the_one_that_has_them(tmp_path: Path) -> None
     assert wl.load("memory://a.npz")["w"].tolist() == [0, 1, 2, 3]
     with pytest.raises(TypeError, match="typo"):
         wl.diff("indexeddb://a", "memory://a.npz", database=tmp_path / "x.db", typo=1)
+
+
+def test_import_and_export(run: Run) -> None:
+    for scheme in ("localstorage", "indexeddb"):
+        wl.save_model(model(), f"{scheme}://m")
+        assert run("export", scheme, "dump.json").output == f"exported {scheme}://m: 36 B\n"
+        again = run("import", "dump.json")
+        assert again.exit_code == 3 and "'m'" in again.output
+        assert run("import", "dump.json", "--force").output == f"imported {scheme}://m: 36 B\n"
+        assert run("import", "dump.json", "--database", f"{scheme}.db").exit_code == 0
+        assert list(wl.list_models(f"{scheme}://", database=f"{scheme}.db")) == [f"{scheme}://m"]
+    assert run("export", "memory", "dump.json").exit_code == 2

@@ -16,6 +16,8 @@ COMMANDS = {
     "cp": "Copy a model, between schemes too.",
     "mv": "Move a model: verified at its new place before the old goes.",
     "rm": "Remove models.",
+    "import": "Take models of a browser over, from a dump of its storage.",
+    "export": "Write models into a dump, for a browser to take over.",
     "serve": "Serve models over HTTP, take uploads, show a web page.",
     "demo": "Show on this machine that it all works, and how fast.",
 }

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import sqlite3
 
 __all__ = ["CHUNK", "IndexedDb", "IndexedDbStore", "at_url"]
+
+Json = Mapping[str, Any]
 
 SCHEME = "indexeddb"
 OPTIONS = ("database",)
@@ -86,22 +88,26 @@ class IndexedDb:
             raise FormatError("modelArtifacts is no object", url=url)
         return artifacts, info, row[2], row[3] or 0, row[4] or CHUNK
 
-    def publish(self, path: str, artifacts: Mapping[str, Any], info: Mapping[str, Any], data: int | None) -> None:
+    def publish(self, path: str, artifacts: Json, info: Json, data: int | None) -> None:
         """Replace a model by one whose weight data was put in before."""
-        text = stringify(info)
         with self.database.writing(url=f"{SCHEME}://{path}") as connection:
-            _forget(connection, path)
-            connection.execute("INSERT INTO model_info_store VALUES (?, ?)", (path, text))
-            connection.execute("INSERT INTO models_store VALUES (?, ?, ?, ?)", (path, stringify(artifacts), text, data))
+            _replace(connection, path, artifacts, info, data)
             _sweep(connection)
+
+    def publish_all(self, models: Sequence[tuple[str, Json, Json, bytes | None]]) -> None:
+        """Put models in, all or none: (path, artifacts, info, weight data)."""
+        with self.database.writing() as connection:
+            for path, artifacts, info, data in models:
+                number = None if data is None else _begin(connection, len(data))
+                for at in range(0, len(data or b""), CHUNK):
+                    row = (number, at // CHUNK, (data or b"")[at : at + CHUNK])
+                    connection.execute("INSERT INTO weight_chunks VALUES (?, ?, ?)", row)
+                _replace(connection, path, artifacts, info, number)
 
     def begin(self, nbytes: int) -> int:
         """The number of new weight data."""
         with self.database.writing() as connection:
-            cursor = connection.execute(
-                "INSERT INTO weight_data (nbytes, chunk, touched) VALUES (?, ?, ?)", (nbytes, CHUNK, time.time())
-            )
-            return int(cursor.lastrowid or 0)
+            return _begin(connection, nbytes)
 
     def add(self, data: int, rows: Iterable[tuple[int, bytes]]) -> None:
         """Put chunks in, by their numbers."""
@@ -140,6 +146,22 @@ class IndexedDb:
         if row is None:
             raise ChangedError("the model was replaced or removed since it was opened: open it again", url=name)
         return bytes(row[0])
+
+
+def _begin(connection: sqlite3.Connection, nbytes: int) -> int:
+    """The number of new weight data, inside a transaction."""
+    cursor = connection.execute(
+        "INSERT INTO weight_data (nbytes, chunk, touched) VALUES (?, ?, ?)", (nbytes, CHUNK, time.time())
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def _replace(connection: sqlite3.Connection, path: str, artifacts: Json, info: Json, data: int | None) -> None:
+    """Put both records of a model in, in place of the old ones."""
+    _forget(connection, path)
+    text = stringify(info)
+    connection.execute("INSERT INTO model_info_store VALUES (?, ?)", (path, text))
+    connection.execute("INSERT INTO models_store VALUES (?, ?, ?, ?)", (path, stringify(artifacts), text, data))
 
 
 def _forget(connection: sqlite3.Connection, path: str) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from weightlift import _core
@@ -30,7 +30,7 @@ from weightlift.types import ModelArtifactsInfo
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["ENTRIES", "QUOTA", "LocalStorage", "LocalStorageStore", "at_url"]
+__all__ = ["ENTRIES", "PREFIX", "QUOTA", "LocalStorage", "LocalStorageStore", "at_url", "decoded", "parts_of"]
 
 SCHEME = "localstorage"
 OPTIONS = ("database", "quota")
@@ -81,18 +81,20 @@ class LocalStorage:
     def write(self, path: str, entries: Mapping[str, str]) -> None:
         """Replace a model, whole; QuotaError if there is no room for it."""
         with self.database.writing(url=f"{SCHEME}://{path}") as connection:
-            self.put(connection, path, {key_of(path, e): entries[e] for e in ENTRIES if e in entries})
+            self.put(connection, [path], {key_of(path, e): entries[e] for e in ENTRIES if e in entries})
 
-    def put(self, connection: sqlite3.Connection, path: str, items: Mapping[str, str]) -> None:
-        """Replace a model's entries by ``items``, in their order, inside a transaction."""
-        _forget(connection, path)
+    def put(self, connection: sqlite3.Connection, paths: Sequence[str], items: Mapping[str, str]) -> None:
+        """Replace the entries of models by ``items``, in their order, inside a transaction."""
+        for path in paths:
+            _forget(connection, path)
         used = int(connection.execute("SELECT COALESCE(SUM(units), 0) FROM storage").fetchone()[0])
         needed = sum(units(k) + units(v) for k, v in items.items())
         if used + needed > self.quota:
+            names, sizes = ", ".join(map(repr, paths)), "; ".join(_sizes(path, items) for path in paths)
             raise QuotaError(
-                f"model {path!r} needs {needed} of {self.quota} UTF-16 code units, of which {used} are taken by other "
-                f"models ({_sizes(path, items)}): remove some, give quota=, or use indexeddb://",
-                url=f"{SCHEME}://{path}",
+                f"{names}: this needs {needed} of {self.quota} UTF-16 code units, of which {used} are taken by other "
+                f"models ({sizes}): remove some, give quota=, or use indexeddb://",
+                url=f"{SCHEME}://{paths[0]}",
             )
         connection.executemany(
             "INSERT INTO storage (key, value, units) VALUES (?, ?, ?)",
@@ -187,21 +189,12 @@ class LocalStorageStore:
     def _read(self) -> tuple[bytes, bytes]:
         """The document and the weights, as they are at one moment."""
         found = self._storage.read(self._path)
-        for entry, what in (("model_topology", "topology"), ("weight_specs", "weight specs")):
-            if entry not in found:
-                raise FormatError(f"in local storage, the {what} of model {self._path!r} are missing", url=self.url)
-        if "weight_data" not in found:
-            raise FormatError(
-                f"in local storage, the binary weight values of model {self._path!r} are missing", url=self.url
-            )
-        data = decoded(found["weight_data"], f"weight_data of model {self._path!r}")
-        specs = parsed(found["weight_specs"], "weight_specs")
-        rest = parsed(found.get("model_metadata", "{}"), "model_metadata")
-        if not isinstance(rest, dict) or not isinstance(specs, list):
-            what = "model_metadata is no object" if isinstance(specs, list) else "weight_specs is no list"
-            raise FormatError(f"in local storage, {what}", url=self.url)
-        rest = {k: v for k, v in rest.items() if k not in ("modelTopology", "weightsManifest")}
-        return Parts(parsed(found["model_topology"], "model_topology"), specs, rest).document(len(data)), data
+        try:
+            parts = parts_of(found, self._path)
+            data = decoded(found["weight_data"], f"weight_data of model {self._path!r}")
+        except FormatError as error:
+            raise error.locate(url=self.url) from None
+        return parts.document(len(data)), data
 
     def create(self, relative: str, nbytes: int, *, durable: bool = True) -> BufferWriter:
         """A writer of the weights, or of the document, whose commit publishes both."""
@@ -246,6 +239,21 @@ class LocalStorageStore:
         if relative != DOCUMENT:
             raise NotFoundError("there is no such file", url=name)
         self._storage.remove(self._path)
+
+
+def parts_of(entries: Mapping[str, str], path: str) -> Parts:
+    """A model's entries, understood; FormatError for one that is missing, or is not what it should be."""
+    words = {"model_topology": "topology is", "weight_specs": "weight specs are", "weight_data": "weight values are"}
+    for entry, what in words.items():
+        if entry not in entries:
+            raise FormatError(f"in local storage, the {what} missing of model {path!r}")
+    specs = parsed(entries["weight_specs"], "weight_specs")
+    rest = parsed(entries.get("model_metadata", "{}"), "model_metadata")
+    if not isinstance(rest, dict) or not isinstance(specs, list):
+        what = "model_metadata is no object" if isinstance(specs, list) else "weight_specs is no list"
+        raise FormatError(f"in local storage, {what}: model {path!r}")
+    rest = {k: v for k, v in rest.items() if k not in ("modelTopology", "weightsManifest")}
+    return Parts(parsed(entries["model_topology"], "model_topology"), specs, rest)
 
 
 def decoded(text: str, what: str) -> bytes:

@@ -101,6 +101,12 @@ class MemoryStore:
         self.table = PROCESS if table is None else table
         self._prefix = f"{folder}/" if folder else ""
 
+    @classmethod
+    def of(cls, files: Mapping[str, bytes]) -> MemoryStore:
+        """A store of its own with these files."""
+        now = time.time()
+        return cls("", Table({name: _File(data, now) for name, data in files.items()}))
+
     @property
     def url(self) -> str:
         """Of the folder."""
