@@ -19,6 +19,7 @@ from tests.unit.test_managers import RICH, small
 
 import weightlift as wl
 from weightlift.stores import _indexeddb, _sqlite
+from weightlift.stores._memory import PROCESS
 
 SCHEMES = ("localstorage", "indexeddb")
 KEYS = ("info", "model_topology", "weight_specs", "weight_data", "model_metadata")
@@ -26,7 +27,8 @@ KEYS = ("info", "model_topology", "weight_specs", "weight_data", "model_metadata
 
 @pytest.fixture(autouse=True)
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The databases of this test."""
+    """The databases of this test; nothing is in memory."""
+    PROCESS.files.clear()
     folder = tmp_path / "data"
     monkeypatch.setenv(_sqlite.DIRECTORY_VARIABLE, str(folder))
     return folder

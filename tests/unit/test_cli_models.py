@@ -12,6 +12,7 @@ from tests.unit.test_handlers import model, same
 from tests.unit.test_managers import small
 
 import weightlift as wl
+from weightlift.stores._memory import PROCESS
 
 pytest.importorskip("click")
 pytest.importorskip("rich")
@@ -25,7 +26,8 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the command line in a fresh directory, with databases of its own."""
+    """Runs the command line in a fresh directory, with databases of its own and nothing in memory."""
+    PROCESS.files.clear()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WEIGHTLIFT_BROWSER_DATA", str(tmp_path / "data"))
     return lambda *args, **given: CliRunner().invoke(app, [str(a) for a in args], **given)
