@@ -40,6 +40,9 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_descriptors",
             "_tfjs_registry",
             "_tfjs_layers",
+            "_tfjs_options",
+            "_tfjs_topology",
+            "_tfjs_graph",
         ),
     ),
     ("the nouns", ("_layout", "_packing", "_inflate", "_ops", "_ranges", "_decode", "_plan", "_write_plan", "_stream")),
@@ -65,7 +68,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
         ),
     ),
     ("routing", ("_handlers", "_http_handlers", "_browser_handlers", "_router")),
-    ("the public functions", ("_models", "_managers", "_dumps", "_api", "aio")),
+    ("the public functions", ("_models", "_check_tfjs", "_managers", "_dumps", "_api", "aio")),
     ("the package", ("__init__",)),
     ("programs on top", ("cli", "__main__", "checkpoint", "server", "testing")),
 ]

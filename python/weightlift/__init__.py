@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from weightlift import aio
     from weightlift._api import cast, convert, crc32c, dequantize, diff, load, open, quantize, save, verify
     from weightlift._browser_handlers import browser_files
+    from weightlift._check_tfjs import check_tfjs
     from weightlift._dumps import export_browser_dump, import_browser_dump
     from weightlift._handlers import from_memory, with_save_handler
     from weightlift._http_handlers import http
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
         TensorDiff,
         TensorQuantization,
         TensorReport,
+        TfjsProblem,
+        TfjsReport,
         TrainingConfig,
         VerifyReport,
         WeightSpec,
@@ -86,6 +89,8 @@ __all__ = [
     "TensorQuantization",
     "TensorReport",
     "TensorView",
+    "TfjsProblem",
+    "TfjsReport",
     "TrainingConfig",
     "TransportError",
     "TruncatedError",
@@ -98,6 +103,7 @@ __all__ = [
     "aio",
     "browser_files",
     "cast",
+    "check_tfjs",
     "convert",
     "copy_model",
     "crc32c",
@@ -148,6 +154,8 @@ _HOME = {
     "TensorDiff": "weightlift.types",
     "TensorQuantization": "weightlift.types",
     "TensorReport": "weightlift.types",
+    "TfjsProblem": "weightlift.types",
+    "TfjsReport": "weightlift.types",
     "TensorView": "weightlift._weights",
     "TrainingConfig": "weightlift.types",
     "TransportError": "weightlift.errors",
@@ -161,6 +169,7 @@ _HOME = {
     "aio": "weightlift.aio",
     "browser_files": "weightlift._browser_handlers",
     "cast": "weightlift._api",
+    "check_tfjs": "weightlift._check_tfjs",
     "convert": "weightlift._api",
     "copy_model": "weightlift._managers",
     "crc32c": "weightlift._api",

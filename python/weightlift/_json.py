@@ -43,14 +43,15 @@ def impostor(head: bytes) -> str | None:
     return None
 
 
-def loads(data: bytes, *, what: str, max_bytes: int, max_depth: int = 100) -> Any:
+def loads(data: bytes, *, what: str, max_bytes: int, max_depth: int = 100, lenient: bool = False) -> Any:
     """The value of one JSON text.
 
     Args:
-        data: The whole text, UTF-8 without a byte order mark.
+        data: The whole text, UTF-8.
         what: What is parsed, for messages ("model.json", "the structure of model.safetensors").
         max_bytes: Largest text accepted.
         max_depth: Deepest nesting of objects and arrays accepted.
+        lenient: Accept a byte order mark, and NaN and Infinity, which Python writes though JSON has them not.
 
     Raises:
         FormatError: For anything else than exactly one valid, unambiguous JSON value; ``offset`` is the byte.
@@ -67,6 +68,8 @@ def loads(data: bytes, *, what: str, max_bytes: int, max_depth: int = 100) -> An
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(f"{what} is not UTF-8: {error.reason}", offset=error.start, end=error.end) from None
+    if text.startswith("\ufeff") and lenient:
+        data, text = data[3:], text[1:]
     if text.startswith("\ufeff"):
         raise FormatError(f"{what} begins with a byte order mark, which JSON forbids", offset=0, end=3)
     depth = _depth(data)
@@ -76,7 +79,7 @@ def loads(data: bytes, *, what: str, max_bytes: int, max_depth: int = 100) -> An
         value = json.loads(
             text,
             object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
+            parse_constant=float if lenient else _refuse_constant,
             parse_int=_bounded_int,
             parse_float=_finite_float,
         )

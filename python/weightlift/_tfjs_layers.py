@@ -66,12 +66,12 @@ def layers_of(config: Any) -> list[Any]:
 
 
 def parts_of(entry: Any) -> tuple[str, Config, str | None]:
-    """Class, config and name of a layer's entry, whatever is missing of them."""
+    """Class, config and the name in it of a layer's entry, whatever is missing of them."""
     if not isinstance(entry, Mapping):
         return "", {}, None
     config = entry.get("config")
     config = config if isinstance(config, Mapping) else {"layers": config} if isinstance(config, list) else {}
-    name = config.get("name", entry.get("name"))
+    name = config.get("name")
     return str(entry.get("class_name", "")), config, name if isinstance(name, str) else None
 
 

@@ -28,6 +28,8 @@ __all__ = [
     "TensorDiff",
     "TensorQuantization",
     "TensorReport",
+    "TfjsProblem",
+    "TfjsReport",
     "TrainingConfig",
     "VerifyReport",
     "WeightSpec",
@@ -220,6 +222,66 @@ class SaveResult:
         if answers:
             result["responses"] = [{"status": r.status, "url": r.url} for r in answers]
         return result
+
+
+@dataclass(frozen=True)
+class TfjsProblem:
+    """Something in a model that TensorFlow.js does not take, or takes for something else.
+
+    Attributes:
+        severity: ``"error"``: the model does not load, or is another one than was meant; ``"warning"``: it may be, or a
+            part of the ecosystem does not take it; ``"note"``: good to know.
+        code: The kind of problem, for programs: ``"shard-missing"``.
+        where: A file, a weight, a layer, a node, or the document.
+        what: What is wrong.
+        fix: What to do.
+    """
+
+    severity: str
+    code: str
+    where: str
+    what: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class TfjsReport:
+    """What :func:`weightlift.check_tfjs` found.
+
+    Attributes:
+        url: Of the model.
+        kind: ``"layers-model"``, ``"graph-model"`` or ``"weights"`` (a manifest without an architecture); by the
+            architecture, whatever the document says of itself.
+        loader: TensorFlow.js's function for it.
+        problems: All of them, errors first.
+        tensors: How many weights.
+        dtypes: By stored type: (how many weights, bytes); strings count as 0 bytes.
+        savings: Bytes of all weights if those that are float32 now were quantised, by type.
+        parts: How many of each layer class, or operation, there are.
+    """
+
+    url: str
+    kind: str
+    loader: str
+    problems: tuple[TfjsProblem, ...] = ()
+    tensors: int = 0
+    dtypes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    savings: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def loads(self) -> bool:
+        """Whether TensorFlow.js loads the model, as it is meant: there is no error."""
+        return all(p.severity != "error" for p in self.problems)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights as they are stored."""
+        return sum(nbytes for _, nbytes in self.dtypes.values())
+
+    def __bool__(self) -> bool:
+        """Same as ``loads``."""
+        return self.loads
 
 
 @dataclass(frozen=True)

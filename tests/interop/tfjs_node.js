@@ -2,7 +2,8 @@
 //
 //   {"do": "decode", "model": PATH}             the weights, as tf.io.http loads and tf.io.decodeWeights decodes them
 //   {"do": "loadWeights", "model": PATH}        the same through tf.io.weightsLoaderFactory, as tf.io.loadWeights does
-//   {"do": "predict", "model": PATH, "inputs": [[shape, values], ...]}   what the model computes
+//   {"do": "predict", "model": PATH, "inputs": [[shape, values], ...], "loader": NAME}   what the model computes; the
+//                                               loader is that of the document's format unless it is given
 //   {"do": "encode", "tensors": [[name, dtype, shape, values], ...], "to": FOLDER}   a model saved by TensorFlow.js
 //
 // Files are read by a fetch function, each shard as a buffer of its own, as a browser would get them.
@@ -63,9 +64,9 @@ async function loadWeights({model}) {
   return {weights};
 }
 
-async function predict({model, inputs}) {
-  const {format} = JSON.parse(fs.readFileSync(model, 'utf8'));
-  const loaded = await (format === 'graph-model' ? tf.loadGraphModel : tf.loadLayersModel)(handler(model));
+async function predict({model, inputs, loader}) {
+  const format = loader ? '' : JSON.parse(fs.readFileSync(model, 'utf8')).format;
+  const loaded = await tf[loader || (format === 'graph-model' ? 'loadGraphModel' : 'loadLayersModel')](handler(model));
   const tensors = inputs.map(([shape, values]) => tf.tensor(values, shape));
   const result = loaded.predict(tensors.length === 1 ? tensors[0] : tensors);
   const outputs = [];

@@ -11,6 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from tests.unit.tfjs_check_cases import LAYERS, apply, layers_model
 
 import weightlift as wl
 
@@ -234,6 +235,32 @@ def test_convert_refuses_a_damaged_source(run: Run) -> None:
     assert len(result.stderr.splitlines()) == 1
     assert not Path("out.npz").exists()
     assert run("convert", path, "out.npz", "--no-verify").exit_code == 0
+
+
+# ---- check-tfjs ----------------------------------------------------------------------------------------------
+def test_check_tfjs_tells_whether_it_loads(run: Run) -> None:
+    layers_model(Path("good"), quantize={"uint8": "lstm/*"})
+    result = run("check-tfjs", "good")
+    assert result.exit_code == 0
+    assert "good: loads with tf.loadLayersModel\n" in result.stdout and "uint8 144 B (3)" in result.stdout
+    assert "layers: InputLayer 1, Conv1D 1, BatchNormalization 1, LSTM 1, Dense 1" in result.stdout
+    layers_model(Path("bad"))
+    apply(Path("bad"), LAYERS["another name"][1])
+    result = run("check-tfjs", "good", "bad/model.json")
+    assert result.exit_code == ExitCode.NEGATIVE
+    assert "bad/model.json: does NOT load with tf.loadLayersModel (2 errors)" in result.stdout
+    assert "weight 'out/offset': the model has no variable of this name" in result.stdout
+    assert run("check-tfjs", "nothing").exit_code == ExitCode.ERROR
+
+
+def test_check_tfjs_strict_and_json(run: Run) -> None:
+    layers_model(Path("m"))
+    apply(Path("m"), LAYERS["byte order mark"][1])
+    assert run("check-tfjs", "m").exit_code == 0
+    assert run("check-tfjs", "--strict", "m").exit_code == ExitCode.NEGATIVE
+    document = json.loads(run("check-tfjs", "--json", "m").stdout)
+    assert document["loads"] and document["dtypes"] == {"float32": {"tensors": 11, "nbytes": 840}}
+    assert [(p["severity"], p["code"]) for p in document["problems"]] == [("warning", "byte-order-mark")]
 
 
 # ---- verify --------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"weightlift.cli._{cmd_name}").command
+        command: click.Command = import_module(f"weightlift.cli._{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(

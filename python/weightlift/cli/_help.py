@@ -10,6 +10,7 @@ COMMANDS = {
     "inspect": "List the tensors of weight files: name, dtype, shape, size, place.",
     "convert": "Write weights in another format, dtype, quantisation or sharding.",
     "verify": "Check weight files against their checksums.",
+    "check-tfjs": "Say whether TensorFlow.js loads a model, and what is in the way.",
     "diff": "Compare two weight files, tensor by tensor.",
     "cat": "Show one tensor: statistics, histogram, values.",
     "ls": "List models: in directories, localstorage://, indexeddb://.",
@@ -26,7 +27,7 @@ COMMANDS = {
 
 def help_text() -> str:
     """The text for the whole command."""
-    commands = "\n".join(f"  {name:<9}{text}" for name, text in COMMANDS.items())
+    commands = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
     return f"""\
 Usage: weightlift [OPTIONS] COMMAND [ARGS]...
 
@@ -39,6 +40,6 @@ Options:
 Commands:
 {commands}
 
-Exit codes: 0 all is well; 1 a negative result (corrupt, different); 2 wrong
-usage; 3 an error in a file or its storage; 130 interrupted.
+Exit codes: 0 all is well; 1 a negative result (corrupt, different, does not load);
+2 wrong usage; 3 an error in a file or its storage; 130 interrupted.
 """

@@ -96,7 +96,8 @@ class TfjsFormat:
 def _document(reader: Reader, name: str) -> Document:
     if reader.size > MAX_JSON:
         raise UnsafeContentError(f"it has {reader.size} bytes; at most {MAX_JSON} are accepted")
-    return parse(_json.loads(reader.read_at(0, reader.size), what=name, max_bytes=MAX_JSON, max_depth=MAX_DEPTH))
+    text = reader.read_at(0, reader.size)
+    return parse(_json.loads(text, what=name, max_bytes=MAX_JSON, max_depth=MAX_DEPTH, lenient=True))
 
 
 class _Rows:

@@ -284,7 +284,8 @@ def _quantized(raw: Any, dtype: Any, name: str, original: str | None) -> tuple[s
     scale, minimum = raw.get("scale"), raw.get("min")
     for key, number in (("scale", scale), ("min", minimum)):
         if type(number) not in (int, float) or not _finite(number):
-            raise FormatError(f"quantized with {stored}: {key!r} is {number!r}, not a finite number", tensor=name)
+            shown = json.dumps(number) if isinstance(number, float) else repr(number)
+            raise FormatError(f"quantized with {stored}: {key!r} is {shown}, not a finite number", tensor=name)
     return stored, dtype, (AffineDecode(stored, dtype, float(scale), float(minimum)),)
 
 

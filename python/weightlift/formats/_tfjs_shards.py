@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from struct import Struct
 
@@ -16,7 +16,7 @@ from weightlift.errors import FormatError, NotFoundError
 from weightlift.formats._tfjs_manifest import Weight
 from weightlift.protocols import Files, Reader
 
-__all__ = ["DEFAULT_SHARD_SIZE", "Shards"]
+__all__ = ["DEFAULT_SHARD_SIZE", "Shards", "looks"]
 
 DEFAULT_SHARD_SIZE = 4 << 20
 """What TensorFlow.js's converter cuts at: the largest file that all major browsers cache."""
@@ -168,9 +168,9 @@ class Shards:
         )
         path = None
         for i, name in enumerate(self.names):
-            looks = _looks(self._reader(i))
-            if looks:
-                message += f"; {name!r} is {looks}"
+            found = looks(self._reader(i))
+            if found:
+                message += f"; {name!r} is {found}"
                 path = self._reader(i).name
                 break
         if path is None and len(self.names) == 1:
@@ -178,12 +178,19 @@ class Shards:
         return FormatError(message, path=path)
 
 
-def _looks(reader: Reader) -> str | None:
+def looks(reader: Reader) -> str | None:
     """What stands in place of a weight file, if it is something well known."""
     head = reader.read_at(0, min(_PROBE, reader.size))
     found = impostor(head)
     if found is None and head.startswith(b"\x1f\x8b"):
         found = "gzip-compressed; decompress it first"
-    if found is None and head.count(_REPLACEMENT) >= max(3, len(head) // 64):
+    if found is None and any(part.count(_REPLACEMENT) >= max(3, len(part) // 64) for part in _probes(reader, head)):
         found = "text-mangled: it is full of UTF-8 replacement characters (EF BF BD), as when binary is read as text"
     return found
+
+
+def _probes(reader: Reader, head: bytes) -> Iterator[bytes]:
+    """The beginning and, as that may be zeros, the middle."""
+    yield head
+    if reader.size > 2 * _PROBE:
+        yield reader.read_at(reader.size // 2, _PROBE)
