@@ -15,7 +15,7 @@ from weightlift._handlers import MODEL_JSON, LoadOptions, StoreHandler
 from weightlift._job import SaveOptions
 from weightlift._router import ROUTER, Options, Router
 from weightlift._source import HEAD, first_of_directory
-from weightlift._urls import redacted, scheme_of
+from weightlift._urls import scheme_of
 from weightlift.errors import FormatError, NotFoundError, StorageError, WeightliftError
 from weightlift.formats import by_name, by_suffix
 from weightlift.formats._tfjs import TFJS
@@ -62,7 +62,7 @@ class MemoryHandler:
 
     def __repr__(self) -> str:
         """The URL."""
-        return f"<MemoryHandler {redacted(self.url)}>"
+        return f"<MemoryHandler {self.url}>"
 
     def save(self, artifacts: ModelArtifacts) -> SaveResult:
         """Keep a model; the new one replaces the old one in one step.
@@ -135,7 +135,7 @@ class BrowserHandler:
 
     def __repr__(self) -> str:
         """The URL."""
-        return f"<BrowserHandler {redacted(self.url)}>"
+        return f"<BrowserHandler {self.url}>"
 
     def save(self, artifacts: ModelArtifacts) -> SaveResult:
         """Keep a model; a save that fails leaves the old one.
@@ -200,7 +200,7 @@ class DownloadHandler:
 
     def __repr__(self) -> str:
         """The URL."""
-        return f"<DownloadHandler {redacted(self.url)}>"
+        return f"<DownloadHandler {self.url}>"
 
     def save(self, artifacts: ModelArtifacts) -> SaveResult:
         """Write ``PREFIX.json`` and ``PREFIX.weights.bin``, or a pair with a number if there are such files.

@@ -353,7 +353,7 @@ def move_model(
     difference = _difference(original, copy)
     if difference is not None:
         raise StorageError(
-            f"the copy is not the same as the original, which is kept: {difference}", url=redacted(as_text(target))
+            f"the copy is not the same as the original, which is kept: {difference}", url=_shown(as_text(target))
         )
     manager.remove(as_text(source), _store_options(load_options or {}, _models.LOAD_DEFAULTS))
     return info
@@ -386,11 +386,16 @@ def _refuse_same(source: str, target: str, load_options: Options, save_options: 
     else:
         same = source.rstrip("/") == target.rstrip("/")
     if same:
-        raise RoutingError(f"source and target are the same place: {redacted(target)}")
+        raise RoutingError(f"source and target are the same place: {_shown(target)}")
 
 
 def _scheme(url: str) -> str:
     return "file" if is_file(url) else scheme_of(url) or ""
+
+
+def _shown(url: str) -> str:
+    """A URL for messages; those of HTTP may hold secrets."""
+    return redacted(url) if _scheme(url) in ("http", "https") else url
 
 
 def _manager(url: str) -> ModelManager:
@@ -404,7 +409,7 @@ def _manager(url: str) -> ModelManager:
         raise RoutingError(
             f"models of {scheme}:// can neither be listed nor removed; schemes with a model manager: "
             f"{', '.join(sorted(_managers))}{f'; did you mean {near[0]}://?' if near else ''}",
-            url=redacted(url),
+            url=_shown(url),
         )
     return manager
 

@@ -389,3 +389,24 @@ def test_writes_of_any_size_in_any_order(chunks: list[int]) -> None:
     assert writer.staging.number is not None
     read = b"".join(database.chunk(writer.staging.number, i, "x") for i in range(16))
     assert read == payload
+
+
+@pytest.mark.parametrize("scheme", ["memory", *SCHEMES])
+def test_paths_are_taken_as_they_are(scheme: str) -> None:
+    name = "[x]?y=1#z/me@home: 100%25 漢字"
+    result = wl.save_model(small(1), f"{scheme}://{name}")
+    assert result.files[0].startswith(f"{scheme}://{name}")
+    assert list(wl.list_models(f"{scheme}://")) == [f"{scheme}://{name}"]
+    wl.move_model(f"{scheme}://{name}", f"{scheme}://{name}!")
+    assert wl.load_model(f"{scheme}://{name}!").weights["w"][...].tolist() == [1] * 5
+    wl.remove_model(f"{scheme}://{name}!")
+    assert wl.list_models() == {}
+
+
+def test_room_is_given_back(data: Path) -> None:
+    wl.save_model(
+        wl.ModelArtifacts(weights={"w": np.random.default_rng(0).random(3 << 20).astype("f4")}), "indexeddb://m"
+    )
+    assert rows(data, "indexeddb", "PRAGMA page_count")[0][0] > 300
+    wl.remove_model("indexeddb://m")
+    assert rows(data, "indexeddb", "PRAGMA page_count")[0][0] < 20

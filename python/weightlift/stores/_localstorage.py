@@ -19,7 +19,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from weightlift import _core
-from weightlift._urls import redacted
 from weightlift.errors import FormatError, NotFoundError, QuotaError, UnsupportedFeatureError
 from weightlift.stores._browser_models import DOCUMENT, WEIGHTS, Parts, info_of, model_path, parsed, stringify
 from weightlift.stores._buffers import BufferWriter
@@ -159,8 +158,8 @@ class LocalStorageStore:
 
     def __init__(self, url: str, storage: LocalStorage) -> None:
         """Opens nothing; UnsafeContentError for a path that is refused."""
-        self.url = redacted(url)
         self._path, self._storage = model_path(url), storage
+        self.url = f"{SCHEME}://{self._path}"
         self._opened: bytes | None = None
         self._staged: bytes = b""
 

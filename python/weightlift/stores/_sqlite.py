@@ -60,10 +60,12 @@ class Database:
         path: The file; None for ``name`` in the user's data directory.
         name: See ``path``.
         schema: Statements that make the tables.
+        page_bytes: Of a new database.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None, name: str, schema: str) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, name: str, schema: str, *, page_bytes: int = 4096) -> None:
         """See the class; opens nothing."""
+        self._page_bytes = page_bytes
         self._connection: tuple[int, sqlite3.Connection] | None = None
         self._lock = RLock()
         self._schema = schema
@@ -87,11 +89,15 @@ class Database:
                 connection.execute("ROLLBACK")
 
     @contextmanager
-    def writing(self, *, url: str | None = None) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it, or nothing if an error leaves the block."""
+    def writing(self, *, url: str | None = None, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of it, or nothing if an error leaves the block.
+
+        ``durable``: synced to disk with all that was committed before it; else together with the next that is.
+        """
         with self._lock, self._translated(url):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             connection = self._open()
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -123,6 +129,8 @@ class Database:
             return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
 
         if number("application_id") != APPLICATION:
+            connection.execute(f"PRAGMA page_size = {self._page_bytes}")
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("BEGIN IMMEDIATE")  # of several processes one makes it
             try:
                 if number("application_id") != APPLICATION:
@@ -142,7 +150,7 @@ class Database:
                 path=str(self.path),
             )
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = OFF")  # which writes over what is removed, as slow as a save
 
     @contextmanager
     def _translated(self, url: str | None) -> Iterator[None]:
@@ -166,6 +174,11 @@ class Database:
     def __del__(self) -> None:
         """Close the connection."""
         self.close()
+
+    def shrink(self) -> None:
+        """Give the room of what was removed back to the file system."""
+        with self._lock, self._translated(None):
+            self._open().executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
         """Close the connection; the next use opens another."""
