@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,20 +154,6 @@ def test_the_size_is_bounded(server: FaultServer, cache: Path, tmp_path: Path) -
 def test_a_file_larger_than_the_cache(server: FaultServer, data: bytes, cache: Path) -> None:
     assert_same(load(server, cache, cache_bytes=100_000), TENSORS)
     assert_same(load(server, cache, cache_bytes=100_000), TENSORS)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)], capture_output=True, text=True)
-    if done.returncode != 0:
-        pytest.skip(f"cannot mount a small tmpfs here: {done.stderr.strip()}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.mark.parametrize("free_pages", [1, 2, 3, 4, 64, 65, 66, 67, 68, 69, 70, 131, 132, 133, 134])

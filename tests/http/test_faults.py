@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,20 @@ def test_a_server_without_ranges_that_breaks_off(server: FaultServer, data: byte
     with pytest.raises((wl.TransportError, wl.TruncatedError)) as caught:
         load(server)
     assert caught.value.url == server.url(PATH)
+
+
+def test_a_body_without_ranges_does_not_fill_the_disk(
+    server: FaultServer, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit into memory goes to $TMPDIR, and leaves room there."""
+    monkeypatch.setenv("TMPDIR", str(small_disk))
+    data = model_bytes({"w": np.zeros((66 << 20) // 4, np.float32)}, tmp_path)
+    whole = faults.whole_file(data)
+    server.fault = lambda request, answer: faults.chunked(request, whole(request, answer))
+    with pytest.raises(wl.StorageError, match="TMPDIR") as caught:
+        load(server)
+    assert caught.value.errno == errno.ENOSPC
+    assert len(server.requests) == 1, "another try would end likewise"
 
 
 @pytest.mark.parametrize("size", [0, 7, 1000])

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +14,11 @@
 #include "weightlift/error.h"
 
 namespace weightlift::http {
+namespace {
+
+constexpr std::uint64_t kKeptFree = 20;  // one part in so many of the file system
+
+}  // namespace
 
 Spool::Spool(std::uint64_t memory_bytes)
     : memory_bytes_((memory_bytes + kBlock - 1) / kBlock * kBlock) {
@@ -24,7 +30,9 @@ void Spool::Append(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     if (at >= memory_bytes_) {
       if (!file_) OpenFile();
-      WriteFully(file_.get(), at - memory_bytes_, bytes, file_name_);
+      const std::uint64_t begin = at - memory_bytes_;
+      Reserve(bytes.size(), begin + bytes.size());
+      WriteFully(file_.get(), begin, bytes, file_name_);
       at += bytes.size();
       break;
     }
@@ -63,6 +71,24 @@ bool Spool::Holds(std::uint64_t offset, std::span<const std::byte> bytes) const 
     offset += part;
   }
   return true;
+}
+
+void Spool::Reserve(std::uint64_t nbytes, std::uint64_t end) {
+  if (end <= reserved_) return;
+  struct statvfs room;
+  if (fstatvfs(file_.get(), &room) != 0) {
+    throw SystemError(errno, "ask for free space", {.path = file_name_});
+  }
+  const std::uint64_t free = std::uint64_t{room.f_bavail} * room.f_frsize;
+  const std::uint64_t kept = std::uint64_t{room.f_blocks} * room.f_frsize / kKeptFree;
+  if (free < kept + nbytes) {
+    throw Error(ErrorCode::kStorage,
+                "the server sends the file without ranges, so it is kept in " + file_name_ +
+                    ", and there is no room for more than its first " +
+                    std::to_string(memory_bytes_ + end - nbytes) + " bytes (TMPDIR)",
+                {.path = file_name_}, ENOSPC);
+  }
+  reserved_ = end + (free - kept - nbytes) / 2;  // others may use what is free, too
 }
 
 void Spool::OpenFile() {

@@ -1,5 +1,5 @@
 // Bytes that arrive in order and are read from anywhere: the first 64 MiB stay in memory, the rest
-// goes to an unnamed file in $TMPDIR.
+// goes to an unnamed file in $TMPDIR, of which it leaves a twentieth free: a body may have no end.
 #ifndef WEIGHTLIFT_HTTP_SPOOL_H_
 #define WEIGHTLIFT_HTTP_SPOOL_H_
 
@@ -30,11 +30,14 @@ class Spool {
   static constexpr std::size_t kBlock = 1u << 20;
 
   void OpenFile();
+  // Throws kStorage (ENOSPC) unless the file may grow by `nbytes` to `end`.
+  void Reserve(std::uint64_t nbytes, std::uint64_t end);
 
   const std::uint64_t memory_bytes_;                  // whole blocks
   std::vector<std::unique_ptr<std::byte[]>> blocks_;  // never reallocated
   UniqueFd file_;
   std::string file_name_;
+  std::uint64_t reserved_ = 0;  // the file may grow to so many bytes before the room is asked again
   std::atomic<std::uint64_t> size_{0};
 };
 
