@@ -58,6 +58,19 @@ def test_a_huge_file_is_listed_by_a_handful_of_requests(huge: Nginx, format: str
     assert nbytes < 2 << 20
 
 
+def test_a_torch_file_of_three_hundred_tensors_is_listed_by_four_requests(huge: Nginx) -> None:
+    """Its beginning with the pickle, its end with the directory, and all local headers at once."""
+    folder = huge.files / "huge" / "layers"
+    folder.mkdir()
+    write_sparse(folder, "torch", "model.pt", {f"layer.{i}": (5_000, 10_000) for i in range(300)})
+    huge.forget()
+    weights = wl.open(huge.url("plain/huge/layers/model.pt"))
+    assert len(weights) == 300 and weights["layer.299"].shape == (5_000, 10_000)
+    requests, nbytes = spent(huge)
+    assert requests <= 4
+    assert nbytes < 1 << 20
+
+
 @pytest.mark.parametrize("format", HUGE)
 def test_one_tensor_of_a_huge_file(huge: Nginx, format: str) -> None:
     url = huge.url(f"plain/huge/{format}/{HUGE[format]}")
