@@ -1,4 +1,4 @@
-"""Makes the files in ``torch/``: ``python -m tests.golden.make_torch`` (with PyTorch; 2.13.0 made those that are here)."""
+"""Makes the files in ``torch/``: ``python -m tests.golden.make_torch`` (PyTorch 2.13.0 made those that are here)."""
 
 from __future__ import annotations
 

@@ -35,6 +35,7 @@ from weightlift.formats._zip import (
     LOCAL,
     LOCAL_MAGIC,
     STORED,
+    ZIP64_ROOM,
     Directory,
     Member,
     header_spans,
@@ -192,7 +193,7 @@ def _open_archive(reader: Reader, directory: Directory) -> _Archive:
         if member.size > limit:
             raise FormatError(f"{member.name!r} has {member.size} bytes; at most {limit} are read")
     spans = [
-        (at, n + (member.stored_size if member.name in wanted else 0))
+        (at, n + member.stored_size if member.name in wanted else min(n, _header_bytes(member)))
         for member, (at, n) in zip(members, header_spans(members, directory.begin, 0), strict=True)
     ]
     window = Window(reader, spans, directory.begin)
@@ -200,6 +201,11 @@ def _open_archive(reader: Reader, directory: Directory) -> _Archive:
     archive = _Archive(reader, {m.name.removeprefix(top): m for m in members}, small)
     _check_words(archive)
     return archive
+
+
+def _header_bytes(member: Member) -> int:
+    """What is needed of a local header: all but the padding in front of the data, which can be long."""
+    return LOCAL.size + len(member.raw_name) + ZIP64_ROOM
 
 
 def _content(window: Window, member: Member) -> bytes:

@@ -25,7 +25,7 @@ from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatur
 from weightlift.formats._window import Window
 from weightlift.protocols import Reader, SupportsPreload
 
-__all__ = ["DEFLATED", "STORED", "Directory", "Member", "header_spans", "locate", "read_directory"]
+__all__ = ["DEFLATED", "STORED", "ZIP64_ROOM", "Directory", "Member", "header_spans", "locate", "read_directory"]
 
 STORED, DEFLATED = 0, 8
 LOCAL_MAGIC, ENTRY_MAGIC, END_MAGIC = b"PK\3\4", b"PK\1\2", b"PK\5\6"
@@ -54,7 +54,7 @@ _HEAD = 4096
 _TAIL = 1 << 17  # read where each read costs a round trip: holds the directory of a thousand members, too
 _MAX_RATIO = 1032  # deflate cannot make more of one byte
 _ZIP64_EXTRA = 0x0001
-_ZIP64_ROOM = 20  # bytes of the extra field that most local headers have, if any
+ZIP64_ROOM = 20  # bytes of the extra field that most local headers have, if any; padding comes behind it
 _LONG_HEADER = 1 << 13  # headers may be padded so that data begins on a page
 _UNIX, _TYPE_MASK, _SYMLINK = 3, 0o170000, 0o120000
 
@@ -289,7 +289,7 @@ def header_spans(members: Sequence[Member], end: int, ahead: int) -> list[tuple[
         least = LOCAL.size + len(member.raw_name)
         length = following - member.header - member.stored_size
         if not least <= length <= _LONG_HEADER:
-            length = least + _ZIP64_ROOM
+            length = least + ZIP64_ROOM
         spans.append((member.header, length + min(ahead, member.stored_size)))
     return spans
 
