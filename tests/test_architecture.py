@@ -67,7 +67,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_statistics",
         ),
     ),
-    ("routing", ("_handlers", "_http_handlers", "_browser_handlers", "_router")),
+    ("routing", ("_handlers", "_http_handlers", "_http_models", "_browser_handlers", "_router")),
     ("the public functions", ("_models", "_check_tfjs", "_managers", "_dumps", "_api", "aio")),
     ("the package", ("__init__",)),
     ("programs on top", ("cli", "__main__", "checkpoint", "server", "testing")),

@@ -23,6 +23,7 @@ from weightlift import _models, _sidecar
 from weightlift._artifacts import plain
 from weightlift._awaiting import settle
 from weightlift._handlers import MODEL_JSON
+from weightlift._http_models import HttpModels, document_url
 from weightlift._json import as_javascript
 from weightlift._router import ROUTER
 from weightlift._source import open_in
@@ -193,6 +194,8 @@ def _below(url: str | None) -> str | None:
 
 
 _managers: dict[str, ModelManager] = {
+    "http": HttpModels(),
+    "https": HttpModels(),
     "localstorage": _Databases("localstorage"),
     "indexeddb": _Databases("indexeddb"),
     "memory": _Memory(),
@@ -250,7 +253,8 @@ def list_models(url: Url | None = None, **options: Any) -> dict[str, ModelArtifa
 
     Args:
         url: A directory, or a URL whose scheme can list (``memory://``, ``localstorage://``, ``indexeddb://`` ...,
-            with or without a folder in it). Default: all models of all schemes that need no place to look in.
+            with or without a folder in it; ``http(s)://`` for a server of ``weightlift serve``). Default: all models of
+            all schemes that need no place to look in.
         options: Of the URL's scheme.
 
     Returns:
@@ -349,7 +353,8 @@ def move_model(
     manager = _manager(as_text(source))
     original, info = _copy(source, target, load_options or {}, save_options or {})
     own = _store_options(save_options or {}, _models.SAVE_DEFAULTS)
-    copy = settle(_models.begin_load(target, **own))
+    written = document_url(as_text(target)) if _scheme(as_text(target)) in ("http", "https") else target
+    copy = settle(_models.begin_load(written, **own))
     difference = _difference(original, copy)
     if difference is not None:
         raise StorageError(

@@ -280,6 +280,7 @@ def test_removing_a_model_never_leaves_its_directory(tmp_path: Path) -> None:
 def test_unknown_schemes_name_the_nearest() -> None:
     with pytest.raises(wl.RoutingError, match="did you mean memory://"):
         wl.remove_model("memroy://a")
+    assert wl.list_models("memory://") == {}
     with pytest.raises(wl.RoutingError, match="ftp://"):
         wl.list_models("ftp://host/a")
     wl.save_model(small(), "memory://a")

@@ -10,24 +10,26 @@ import click
 import weightlift as wl
 from weightlift.cli import _text
 from weightlift.cli._errors import ExitCode
-from weightlift.cli._models import database_option, database_options
+from weightlift.cli._models import database_option, transfer_options
 from weightlift.cli._options import each, echo_json, json_option
+from weightlift.cli._remote import Remote, remote_options
 from weightlift.cli._table import Column, Table
 
 
 @click.command("ls")
 @click.argument("urls", metavar="[URL]...", nargs=-1)
 @database_option
+@remote_options
 @json_option
-def command(urls: Sequence[str], database: str | None, as_json: bool) -> None:
-    """List models: in and below a directory, or at a URL such as indexeddb:// or localstorage://folder.
+def command(urls: Sequence[str], database: str | None, as_json: bool, remote: Remote) -> None:
+    """List models: in and below a directory, of a server, or at a URL such as indexeddb:// or localstorage://folder.
 
     Without a URL: those of localstorage:// and indexeddb://.
     """
     found: dict[str, wl.ModelArtifactsInfo] = {}
 
     def work(url: str) -> ExitCode:
-        found.update(wl.list_models(url, **database_options(url, database)))
+        found.update(wl.list_models(url, **transfer_options(url, remote, database)))
         return ExitCode.OK
 
     try:

@@ -9,8 +9,9 @@ import click
 
 import weightlift as wl
 from weightlift.cli._errors import ExitCode
-from weightlift.cli._models import database_option, database_options
+from weightlift.cli._models import database_option, transfer_options
 from weightlift.cli._options import each
+from weightlift.cli._remote import Remote, remote_options
 from weightlift.cli._text import printable
 
 
@@ -18,7 +19,8 @@ from weightlift.cli._text import printable
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @database_option
-def command(urls: Sequence[str], yes: bool, database: str | None) -> None:
+@remote_options
+def command(urls: Sequence[str], yes: bool, database: str | None, remote: Remote) -> None:
     """Remove models with their weight files; asks first.
 
     Without a terminal to ask on, --yes is needed.
@@ -29,7 +31,7 @@ def command(urls: Sequence[str], yes: bool, database: str | None) -> None:
     def work(url: str) -> ExitCode:
         if not yes and not click.confirm(f"Remove {printable(url)}?", err=True):
             return ExitCode.NEGATIVE
-        wl.remove_model(url, **database_options(url, database))
+        wl.remove_model(url, **transfer_options(url, remote, database))
         click.echo(f"removed {printable(url)}")
         return ExitCode.OK
 
