@@ -115,3 +115,12 @@ def test_import_and_export(run: Run) -> None:
         assert run("import", "dump.json", "--database", f"{scheme}.db").exit_code == 0
         assert list(wl.list_models(f"{scheme}://", database=f"{scheme}.db")) == [f"{scheme}://m"]
     assert run("export", "memory", "dump.json").exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["mv", "cp", "convert"])
+def test_memory_does_not_last(run: Run, command: str) -> None:
+    """A model that was moved there would be gone."""
+    wl.save_model(model(), "m")
+    refused = run(command, "m", "memory://m", "--force")
+    assert refused.exit_code == 2 and "memory://" in refused.output
+    same(wl.load_model("m"), model())

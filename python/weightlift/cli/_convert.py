@@ -12,7 +12,7 @@ import weightlift as wl
 from weightlift._packing import tolerance_of
 from weightlift._urls import is_file, local_path
 from weightlift.cli import _text
-from weightlift.cli._options import names_option
+from weightlift.cli._options import names_option, target_argument
 from weightlift.cli._progress import progress
 from weightlift.cli._remote import Remote, remote_options
 from weightlift.cli._table import Column, Table
@@ -48,8 +48,10 @@ class _Quantize(click.ParamType[tuple[str, str]]):
 
 @click.command("convert")
 @click.argument("source", metavar="SRC")
-@click.argument("target", metavar="DST")
-@click.option("--to", "to_format", metavar="FORMAT", help="safetensors, npy, npz or tfjs; default: DST's suffix tells.")
+@target_argument
+@click.option(
+    "--to", "to_format", metavar="FORMAT", help="safetensors, npy, npz, tfjs or torch; default: DST's suffix tells."
+)
 @click.option("--from", "source_format", metavar="FORMAT", help="Of SRC; default: its content tells.")
 @click.option(
     "--dtype",

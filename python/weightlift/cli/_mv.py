@@ -7,13 +7,14 @@ import click
 import weightlift as wl
 from weightlift.cli import _text
 from weightlift.cli._models import database_option, refuse_to_replace, transfer_options
+from weightlift.cli._options import target_argument
 from weightlift.cli._progress import progress
 from weightlift.cli._remote import Remote, remote_options
 
 
 @click.command("mv")
 @click.argument("source", metavar="SRC")
-@click.argument("target", metavar="DST")
+@target_argument
 @click.option("--force", is_flag=True, help="Replace DST if there is a model.")
 @database_option
 @remote_options

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 import click
 from click.exceptions import Exit
 
+from weightlift._urls import scheme_of
 from weightlift.cli._errors import EXPECTED, ExitCode, report
 from weightlift.errors import WeightliftError
 
-__all__ = ["each", "echo_json", "format_option", "json_option", "names_option", "paths_argument"]
+__all__ = ["each", "echo_json", "format_option", "json_option", "names_option", "paths_argument", "target_argument"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,6 +26,16 @@ names_option = click.option(
     "--names", metavar="GLOB", multiple=True, help="Only tensors whose names match; may be given several times."
 )
 paths_argument = click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+
+
+def _lasting(context: click.Context, parameter: click.Parameter, url: str) -> str:
+    """UsageError for what would be gone when the command ends."""
+    if scheme_of(url) == "memory":
+        raise click.UsageError(f"{url} would end with this command: memory:// is the memory of one process")
+    return url
+
+
+target_argument = click.argument("target", metavar="DST", callback=_lasting)
 
 
 def each(paths: Iterable[str], work: Callable[[str], ExitCode]) -> None:
