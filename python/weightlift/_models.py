@@ -214,7 +214,19 @@ class Exporter(Protocol):
         """The artifacts."""
 
 
-_exporters: list[tuple[Callable[[Any], bool], Exporter]] = []
+def _is_keras_model(model: Any) -> bool:
+    """Whether an object is a model of Keras 3 or tf_keras, told by the names of its classes: nothing is imported."""
+    packages = ("keras", "tf_keras")
+    return any(b.__name__ == "Model" and b.__module__.split(".")[0] in packages for b in type(model).__mro__)
+
+
+def _export_keras(model: Any, *, trainable_only: bool, include_optimizer: bool) -> ModelArtifacts:
+    from weightlift.frameworks._keras import export  # its tables are for those who have such a model
+
+    return export(model, trainable_only=trainable_only, include_optimizer=include_optimizer)
+
+
+_exporters: list[tuple[Callable[[Any], bool], Exporter]] = [(_is_keras_model, _export_keras)]
 
 
 def register_exporter(predicate: Callable[[Any], bool], exporter: Exporter) -> None:
