@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.interop.keras_models import MODELS, inputs_of, make
+from tests.interop.keras_graphs import MODELS, inputs_of, make
 from tests.interop.keras_support import compare, keras_or_skip, predict, run_in_node, write_inputs
 from tests.interop.tensorflow_js import tensorflow_js_or_skip
 
