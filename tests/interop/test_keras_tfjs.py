@@ -106,7 +106,7 @@ def test_constraints_that_weights_do_not_meet_are_left_out(exported: Exported) -
     dense = [entry["config"] for entry in layers if entry["class_name"] == "Dense"]
     assert dense[0]["kernel_constraint"]["class_name"] == "MaxNorm"
     assert [d["kernel_constraint"] for d in dense[1:4]] == [None] * 3
-    assert dense[0]["kernel_regularizer"] == {"class_name": "L1L2", "config": {"l1": 0.1, "l2": 0.0}}
+    assert dense[0]["kernel_regularizer"] == {"class_name": "L1L2", "config": {"l1": float(np.float32(0.1)), "l2": 0.0}}
     assert dense[4]["kernel_regularizer"] is None
 
 

@@ -113,7 +113,7 @@ def read_model(document: Mapping[str, Any], *, trail: tuple[str, ...] = (), kera
     if document.get("class_name") not in MODELS:
         raise FormatError(f"the model is a {document.get('class_name')!r}, neither Sequential nor Functional")
     if keras2 is None:
-        keras2 = "module" not in document and '"keras_history"' not in repr(document).replace("'", '"')
+        keras2 = "__keras_tensor__" not in repr(document)
     if isinstance(config, list):  # Keras 1 and early TensorFlow.js: Sequential's configuration is the list of layers
         config = {"name": "sequential", "layers": config}
     entries = config.get("layers") if isinstance(config, dict) else None
@@ -171,13 +171,20 @@ def _layer(entry: Any, index: int, trail: tuple[str, ...], keras2: bool) -> Laye
         config,
         trail=(*trail, name),
         own=is_own(entry),
-        operation=str(entry.get("module", "")).startswith("keras.src.ops"),
+        operation=_is_operation(entry),
         input_shape=shape if _is_shape(shape) else None,
         entry=entry,
     )
     if class_name in MODELS and layer.own:
         layer.model = read_model(entry, trail=layer.trail or (), keras2=keras2)
     return layer
+
+
+def _is_operation(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry is an operation on tensors; ``.h5`` files leave the module out, and layers have more options."""
+    if "module" not in entry:
+        return set(entry["config"]) == {"name"} and entry["class_name"] != "InputLayer"
+    return str(entry["module"]).startswith("keras.src.ops")
 
 
 def _is_shape(shape: Any) -> bool:
