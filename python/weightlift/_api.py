@@ -16,6 +16,7 @@ from weightlift._dtypes import DTYPES, from_numpy
 from weightlift._job import SaveOptions
 from weightlift._layout import Cast
 from weightlift._load import DTypes, Memory, Rename, as_dtype, load_source
+from weightlift._models import convert_model, is_keras_file
 from weightlift._ops import Progress, core_steps
 from weightlift._save import resolve_target, save_object
 from weightlift._source import Names, open_source, options_for
@@ -225,6 +226,20 @@ def convert(
         >>> wl.convert("a.npz", "a.safetensors").format
         'safetensors'
     """
+    if is_keras_file(source) or is_keras_file(target):
+        other = {"names": names, "rename": rename, "dtype": dtype, "compression": compression, "format": format}
+        return convert_model(
+            source,
+            target,
+            {k: v for k, v in other.items() if v is not None} | store_options,
+            quantize=quantize,
+            shard_size=shard_size,
+            metadata=metadata,
+            durable=durable,
+            checksums=checksums,
+            progress=progress,
+            quantization_report=quantization_report,
+        )
     for_source, for_target = options_for((source, target), store_options)
     opened = open_source(source, format=source_format, store_options=for_source)
     place = resolve_target(target, format, for_target)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, TypeVar
 
 from weightlift._artifacts import DOCUMENT_KEYS, plain
@@ -31,6 +32,8 @@ from weightlift.stores._local import LocalStore
 from weightlift.types import ModelArtifacts, SaveResult
 
 __all__ = [
+    "KERAS_SUFFIXES",
+    "KerasFile",
     "LoadOptions",
     "StoreHandler",
     "from_memory",
@@ -204,6 +207,38 @@ def select_weights(artifacts: ModelArtifacts, names: Names, *, strict: bool) -> 
     )
 
 
+# --- Keras' files ---------------------------------------------------------------------------------
+KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+"""Files that hold a whole model in Keras' own forms."""
+
+
+@dataclass(frozen=True)
+class KerasFile:
+    """A model in a file of Keras, as artifacts that TensorFlow.js loads; Keras is not needed."""
+
+    path: Path
+    options: LoadOptions
+
+    def load(self) -> ModelArtifacts:
+        """The model, with its weights read.
+
+        Raises:
+            UnsupportedFeatureError: TensorFlow.js cannot have it, or h5py is not installed.
+            FormatError: It is damaged.
+        """
+        from weightlift.frameworks._keras_file import read_keras  # for those who have such files
+
+        artifacts = read_keras(self.path)
+        if self.options.weight_names is not None:
+            artifacts = select_weights(artifacts, self.options.weight_names, strict=self.options.strict)
+        total = sum(int(w.nbytes) for w in artifacts.weights.values())
+        if self.options.on_progress is not None:
+            self.options.on_progress(1.0)
+        if self.options.progress is not None:
+            self.options.progress(total, total)
+        return artifacts
+
+
 # --- file:// --------------------------------------------------------------------------------------
 def register_files(router: Router) -> None:
     """Let a router serve plain paths and ``file://`` URLs."""
@@ -231,6 +266,8 @@ def _load_file(url: str, options: Options) -> SupportsLoad | None:
     if not is_file(url):
         return None
     path = local_path(url)
+    if path.suffix.lower() in KERAS_SUFFIXES and not path.is_dir():
+        return KerasFile(path, _options(LoadOptions, options, url))
     if path.is_dir():
         path = in_directory(path)
     return StoreHandler(

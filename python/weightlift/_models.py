@@ -9,14 +9,14 @@ from typing import Any, Protocol
 
 from weightlift import _browser_handlers, _http_handlers  # noqa: F401 (importing them registers their handlers)
 from weightlift._awaiting import settle
-from weightlift._handlers import select_weights
+from weightlift._handlers import KERAS_SUFFIXES, select_weights
 from weightlift._ops import Progress
 from weightlift._router import ROUTER, LoadRouter, SaveRouter
 from weightlift._source import Names
-from weightlift._urls import Url
+from weightlift._urls import Url, is_file, local_path
 from weightlift.errors import RoutingError, UnsupportedFeatureError
 from weightlift.protocols import SupportsLoad, SupportsSave
-from weightlift.types import ModelArtifacts
+from weightlift.types import ModelArtifacts, SaveResult
 
 __all__ = [
     "get_load_handlers",
@@ -204,6 +204,27 @@ def finish_load(
     if weight_names is None or isinstance(url_or_handler, (str, os.PathLike)):
         return artifacts
     return select_weights(artifacts, weight_names, strict=strict)
+
+
+# --- files of whole models ---------------------------------------------------------------------------
+def is_keras_file(url: Any) -> bool:
+    """Whether a path ends as a file of a whole Keras model does."""
+    return is_file(url) and local_path(url).suffix.lower() in KERAS_SUFFIXES
+
+
+def convert_model(source: Url, target: Url, refused: Mapping[str, Any], **options: Any) -> SaveResult:
+    """Load a model and save it; ``refused`` are options that only conversions of tensors have.
+
+    Raises:
+        UnsupportedFeatureError: There are such options, or the target cannot hold the model.
+    """
+    if refused:
+        raise UnsupportedFeatureError(
+            f"{', '.join(refused)}: a whole model is converted here, and goes whole: convert it to model.json first"
+        )
+    given = {key: value for key, value in options.items() if value is not False}
+    result: SaveResult = save_model(load_model(source), target, **given)
+    return result
 
 
 # --- live models ----------------------------------------------------------------------------------

@@ -122,7 +122,13 @@ def test_layers_that_are_left_out_do_nothing_at_inference() -> None:
     from weightlift.frameworks._keras_tables import DROPPED
 
     image = np.random.default_rng(0).random((2, 8, 8, 3)).astype("float32")
-    options = {"RandomContrast": [0.5], "RandomFlip": [], "RandomBrightness": [0.5], "RandomPosterization": [4]}
+    options = {
+        "RandomContrast": [0.5],
+        "RandomFlip": [],
+        "RandomBrightness": [0.5],
+        "RandomPosterization": [4],
+        "RandomTranslation": [0.1, 0.1],
+    }
     for name in sorted(DROPPED):
         kind = getattr(keras.layers, name)
         given = image[:, None] if name.endswith("3D") else image

@@ -24,11 +24,11 @@ def weight_names(class_name: str, config: Mapping[str, Any], prefix: str) -> lis
         >>> weight_names("Dense", {"use_bias": False}, "dense_1")
         ['dense_1/kernel']
     """
-    return [name for name, _ in _named(class_name, config, prefix)]
+    return [name for name, _, _ in _named(class_name, config, prefix)]
 
 
-def _named(class_name: str, config: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    """Names of weights, each with the options of the layer or cell that it is of."""
+def _named(class_name: str, config: Mapping[str, Any], prefix: str) -> list[tuple[str, str, Any]]:
+    """Names of weights, each with the class and options of the layer or cell that it is of."""
     if class_name == "Bidirectional":
         inner, name = config["layer"], config["layer"]["config"]["name"]
         both = (f"{prefix}/{way}_{name}" for way in ("forward", "backward"))
@@ -42,7 +42,8 @@ def _named(class_name: str, config: Mapping[str, Any], prefix: str) -> list[tupl
         return [n for i, c in cells for n in _named(c["class_name"], c["config"], f"{prefix}/RNNCell_{i}")]
     rule = LAYERS.get(class_name)
     parts = [w.partition("?") for w in (rule.weights if rule else ())]
-    return [(f"{prefix}/{suffix}", config) for suffix, _, flag in parts if not flag or config.get(flag, True)]
+    present = [suffix for suffix, _, flag in parts if not flag or config.get(flag, True)]
+    return [(f"{prefix}/{suffix}", class_name, config) for suffix in present]
 
 
 def trained(holder: Holder, index: int, names: Sequence[str]) -> bool:
@@ -62,7 +63,7 @@ def gather(
     others: dict[str, Any] = {}
     for holder in holders:
         named = _named(holder.class_name, holder.config, holder.name)
-        names = [name for name, _ in named]
+        names = [name for name, _, _ in named]
         if not names:
             continue
         arrays = find(holder)
@@ -72,12 +73,52 @@ def gather(
                 f"layer {path} ({holder.class_name}) has {len(arrays)} weights, expected {len(names)}: "
                 f"{', '.join(n.rpartition('/')[2] for n in names)}"
             )
-        for i, ((name, options), array) in enumerate(zip(named, arrays, strict=True)):
+        for i, ((name, kind, options), array) in enumerate(zip(named, arrays, strict=True)):
+            _check_shape(name, array.shape, expected_shape(kind, options, name.rpartition("/")[2]))
             _drop_broken_constraint(name.rpartition("/")[2], options, array)
             if name in trainable or name in others:
                 raise MismatchError(f"two weights would be called {name!r} in TensorFlow.js; rename layer {path}")
             (trainable if trained(holder, i, names) else others)[name] = as_float32(array, name)
     return (trainable if trainable_only else {**trainable, **others}), list(trainable)
+
+
+_GATES = {"LSTM": 4, "LSTMCell": 4, "ConvLSTM2D": 4, "GRU": 3, "GRUCell": 3, "SimpleRNN": 1, "SimpleRNNCell": 1}
+
+
+def expected_shape(class_name: str, config: Mapping[str, Any], suffix: str) -> tuple[int | None, ...] | None:
+    """What a layer's options say of the shape of a weight; None where they say nothing, as of the input's size.
+
+    Example:
+        >>> expected_shape("Dense", {"units": 3}, "kernel")
+        (None, 3)
+    """
+    if class_name == "Embedding":
+        return config.get("input_dim"), config.get("output_dim")
+    if suffix in ("gamma", "beta", "moving_mean", "moving_variance", "alpha"):
+        return None
+    size = config.get("units", config.get("filters"))
+    last = size * _GATES.get(class_name, 1) if isinstance(size, int) else None
+    if suffix == "bias":
+        return None if class_name == "DepthwiseConv2D" else (last,)
+    window = config.get("kernel_size", [])
+    window = (window,) if isinstance(window, int) else tuple(window)
+    if suffix == "recurrent_kernel":
+        return (*window, size, last)
+    if suffix == "depthwise_kernel":
+        return (*window, None, config.get("depth_multiplier"))
+    if suffix == "pointwise_kernel":
+        return (1, 1, None, size)
+    return (*window, size, None) if class_name.endswith("Transpose") else (*window, None, last)
+
+
+def _check_shape(name: str, shape: Sequence[int], expected: Sequence[int | None] | None) -> None:
+    if expected is None:
+        return
+    if len(shape) != len(expected):
+        raise MismatchError(f"the weight has shape {list(shape)}, expected {len(expected)} dimensions", tensor=name)
+    if any(e is not None and s != e for s, e in zip(shape, expected, strict=True)):
+        wanted = ", ".join("*" if e is None else str(e) for e in expected)
+        raise MismatchError(f"the weight has shape {list(shape)}, expected [{wanted}]", tensor=name)
 
 
 def _drop_broken_constraint(suffix: str, options: Any, array: Any) -> None:
