@@ -20,6 +20,7 @@ from tests.interop.tensorflow_js import BUNDLE, tensorflow_js_or_skip
 from tests.server.browser import PATIENCE, chromium, playwright_or_skip
 
 import weightlift as wl
+from weightlift.stores._localstorage import QUOTA
 
 tensorflow_js_or_skip(node=False)
 playwright_or_skip()
@@ -246,3 +247,15 @@ def test_what_the_page_downloads_is_picked_by_us(saved: dict[str, Any], tab: Any
     assert sorted(f.name for f in files) == ["mine.json", "mine.weights.bin"]
     for order in (files, files[::-1]):
         assert_same(wl.load_model(wl.browser_files(order)), saved["models"]["indexeddb://plain"])
+
+
+def test_our_quota_is_that_of_chromium(tab: Any) -> None:
+    """To the code unit; as many as fit are kept, one more is refused."""
+    code = """(quota) => {
+      localStorage.clear();
+      localStorage.setItem('😀', '漢'.repeat(quota - 2));
+      try { localStorage.setItem('😀', '漢'.repeat(quota - 1)); return 'kept'; }
+      catch (error) { return error.name; }
+      finally { localStorage.clear(); }
+    }"""
+    assert tab.evaluate(code, QUOTA) == "QuotaExceededError"

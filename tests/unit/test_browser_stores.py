@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -235,8 +237,10 @@ def test_damage_in_local_storage_is_found(data: Path) -> None:
     rows(data, "localstorage", "DELETE FROM storage WHERE key = ?", key + "model_metadata")
     assert wl.load_model("localstorage://m").weights["w"][...].tolist() == [1] * 5, "as the oldest models were"
     rows(data, "localstorage", change, '{"dateSaved":"yesterday"}', key + "info")
-    with pytest.raises(wl.FormatError, match="yesterday"):
-        wl.list_models("localstorage://")
+    (info,) = wl.list_models("localstorage://").values()
+    assert (info.date_saved.year, info.weight_data_bytes) == (1970, 0), "listed, so that it can be removed"
+    wl.remove_model("localstorage://m")
+    assert storage(data) == {}
 
 
 def test_damage_in_indexed_db_is_found(data: Path) -> None:
@@ -410,3 +414,40 @@ def test_room_is_given_back(data: Path) -> None:
     assert rows(data, "indexeddb", "PRAGMA page_count")[0][0] > 300
     wl.remove_model("indexeddb://m")
     assert rows(data, "indexeddb", "PRAGMA page_count")[0][0] < 20
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_forked_process_reads_and_writes_by_itself(scheme: str) -> None:
+    wl.save_model(small(1), f"{scheme}://m")
+    opened = wl.load_model(f"{scheme}://m")
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            wl.save_model(small(7), f"{scheme}://child")
+            code = int(opened.weights["w"][...].tolist() != [1] * 5)
+        finally:
+            os._exit(code)
+    assert opened.weights["w"][...].tolist() == [1] * 5
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert wl.load_model(f"{scheme}://child").weights["w"][...].tolist() == [7] * 5
+    wl.save_model(small(2), f"{scheme}://m")
+
+
+def test_saves_that_are_killed_at_any_moment_leave_a_whole_model(data: Path) -> None:
+    """By SIGKILL, again and again; what is there is the old model or the new one."""
+    wl.save_model(wl.ModelArtifacts(weights={"w": np.full(1 << 20, -1, "f4")}), "indexeddb://m")
+    code = (
+        "import numpy as np, weightlift as wl\n"
+        "print('begin', flush=True)\n"
+        "for k in range(1000):\n"
+        "    wl.save_model(wl.ModelArtifacts(weights={'w': np.full(1 << 20, k, 'f4')}), 'indexeddb://m')\n"
+    )
+    for turn in range(5):
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None and process.stdout.readline() == b"begin\n"
+            time.sleep(0.1 + 0.13 * turn)
+            process.kill()
+        found = wl.load_model("indexeddb://m").weights["w"][...]
+        assert len(np.unique(found)) == 1
+    assert list(wl.list_models()) == ["indexeddb://m"]

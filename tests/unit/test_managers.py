@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -343,3 +345,23 @@ def test_asynchronous_handlers_are_waited_for() -> None:
     finally:
         wl.unregister_load_router(router)
     assert arrays(wl.load_model("memory://b"))["w"].tolist() == [9] * 5
+
+
+def test_an_installed_package_brings_its_manager(tmp_path: Path) -> None:
+    """Found by its entry point when the first URL of its scheme comes."""
+    (tmp_path / "shelf.py").write_text(
+        "import weightlift as wl\n"
+        "class Shelf:\n"
+        "    def list(self, url, options): return {'shelf://a': wl.ModelArtifacts().info()}\n"
+        "    def remove(self, url, options): print('removed', url)\n"
+        "def register(router):\n"
+        "    router.register_load(lambda url, o: wl.from_memory(wl.ModelArtifacts()) if 'shelf' in url else None)\n"
+        "    wl.register_model_manager('shelf', Shelf())\n"
+    )
+    info = tmp_path / "shelf-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shelf\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[weightlift.handlers]\nshelf = shelf:register\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport weightlift as wl\nwl.remove_model('shelf://a')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("removed shelf://a\n", "")

@@ -19,7 +19,7 @@ from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatur
 from weightlift.stores._paths import check_relative
 from weightlift.types import ModelArtifactsInfo
 
-__all__ = ["DOCUMENT", "METADATA_KEYS", "WEIGHTS", "Parts", "info_of", "model_path", "stringify"]
+__all__ = ["DOCUMENT", "METADATA_KEYS", "WEIGHTS", "Parts", "info_of", "listed", "model_path", "stringify"]
 
 DOCUMENT = "model.json"
 WEIGHTS = "weights.bin"
@@ -100,6 +100,14 @@ class Parts:
         """Sizes as TensorFlow.js counts them, and now as the date."""
         sizes = [0 if v is None else len(stringify(v).encode()) for v in (self.topology, list(self.specs))]
         return ModelArtifactsInfo(datetime.now(timezone.utc), "JSON", sizes[0], sizes[1], data_bytes)
+
+
+def listed(text: str) -> ModelArtifactsInfo:
+    """The info that a list shows of a stored one: of a damaged one the date is 1970 and all sizes are 0."""
+    try:
+        return info_of(parsed(text, "info"), "info")
+    except FormatError:
+        return ModelArtifactsInfo(datetime.fromtimestamp(0, timezone.utc))
 
 
 def info_of(raw: Any, what: str) -> ModelArtifactsInfo:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from weightlift import _core
 from weightlift.errors import ChangedError, FormatError, NotFoundError, StorageError, UnsupportedFeatureError
-from weightlift.stores._browser_models import DOCUMENT, WEIGHTS, Parts, info_of, model_path, parsed, stringify
+from weightlift.stores._browser_models import DOCUMENT, WEIGHTS, Parts, listed, model_path, parsed, stringify
 from weightlift.stores._buffers import BufferWriter
 from weightlift.stores._paths import check_relative
 from weightlift.stores._sqlite import Database, own_options
@@ -138,7 +138,7 @@ class IndexedDb:
             return {}
         with self.database.reading() as connection:
             rows = connection.execute("SELECT * FROM model_info_store ORDER BY modelPath").fetchall()
-        return {path: info_of(parsed(text, path), path) for path, text in rows}
+        return {path: listed(text) for path, text in rows}
 
     def chunk(self, data: int, number: int, name: str) -> bytes:
         """One row; ChangedError if it is gone."""

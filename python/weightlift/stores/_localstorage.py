@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from weightlift import _core
 from weightlift.errors import FormatError, NotFoundError, QuotaError, UnsupportedFeatureError
-from weightlift.stores._browser_models import DOCUMENT, WEIGHTS, Parts, info_of, model_path, parsed, stringify
+from weightlift.stores._browser_models import DOCUMENT, WEIGHTS, Parts, listed, model_path, parsed, stringify
 from weightlift.stores._buffers import BufferWriter
 from weightlift.stores._paths import check_relative
 from weightlift.stores._sqlite import Database, own_options
@@ -118,7 +118,7 @@ class LocalStorage:
                 "SELECT key, value FROM storage WHERE substr(key, 1, ?) = ? AND substr(key, -5) = '/info' ORDER BY key",
                 (len(PREFIX), PREFIX),
             ).fetchall()
-        return {k[len(PREFIX) : -len("/info")]: info_of(parsed(v, k), k) for k, v in rows}
+        return {k[len(PREFIX) : -len("/info")]: listed(v) for k, v in rows}
 
     def items(self) -> dict[str, str]:
         """All keys and values, in the order in which they were written."""
