@@ -101,6 +101,7 @@ class _Machine:
 
     def __init__(self, data: bytes, vocabulary: Vocabulary, begin: int, where: int) -> None:
         self.data = data
+        self.end = len(data)
         self.words = vocabulary
         self.at = begin
         self.where = where
@@ -108,7 +109,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> tuple[object, int]:
-        data, end = self.data, len(self.data)
+        data, end = self.data, self.end
         handlers = _HANDLERS
         left = _MAX_OPCODES
         begin = self.at
@@ -137,10 +138,18 @@ class _Machine:
     # --- bytes ---
     def take(self, count: int) -> bytes:
         at = self.at
-        if at + count > len(self.data):
+        following = at + count
+        if following > self.end:
             raise PickleEnded(f"the pickle ends within an opcode of {count} bytes")
-        self.at = at + count
-        return self.data[at : at + count]
+        self.at = following
+        return self.data[at:following]
+
+    def byte(self) -> int:
+        at = self.at
+        if at >= self.end:
+            raise PickleEnded("the pickle ends within an opcode")
+        self.at = at + 1
+        return self.data[at]
 
     def number(self, count: int) -> int:
         return int.from_bytes(self.take(count), "little")
@@ -214,15 +223,29 @@ class _Machine:
     def op_float(self) -> None:
         self.stack.append(struct.unpack(">d", self.take(8))[0])
 
-    def op_get(self, size: int) -> None:
-        number = self.number(size)
-        if number not in self.memo:
-            raise FormatError(f"the pickle asks for memo {number}, which it never set")
-        self.stack.append(self.memo[number])
+    def op_get(self) -> None:
+        self.get(self.byte())
 
-    def op_put(self, size: int) -> None:
-        number = self.number(size)
-        self.memo[number] = self.top()
+    def op_long_get(self) -> None:
+        self.get(self.number(4))
+
+    def get(self, number: int) -> None:
+        try:
+            self.stack.append(self.memo[number])
+        except KeyError:
+            raise FormatError(f"the pickle asks for memo {number}, which it never set") from None
+
+    def op_put(self) -> None:
+        self.memo[self.byte()] = self.top()
+
+    def op_long_put(self) -> None:
+        self.memo[self.number(4)] = self.top()
+
+    def op_byte(self) -> None:
+        self.stack.append(self.byte())
+
+    def op_text(self) -> None:
+        self.stack.append(_text(self.take(self.number(4))))
 
     def op_memoize(self) -> None:
         self.memo[len(self.memo)] = self.top()
@@ -279,7 +302,7 @@ class _Machine:
         self.stack.append(self.words.find(module, name))
 
     def op_reduce(self) -> None:
-        callee, args = self.some(2)
+        args, callee = self.pop(), self.pop()
         self.stack.append(self.words.call(callee, _arguments(args)))
 
     def op_newobj(self) -> None:
@@ -353,13 +376,13 @@ _BY_CODE: dict[int, _Handler] = {
     0x7D: _constant(dict), 0x73: _Machine.op_setitem, 0x75: _Machine.op_setitems,
     0x8F: _constant(set), 0x90: _Machine.op_additems,
     0x4E: _constant(lambda: None), 0x88: _constant(lambda: True), 0x89: _constant(lambda: False),
-    0x4A: _Machine.op_integer4, 0x4B: _unsigned(1), 0x4D: _unsigned(2),
+    0x4A: _Machine.op_integer4, 0x4B: _Machine.op_byte, 0x4D: _unsigned(2),
     0x8A: _Machine.op_integer, 0x8B: _Machine.op_long4, 0x47: _Machine.op_float,
-    0x58: _sized(4, _text), 0x8C: _sized(1, _text), 0x8D: _sized(8, _text),
+    0x58: _Machine.op_text, 0x8C: _sized(1, _text), 0x8D: _sized(8, _text),
     0x54: _sized(4, _old_text), 0x55: _sized(1, _old_text),
     0x42: _sized(4, bytes), 0x43: _sized(1, bytes), 0x8E: _sized(8, bytes),
-    0x71: lambda machine: machine.op_put(1), 0x72: lambda machine: machine.op_put(4), 0x94: _Machine.op_memoize,
-    0x68: lambda machine: machine.op_get(1), 0x6A: lambda machine: machine.op_get(4),
+    0x71: _Machine.op_put, 0x72: _Machine.op_long_put, 0x94: _Machine.op_memoize,
+    0x68: _Machine.op_get, 0x6A: _Machine.op_long_get,
     0x63: _Machine.op_global, 0x93: _Machine.op_stack_global, 0x52: _Machine.op_reduce, 0x81: _Machine.op_newobj,
     0x62: _Machine.op_build, 0x51: _Machine.op_persistent,
 }  # fmt: skip

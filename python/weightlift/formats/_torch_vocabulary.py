@@ -198,7 +198,10 @@ def _count(value: object, what: str) -> int:
 def _counts(values: object, what: str) -> tuple[int, ...]:
     if type(values) not in (tuple, list):
         raise FormatError(f"the {what} is a {type(values).__name__}, not a tuple")
-    return tuple(_count(value, what) for value in values)  # type: ignore[attr-defined]
+    found: tuple[Any, ...] = tuple(values)  # type: ignore[arg-type]
+    if {*map(type, found)} == {int} and min(found) >= 0 and max(found) < _LIMIT:
+        return found
+    return tuple(_count(value, what) for value in found)
 
 
 def _tensor(value: object, what: str) -> StoredTensor:
