@@ -29,7 +29,7 @@ def loaded(body: bytes, folder: Path, **members: Any) -> Any:
 PLAIN: list[Any] = [
     None, True, False, 0, 255, 256, 65_535, 65_536, -1, -(1 << 31), 1 << 31, (1 << 63), -(1 << 900),
     0.0, -0.0, 0.1, float("inf"), float("-inf"), "", "é\U0001f3cb", "x" * 70_000, b"", b"\0\xff", 1 - 2j,
-    [], (), {}, [1, [2, (3,)]], {"a": {3: None, 2.5: "x", None: 1, True: 2}}, {1, 2}, {"a", None}, {(1, "x")},
+    [], (), {}, [1, [2, (3,)]], {"a": {3: None, 2.5: "x", None: 1, True: 2}}, {1, 2}, {"a"}, {None}, {(1, "x")},
 ]  # fmt: skip
 
 
