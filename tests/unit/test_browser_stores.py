@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import sqlite3
@@ -451,3 +452,41 @@ def test_saves_that_are_killed_at_any_moment_leave_a_whole_model(data: Path) -> 
         found = wl.load_model("indexeddb://m").weights["w"][...]
         assert len(np.unique(found)) == 1
     assert list(wl.list_models()) == ["indexeddb://m"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_full_disk(scheme: str, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's own limit on pages stands for it: the error is the same."""
+    wl.save_model(small(1), f"{scheme}://m")
+    prepare = _sqlite.Database._prepare
+
+    def small_disk(self: Any, connection: sqlite3.Connection) -> None:
+        prepare(self, connection)
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages + 10}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_sqlite.Database, "_prepare", small_disk)
+        big = wl.ModelArtifacts(weights={"w": np.ones(10 << 20, "f4")})
+        with pytest.raises(wl.StorageError, match="no room") as caught:
+            wl.save_model(big, f"{scheme}://m", **({"quota": 1 << 30} if scheme == "localstorage" else {}))
+        assert caught.value.errno == errno.ENOSPC
+    assert wl.load_model(f"{scheme}://m").weights["w"][...].tolist() == [1] * 5
+    if scheme == "indexeddb":
+        assert rows(data, scheme, "SELECT COUNT(*) FROM weight_data") == [(1,)]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_database_that_another_process_does_not_let_go(
+    scheme: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wl.save_model(small(1), f"{scheme}://m")
+    monkeypatch.setattr(_sqlite, "BUSY_SECONDS", 0.05)
+    other = sqlite3.connect(data / f"{scheme}.sqlite3", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(wl.StorageError, match="in use by another process"):
+        wl.save_model(small(2), f"{scheme}://m")
+    assert wl.load_model(f"{scheme}://m").weights["w"][...].tolist() == [1] * 5, "readers do not wait"
+    other.execute("ROLLBACK")
+    other.close()
+    wl.save_model(small(2), f"{scheme}://m")

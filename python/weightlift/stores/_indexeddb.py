@@ -13,6 +13,7 @@ To formats a model is a directory with ``model.json`` and ``weights.bin``, as in
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -211,9 +212,10 @@ class ChunkWriter(_core.FunctionWriter):
         self.staging.abort()
 
     def __del__(self) -> None:
-        """A forgotten writer leaves nothing."""
+        """A forgotten writer leaves nothing; what cannot be removed now, a later save removes."""
         if not self.staging.finished:
-            self.staging.abort()
+            with contextlib.suppress(Exception):
+                self.staging.abort()
 
 
 class _Staging:
