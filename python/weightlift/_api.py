@@ -16,10 +16,10 @@ from weightlift._dtypes import DTYPES, from_numpy
 from weightlift._job import SaveOptions
 from weightlift._layout import Cast
 from weightlift._load import DTypes, Memory, Rename, as_dtype, load_source
-from weightlift._models import convert_model, is_keras_file
 from weightlift._ops import Progress, core_steps
 from weightlift._save import resolve_target, save_object
 from weightlift._source import Names, open_source, options_for
+from weightlift._urls import is_keras_file
 from weightlift._verify import diff_sources, verify_url
 from weightlift._weights import Weights
 from weightlift.errors import UnsupportedFeatureError
@@ -227,6 +227,8 @@ def convert(
         'safetensors'
     """
     if is_keras_file(source) or is_keras_file(target):
+        from weightlift._models import convert_model  # for those who have such files
+
         other = {"names": names, "rename": rename, "dtype": dtype, "compression": compression, "format": format}
         return convert_model(
             source,

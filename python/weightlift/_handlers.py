@@ -23,7 +23,7 @@ from weightlift._router import ROUTER, Options, Router
 from weightlift._save import save_leaves
 from weightlift._source import Names, Source, choose_rows, in_directory, open_in
 from weightlift._tree import flatten
-from weightlift._urls import is_file, local_path
+from weightlift._urls import KERAS_SUFFIXES, is_file, local_path
 from weightlift._weights import Weights
 from weightlift.errors import ChecksumError, MismatchError, StorageError, UnsupportedFeatureError
 from weightlift.formats import by_name, by_suffix
@@ -32,7 +32,6 @@ from weightlift.stores._local import LocalStore
 from weightlift.types import ModelArtifacts, SaveResult
 
 __all__ = [
-    "KERAS_SUFFIXES",
     "KerasFile",
     "LoadOptions",
     "StoreHandler",
@@ -208,16 +207,39 @@ def select_weights(artifacts: ModelArtifacts, names: Names, *, strict: bool) -> 
 
 
 # --- Keras' files ---------------------------------------------------------------------------------
-KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
-"""Files that hold a whole model in Keras' own forms."""
-
-
 @dataclass(frozen=True)
 class KerasFile:
     """A model in a file of Keras, as artifacts that TensorFlow.js loads; Keras is not needed."""
 
     path: Path
-    options: LoadOptions
+    options: LoadOptions | SaveOptions
+
+    def save(self, artifacts: ModelArtifacts) -> SaveResult:
+        """Write a layers model as a ``.keras`` file that Keras 3 loads.
+
+        Raises:
+            UnsupportedFeatureError: Keras cannot have it, or h5py is not installed; nothing was written.
+        """
+        from weightlift.frameworks._keras_write import keras_bytes
+
+        options = self.options
+        assert isinstance(options, SaveOptions)
+        if self.path.suffix.lower() != ".keras":
+            raise UnsupportedFeatureError("models are written as .keras, not as .h5", path=str(self.path))
+        if options.quantize or options.shard_size or options.metadata:
+            raise UnsupportedFeatureError("a .keras file holds no quantised weights and no shards", path=str(self.path))
+        data = keras_bytes(artifacts)
+        store = LocalStore(self.path.parent, self.path.name)
+        writer = store.create(self.path.name, len(data), durable=options.durable)
+        try:
+            writer.write_at(0, data)
+            writer.commit()
+        except BaseException:
+            writer.abort()
+            raise
+        info = artifacts.info()
+        result = SaveResult(str(self.path), "keras", (str(self.path),), len(data), len(artifacts.weights))
+        return replace(result, model_artifacts_info=info)
 
     def load(self) -> ModelArtifacts:
         """The model, with its weights read.
@@ -228,14 +250,16 @@ class KerasFile:
         """
         from weightlift.frameworks._keras_file import read_keras  # for those who have such files
 
+        options = self.options
+        assert isinstance(options, LoadOptions)
         artifacts = read_keras(self.path)
-        if self.options.weight_names is not None:
-            artifacts = select_weights(artifacts, self.options.weight_names, strict=self.options.strict)
+        if options.weight_names is not None:
+            artifacts = select_weights(artifacts, options.weight_names, strict=options.strict)
         total = sum(int(w.nbytes) for w in artifacts.weights.values())
-        if self.options.on_progress is not None:
-            self.options.on_progress(1.0)
-        if self.options.progress is not None:
-            self.options.progress(total, total)
+        if options.on_progress is not None:
+            options.on_progress(1.0)
+        if options.progress is not None:
+            options.progress(total, total)
         return artifacts
 
 
@@ -252,6 +276,8 @@ def _save_file(url: str, options: Options) -> SupportsSave | None:
         return None
     chosen = _options(SaveOptions, options, url)
     path = local_path(url)
+    if path.suffix.lower() in KERAS_SUFFIXES and not path.is_dir() and not url.endswith("/"):
+        return KerasFile(path, chosen)
     fmt = None if path.is_dir() or url.endswith("/") else by_suffix(path.name)
     if fmt is not None:
         return StoreHandler(LocalStore(path.parent, path.name), fmt, path.name, save_options=chosen)

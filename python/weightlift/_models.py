@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from weightlift import _browser_handlers, _http_handlers  # noqa: F401 (importing them registers their handlers)
 from weightlift._awaiting import settle
-from weightlift._handlers import KERAS_SUFFIXES, select_weights
+from weightlift._handlers import select_weights
 from weightlift._ops import Progress
 from weightlift._router import ROUTER, LoadRouter, SaveRouter
 from weightlift._source import Names
-from weightlift._urls import Url, is_file, local_path
+from weightlift._urls import Url
 from weightlift.errors import RoutingError, UnsupportedFeatureError
 from weightlift.protocols import SupportsLoad, SupportsSave
 from weightlift.types import ModelArtifacts, SaveResult
@@ -207,11 +207,6 @@ def finish_load(
 
 
 # --- files of whole models ---------------------------------------------------------------------------
-def is_keras_file(url: Any) -> bool:
-    """Whether a path ends as a file of a whole Keras model does."""
-    return is_file(url) and local_path(url).suffix.lower() in KERAS_SUFFIXES
-
-
 def convert_model(source: Url, target: Url, refused: Mapping[str, Any], **options: Any) -> SaveResult:
     """Load a model and save it; ``refused`` are options that only conversions of tensors have.
 

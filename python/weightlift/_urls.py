@@ -106,3 +106,12 @@ def redacted(url: str) -> str:
     parts = split_url(url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "..." if parts.query else "", ""))
+
+
+KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+"""Files that hold a whole model in Keras' own forms."""
+
+
+def is_keras_file(url: Url) -> bool:
+    """Whether a path ends as a file of a whole Keras model does."""
+    return is_file(url) and local_path(url).suffix.lower() in KERAS_SUFFIXES

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from importlib import import_module
 from typing import Any
 
 from weightlift._artifacts import (
@@ -118,6 +119,21 @@ class ModelArtifacts:
             extra={k: v for k, v in document.items() if k not in known},
             **{f: document.get(key) for f, key in DOCUMENT_KEYS.items()},
         )
+
+    def to_keras(self, custom_objects: Mapping[str, Any] | None = None) -> Any:
+        """A live Keras 3 model with these weights, of any TensorFlow.js layers model.
+
+        Keras and a backend must be installed. Code in the model is never run.
+
+        Args:
+            custom_objects: Classes of layers that are not Keras' own, by name.
+
+        Raises:
+            UnsupportedFeatureError: It is no layers model, or Keras has not all of its layers; lists them.
+            MismatchError: Weights are missing, or have other shapes.
+        """
+        # By name: the contract knows no framework, only where the one that is asked for is found.
+        return import_module("weightlift.frameworks._keras_back").build(self, custom_objects)
 
     def info(self) -> ModelArtifactsInfo:
         """Sizes and date, as TensorFlow.js reports them after a save."""

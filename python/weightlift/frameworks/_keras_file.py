@@ -19,10 +19,10 @@ from weightlift.frameworks._hdf5 import child, datasets, open_hdf5, read_array
 from weightlift.frameworks._keras import artifacts_of
 from weightlift.frameworks._keras_graph import Graph, read_model
 from weightlift.frameworks._keras_topology import Holder, rewrite
-from weightlift.frameworks._keras_weights import gather
+from weightlift.frameworks._keras_weights import gather, weight_names
 from weightlift.types import ModelArtifacts
 
-__all__ = ["group_paths", "read_keras", "variable_paths"]
+__all__ = ["CONFIG", "METADATA", "WEIGHTS", "group_paths", "read_keras", "variable_counts"]
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _MAX_JSON = 1 << 28
@@ -139,15 +139,15 @@ def _snake(name: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def variable_paths(class_name: str, config: Mapping[str, Any]) -> list[str]:
-    """The groups below a layer's own that hold its variables, in their order; "" is its own."""
+def variable_counts(class_name: str, config: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """The groups below a layer's own that hold its variables, in their order, and how many; "" is its own."""
     if class_name == "Bidirectional":
-        inner = variable_paths(config["layer"]["class_name"], config["layer"]["config"])
-        return [f"{way}_layer/{path}" for way in ("forward", "backward") for path in inner]
+        inner = variable_counts(config["layer"]["class_name"], config["layer"]["config"])
+        return [(f"{way}_layer/{path}", n) for way in ("forward", "backward") for path, n in inner]
     if class_name == "TimeDistributed":
-        return [f"layer/{p}" for p in variable_paths(config["layer"]["class_name"], config["layer"]["config"])]
+        return [(f"layer/{p}", n) for p, n in variable_counts(config["layer"]["class_name"], config["layer"]["config"])]
     if class_name == "RNN":
-        return [f"cell/{p}" for p in variable_paths(config["cell"]["class_name"], config["cell"]["config"])]
+        return [(f"cell/{p}", n) for p, n in variable_counts(config["cell"]["class_name"], config["cell"]["config"])]
     if class_name == "StackedRNNCells":
         counts: dict[str, int] = {}
         paths = []
@@ -156,9 +156,10 @@ def variable_paths(class_name: str, config: Mapping[str, Any]) -> list[str]:
             count = counts.get(name, 0)
             counts[name] = count + 1
             own = f"cells/{name}" + (f"_{count}" if count else "")
-            paths += [f"{own}/{p}" for p in variable_paths(cell["class_name"], cell["config"])]
+            paths += [(f"{own}/{p}", n) for p, n in variable_counts(cell["class_name"], cell["config"])]
         return paths
-    return ["cell/"] if class_name in ("LSTM", "GRU", "SimpleRNN", "ConvLSTM2D") else [""]
+    below = "cell/" if class_name in ("LSTM", "GRU", "SimpleRNN", "ConvLSTM2D") else ""
+    return [(below, len(weight_names(class_name, config, "")))]
 
 
 def _find(root: Any, groups: Mapping[tuple[str, ...], str], holder: Holder) -> list[Any]:
@@ -167,7 +168,7 @@ def _find(root: Any, groups: Mapping[tuple[str, ...], str], holder: Holder) -> l
     if group is None:
         return []
     arrays: list[Any] = []
-    for below in variable_paths(holder.class_name, holder.config):
+    for below, _ in variable_counts(holder.class_name, holder.config):
         variables = child(group, f"{below}vars")
         if variables is not None:
             arrays += [read_array(item) for item in datasets(variables)]
