@@ -41,7 +41,13 @@ __all__ = [
 ]
 
 Names = str | Iterable[str] | None
-DIRECTORY_FILES = ("model.json", "model.safetensors.index.json", "model.safetensors")
+DIRECTORY_FILES = (
+    "model.json",
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
 """What a directory stands for: the first of these that it holds."""
 
 HEAD = 4096

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
@@ -195,3 +196,50 @@ def test_a_file_of_anything_does_not_hide_the_model_of_a_directory(tmp_path: Pat
     np.savez(tmp_path / "m.npz", w=np.ones(2))
     (tmp_path / "group1-shard1of1.bin").write_bytes(b"x")
     assert list(wl.load(tmp_path)) == ["w"]
+
+
+def sharded(folder: Path, **changes: Any) -> Path:
+    """A model of two files, one of them with views; ``changes`` of the index's weight map."""
+    (folder / "a.bin").write_bytes(
+        archive(pickled(b"}(" + text("w") + tensor() + text("v") + tensor((2,), (2,)) + b"u"), FOUR)
+    )
+    wl.save({"b": np.arange(3), "unused": np.zeros(1)}, folder / "b.bin")
+    index = folder / "pytorch_model.bin.index.json"
+    weights = {"b": "b.bin", "v": "a.bin", "w": "a.bin", **changes}
+    index.write_text(
+        json.dumps({"metadata": {"total_size": 48, "k": 1}, "weight_map": {k: v for k, v in weights.items() if v}})
+    )
+    return index
+
+
+def test_a_sharded_model_is_one(tmp_path: Path) -> None:
+    expected = {"b": [0, 1, 2], "v": [0, 2], "w": [0, 1, 2, 3]}
+    index = sharded(tmp_path)
+    for place in (index, tmp_path):
+        assert {n: a.tolist() for n, a in wl.load(place).items()} == expected
+    weights = wl.open(index)
+    assert weights.format == "torch" and weights.metadata == {"k": 1}
+    assert [Path(weights[n].file).name for n in weights] == ["b.bin", "a.bin", "a.bin"]
+    assert wl.verify(index).ok
+    wl.convert(index, tmp_path / "one.safetensors", metadata={})
+    assert {n: a.tolist() for n, a in wl.load(tmp_path / "one.safetensors").items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"w": "b.bin"}, r"maps it to 'b\.bin'"),
+        ({"x": "a.bin"}, "are not in the file"),
+        ({"x": "c.bin"}, r"'c\.bin', which is not there"),
+        ({"x": "../a.bin"}, "plain file names"),
+        ({"x": "/etc/passwd"}, "plain file names"),
+        ({"w": 3}, "not a file name"),
+        ({"n": "nested.bin"}, "flat dict"),
+        ({"n": "pytorch_model.bin.index.json"}, "not a torch file"),
+    ],
+)
+def test_an_index_that_does_not_fit_is_refused(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    wl.save({"n": {"w": np.ones(2)}}, tmp_path / "nested.bin")
+    index = sharded(tmp_path, **changes)
+    with pytest.raises((wl.FormatError, wl.NotFoundError), match=reason):
+        wl.load(index)

@@ -21,7 +21,16 @@ from weightlift.errors import FormatError, NotFoundError, UnsafeContentError, We
 from weightlift.formats._safetensors_file import CHECKSUM_KEY, MAX_HEADER, File, Rows, read_file, read_head
 from weightlift.protocols import Files, Reader
 
-__all__ = ["DERIVED", "INDEX_SUFFIX", "index_digest", "is_index", "read_index", "shard_names"]
+__all__ = [
+    "DERIVED",
+    "INDEX_SUFFIX",
+    "checked_shards",
+    "index_digest",
+    "is_index",
+    "parse_index",
+    "read_index",
+    "shard_names",
+]
 
 INDEX_SUFFIX = ".safetensors.index.json"
 DERIVED = ("total_size", "total_parameters")
@@ -44,12 +53,8 @@ def read_index(files: Files, reader: Reader) -> Layout:
         UnsafeContentError: A shard's name could reach beyond the folder, or a limit is exceeded.
         NotFoundError: A shard is missing.
     """
-    metadata, weight_map = _parse_index(reader)
-    shards = sorted(set(weight_map.values()))
-    for shard in shards:
-        _check_shard_name(shard)
-    if len(shards) > MAX_SHARDS:
-        raise UnsafeContentError(f"the index names {len(shards)} files; at most {MAX_SHARDS} are accepted")
+    metadata, weight_map = parse_index(reader)
+    shards = checked_shards(weight_map)
     files.prepare(shards)
     parsed = [_read_shard(files, shard) for shard in shards]
     tables = [_mapped_rows(f.table, shard, weight_map) for f, shard in zip(parsed, shards, strict=True)]
@@ -76,7 +81,7 @@ def read_index(files: Files, reader: Reader) -> Layout:
     )
 
 
-def _parse_index(reader: Reader) -> tuple[dict[str, Any], dict[str, str]]:
+def parse_index(reader: Reader) -> tuple[dict[str, Any], dict[str, str]]:
     """The index's metadata and weight map, checked for type."""
     if reader.size > MAX_INDEX:
         raise UnsafeContentError(f"an index of {reader.size} bytes; at most {MAX_INDEX} are accepted")
@@ -94,9 +99,19 @@ def _parse_index(reader: Reader) -> tuple[dict[str, Any], dict[str, str]]:
     return metadata, weight_map
 
 
+def checked_shards(weight_map: Mapping[str, str]) -> list[str]:
+    """The files that a weight map names, sorted; UnsafeContentError for too many, or a name that reaches elsewhere."""
+    shards = sorted(set(weight_map.values()))
+    for shard in shards:
+        _check_shard_name(shard)
+    if len(shards) > MAX_SHARDS:
+        raise UnsafeContentError(f"the index names {len(shards)} files; at most {MAX_SHARDS} are accepted")
+    return shards
+
+
 def shard_names(reader: Reader) -> list[str]:
     """The files that the index in ``reader`` names; they are not opened."""
-    shards = sorted(set(_parse_index(reader)[1].values()))
+    shards = sorted(set(parse_index(reader)[1].values()))
     for shard in shards:
         _check_shard_name(shard)
     return shards

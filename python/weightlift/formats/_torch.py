@@ -3,7 +3,8 @@
 A zip archive: ``TOP/data.pkl`` is a pickle of the object, in which tensors are views of storages, and
 ``TOP/data/KEY`` the bytes of a storage. The pickle is decoded by ``_pickle``, which runs nothing, in the words of
 ``_torch_vocabulary``; ``_torch_tree`` finds the tensors in what it describes, and ``_torch_rows`` where their elements
-lie. The weights of a TorchScript archive are read as those of any other. Files of torch before 1.6: ``_torch_legacy``.
+lie. The weights of a TorchScript archive are read as those of any other. Files of torch before 1.6: ``_torch_legacy``;
+sharded models: ``_torch_index``.
 
 Writing: ``_torch_write``.
 
@@ -23,6 +24,7 @@ from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
 from weightlift.errors import ChecksumError, FormatError, UnsupportedFeatureError, WeightliftError
 from weightlift.formats._npy import check_options
 from weightlift.formats._pickle import MAX_PICKLE, decode_pickle
+from weightlift.formats._torch_index import is_torch_index, read_torch_index
 from weightlift.formats._torch_legacy import is_legacy, read_legacy
 from weightlift.formats._torch_rows import Place, table_of
 from weightlift.formats._torch_tree import Walk
@@ -66,8 +68,8 @@ class Torch:
     suffixes: Sequence[str] = (".ckpt", ".bin", ".pth", ".pt")
 
     def sniff(self, head: bytes, size: int) -> bool:
-        """A zip archive whose first member is one of torch's, or the number of the older format."""
-        if is_legacy(head):
+        """A zip archive whose first member is one of torch's, the number of the older format, or an index of shards."""
+        if is_legacy(head) or is_torch_index(head):
             return True
         if not head.startswith(LOCAL_MAGIC) or len(head) < LOCAL.size:
             return False
@@ -76,20 +78,15 @@ class Torch:
         return bool(slash) and (rest in _FIRST or rest.startswith(_FIRST_FOLDERS))
 
     def read(self, files: Files, name: str) -> Layout:
-        """The tensors in the object that was saved, and the object around them."""
+        """The tensors in the object that was saved, and the object around them; or those of all shards of an index."""
         reader = files.open(name)
         try:
-            head = reader.read_at(0, min(_HEAD, reader.size))
-            if is_legacy(head):
-                old = read_legacy(reader)
-                layout = _layout(reader, name, Walk(old.root, budget=_budget(old.pickled)), old.place)
-            elif head.startswith((LOCAL_MAGIC, END_MAGIC)):
-                layout = _read_zip(reader, name)
-            else:
-                raise _other(head)
+            if not is_torch_index(reader.read_at(0, min(_HEAD, reader.size))):
+                return _read_file(files, name)
+            layout = read_torch_index(files, reader, _read_file)
         except WeightliftError as error:
             raise error.locate(path=reader.name) from None
-        return layout.validate([reader.size])
+        return layout.validate([files.open(shard).size for shard in layout.sources])
 
     def encode(self, specs: TensorSpecs, quantize: Mapping[str, str] | str | None) -> dict[int, str]:
         """Tensors are stored as they are, in the types that torch has."""
@@ -108,6 +105,23 @@ class Torch:
     def manifest(self, packing: Packing, checksums: Checksums, names: Mapping[str, str]) -> bytes:
         """There is none."""
         raise FormatError("torch has no manifest")
+
+
+def _read_file(files: Files, name: str) -> Layout:
+    """One file, which is no index."""
+    reader = files.open(name)
+    try:
+        head = reader.read_at(0, min(_HEAD, reader.size))
+        if is_legacy(head):
+            old = read_legacy(reader)
+            layout = _layout(reader, name, Walk(old.root, budget=_budget(old.pickled)), old.place)
+        elif head.startswith((LOCAL_MAGIC, END_MAGIC)):
+            layout = _read_zip(reader, name)
+        else:
+            raise _other(head)
+    except WeightliftError as error:
+        raise error.locate(path=reader.name) from None
+    return layout.validate([reader.size])
 
 
 def _other(head: bytes) -> FormatError:
