@@ -80,3 +80,12 @@ def test_small_integers_are_stored_as_types_that_it_decodes(tmp_path: Path) -> N
     entries = json.loads((tmp_path / "model.json").read_text())["weightsManifest"][0]["weights"]
     assert [e["dtype"] for e in entries] == ["int32", "int32"]
     assert {n: a.dtype.name for n, a in wl.load(tmp_path).items()} == {"b": "uint8", "w": "uint16"}
+
+
+@pytest.mark.parametrize("text", ["<!doctype html>", "{", ""])
+def test_picked_files_without_a_document_end_in_an_error(tmp_path: Path, text: str) -> None:
+    """``tf.io.browserFiles`` of such files never ends."""
+    (tmp_path / "model.json").write_text(text)
+    (tmp_path / "weights.bin").write_bytes(b"1234")
+    with pytest.raises(wl.FormatError):
+        wl.load_model(wl.browser_files([tmp_path / "model.json", tmp_path / "weights.bin"]))
