@@ -69,7 +69,6 @@ MODEL_KEYS = WRITERS["tfjs-node"]
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _HEX = re.compile(r"[0-9a-f]*")
 _INTEGRAL = re.compile(r"\.0(?=[,\]}])")
-_NEGATIVE_ZERO = re.compile(r"(?<=[:\[,])-0(?=[,\]}])")
 _LARGE = re.compile(r"-?\d(?:\.\d+)?e\+(?:1[6-9]|20)(?=[,\]}])")
 
 
@@ -338,14 +337,14 @@ def _one_letter_apart(a: str, b: str) -> bool:
 def _digest(document: Mapping[str, Any], *, first: bool = False) -> str:
     """CRC-32C of the document's canonical text, our digest itself left out.
 
-    Canonical: keys sorted, no spaces, and whole numbers as JavaScript writes them (1.0 as 1, -0.0 as 0, 1e+20 with all
-    its digits), so that a tool that re-indents the JSON or passes it through JavaScript does not look like damage.
-    ``first``: as the first files had it, without the last two.
+    Canonical: keys sorted, no spaces, and whole numbers as JavaScript writes them (1.0 as 1, 1e+20 with all digits), so
+    that a tool that re-indents the JSON or passes it through JavaScript does not look like damage. JavaScript also makes
+    0 of -0.0, which therefore is never written. ``first``: as the first files had it, with large numbers as in Python.
     """
     record = {k: v for k, v in document[RECORD].items() if k != "digest"}
     text = _INTEGRAL.sub("", _document_text({**document, RECORD: record}, canonical=True))
     if not first:
-        text = _LARGE.sub(lambda number: f"{Decimal(number[0]):f}", _NEGATIVE_ZERO.sub("0", text))
+        text = _LARGE.sub(lambda number: f"{Decimal(number[0]):f}", text)
     return f"{crc32c(text.encode()):08x}"
 
 

@@ -236,8 +236,13 @@ def _document(options: PackOptions) -> dict[str, Any]:
     document = {"modelTopology": None, "weightsManifest": None, **model}
     if options.metadata:
         document["userDefinedMetadata"] = dict(options.metadata)
-    plain: dict[str, Any] = json.loads(compact(document, "the model's description"))
+    plain: dict[str, Any] = json.loads(compact(document, "the model's description"), parse_float=_unsigned_zero)
     return plain
+
+
+def _unsigned_zero(text: str) -> float:
+    """A number that JavaScript does not change when it writes it anew: 0.0 for -0.0."""
+    return float(text) + 0.0
 
 
 def _entries(specs: TensorSpecs, extra: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -274,7 +279,7 @@ def _quantization(encoding: Encoding, dtype: DType, name: str) -> dict[str, Any]
         )
     return {
         "dtype": encoding.quantization,
-        "min": encoding.min,
+        "min": encoding.min + 0.0,  # no -0.0: JavaScript would write it as 0
         "scale": encoding.scale,
         "original_dtype": dtype.name,
     }
