@@ -338,8 +338,9 @@ def _digest(document: Mapping[str, Any], *, first: bool = False) -> str:
     """CRC-32C of the document's canonical text, our digest itself left out.
 
     Canonical: keys sorted, no spaces, and whole numbers as JavaScript writes them (1.0 as 1, 1e+20 with all digits), so
-    that a tool that re-indents the JSON or passes it through JavaScript does not look like damage. JavaScript also makes
-    0 of -0.0, which therefore is never written. ``first``: as the first files had it, with large numbers as in Python.
+    that a tool that re-indents the JSON or passes it through JavaScript does not look like damage. JavaScript also
+    makes 0 of -0.0, which therefore is never written. ``first``: as the first files had it, with large numbers as in
+    Python.
     """
     record = {k: v for k, v in document[RECORD].items() if k != "digest"}
     text = _INTEGRAL.sub("", _document_text({**document, RECORD: record}, canonical=True))
