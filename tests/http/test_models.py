@@ -234,3 +234,21 @@ def test_what_was_uploaded_is_loaded_again(nginx: Nginx, server: FaultServer, tm
     model = wl.load_model(nginx.url("plain/uploaded/model.json"), **FAST)
     assert_same(loaded(model), WEIGHTS)
     assert (model.model_topology, model.format) == ({"a": 1}, "graph-model")
+
+
+# ---- check_tfjs ----------------------------------------------------------------------------------------------
+def test_everything_that_is_wrong_with_a_model_on_a_server(
+    server: FaultServer, files: dict[str, bytes], shards: list[str]
+) -> None:
+    publish(server, files, "/m")
+    url = server.url("/m/model.json?v=1")
+    assert {p.code for p in wl.check_tfjs(url, **FAST).problems} == {"no-variable"}
+    del server.files[f"/m/{shards[0]}"]
+    server.files[f"/m/{shards[1]}"] = b"<!doctype html>" + b" " * 100
+    server.fault = faults.where(lambda r: r.path.endswith(shards[2]), faults.status(403, b"no"))
+    found = {p.where: p.code for p in wl.check_tfjs(url, **FAST).problems if p.code.startswith("shard")}
+    assert found[f"file {shards[0]!r}"] == "shard-missing"
+    assert found[f"file {shards[1]!r}"] == "shard-content"
+    assert found[f"file {shards[2]!r}"] == "shard-unreadable"
+    with pytest.raises(wl.NotFoundError):
+        wl.check_tfjs(server.url("/none/model.json"), **FAST)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from math import inf, prod
 from pathlib import PurePosixPath
@@ -88,6 +89,8 @@ class _Check:
     def _open(self, paths: list[Any], number: int) -> list[Reader | None]:
         """The readers of files; None for one that there is not."""
         readers: list[Reader | None] = []
+        with suppress(WeightliftError):  # said below, of each file
+            self._files.prepare([str(self._base / shard_path(p, number)) for p in paths])
         for path in paths:
             reader = None
             try:
