@@ -273,6 +273,27 @@ def test_scripted_modules(tmp_path: Path) -> None:
     assert_same({k: found[k] for k in expected}, dict(expected))
 
 
+class Holder(torch.nn.Module):  # type: ignore[misc]
+    """Tensors in a list and in a dict, and a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = [torch.ones(2), torch.zeros(3)]
+        self.named = {"k": torch.arange(4)}
+        self.scale = 2.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[name-defined]
+        return x * self.scale + self.parts[0] + self.named["k"][0]
+
+
+def test_a_scripted_module_with_tensors_in_containers(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(Holder()).save(str(tmp_path / "s.pt"))
+    found = {name: array.tolist() for name, array in wl.load(tmp_path / "s.pt").items()}
+    assert found == {"parts.0": [1, 1], "parts.1": [0, 0, 0], "named.k": [0, 1, 2, 3]}
+
+
 def test_what_torch_refuses_is_refused(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
     with pytest.raises(wl.UnsafeContentError, match=r"torch\.nn\.modules\.linear\.Linear"):

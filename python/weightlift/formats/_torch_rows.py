@@ -22,6 +22,9 @@ __all__ = ["Place", "storage_bytes", "table_of"]
 _MAX_RATIO = 1032
 """A file's tensors may take so many times its bytes, by sharing and repeating them: as much as deflate could do."""
 
+_ALWAYS = 64 << 20
+"""Bytes that they may take whatever the file's size: a mask of one repeated element is small, and rightly so."""
+
 _CORE = {
     **{name: name for name in (
         "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "bfloat16",
@@ -72,15 +75,15 @@ def table_of(
         big: Elements are stored in big-endian order.
     """
     entries: dict[str, TensorEntry] = {}
-    total = 0
+    total, limit = 0, max(_MAX_RATIO * size, _ALWAYS)
     for name, tensor in tensors.items():
         try:
             entry = _entry(tensor, place(tensor.storage), big=big)
             total += entry.nbytes
-            if total > _MAX_RATIO * size:
+            if total > limit:
                 raise UnsafeContentError(
                     f"the tensors take {total} bytes and more, by sharing and repeating the {size} bytes of the file; "
-                    f"at most {_MAX_RATIO} times as many are made"
+                    f"at most {limit} are made"
                 )
         except WeightliftError as error:
             raise error.locate(tensor=name) from None

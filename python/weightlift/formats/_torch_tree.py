@@ -80,17 +80,20 @@ class Walk:
         self.tensors[name] = whole(value) if isinstance(value, Storage) else value
         return name
 
-    def _records(self, record: Record, path: tuple[str, ...], above: frozenset[int]) -> None:
-        """The tensors among the attributes of a TorchScript module and of those within it."""
+    def _records(self, value: Any, path: tuple[str, ...], above: frozenset[int]) -> None:
+        """The tensors among a TorchScript module's attributes, and in what they hold; other values are left out."""
         self._step(path)
-        if id(record) in above:
+        if isinstance(value, (StoredTensor, Storage, Unreadable)):
+            self._tensor(value, path)
+        if id(value) in above:
             return
-        for key, value in record.fields.items():
-            if isinstance(value, Record):
-                self._records(value, (*path, key), above | {id(record)})
-            elif isinstance(value, (StoredTensor, Unreadable)):
-                self._step(path)
-                self._tensor(value, (*path, key))
+        items: Iterable[tuple[Any, Any]] = ()
+        if isinstance(value, (Record, dict)):
+            items = (value.fields if isinstance(value, Record) else value).items()
+        elif isinstance(value, (list, tuple)):
+            items = enumerate(value)
+        for key, item in items:
+            self._records(item, (*path, str(key)), above | {id(value)})
 
     def _step(self, path: tuple[str, ...]) -> None:
         self._left -= 1

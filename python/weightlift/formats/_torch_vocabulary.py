@@ -309,6 +309,20 @@ def _get_layout(name: Any) -> str:
     return name
 
 
+def _list(items: Any) -> list[Any]:
+    """A list of TorchScript, whose elements have one type."""
+    if type(items) is not list:
+        raise FormatError(f"a list is made of a {type(items).__name__.lower()}")
+    return items
+
+
+def _tagged(value: Any, tag: Any) -> Any:
+    """A container of TorchScript, and its type as text."""
+    if type(value) not in (list, dict, tuple) or type(tag) is not str:
+        raise FormatError("a container of TorchScript is none, or has no type")
+    return value
+
+
 def _ordered(pairs: Any = ()) -> dict[Any, Any]:
     return _filled(_Ordered(), pairs)
 
@@ -381,6 +395,8 @@ _CALLS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch.serialization", "_get_layout"): _get_layout,
     ("torch", "Size"): _size,
     ("torch", "device"): _device,
+    ("torch.jit._pickle", "restore_type_tag"): _tagged,
+    **{("torch.jit._pickle", f"build_{kind}list"): _list for kind in ("tensor", "int", "double", "bool")},
     ("collections", "OrderedDict"): _ordered,
     ("collections", "Counter"): _counter,
     ("collections", "defaultdict"): _default_dict,
