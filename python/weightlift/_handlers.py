@@ -249,10 +249,11 @@ class KerasFile:
             FormatError: It is damaged.
         """
         from weightlift.frameworks._keras_file import read_keras  # for those who have such files
+        from weightlift.frameworks._keras_h5 import read_h5
 
         options = self.options
         assert isinstance(options, LoadOptions)
-        artifacts = read_keras(self.path)
+        artifacts = read_keras(self.path) if self.path.suffix.lower() == ".keras" else read_h5(self.path)
         if options.weight_names is not None:
             artifacts = select_weights(artifacts, options.weight_names, strict=options.strict)
         total = sum(int(w.nbytes) for w in artifacts.weights.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy as np
 from weightlift.errors import UnsupportedFeatureError
 from weightlift.frameworks._keras_graph import Problem
 from weightlift.frameworks._keras_topology import Holder, Rewritten, refuse, rewrite
-from weightlift.frameworks._keras_weights import gather
+from weightlift.frameworks._keras_training import optimizer_state, training_config
+from weightlift.frameworks._keras_weights import gather, weight_names
 from weightlift.types import ModelArtifacts
 
 __all__ = ["FORMAT", "artifacts_of", "export", "metadata_of"]
@@ -35,9 +37,43 @@ def export(model: Any, *, trainable_only: bool, include_optimizer: bool) -> Mode
         raise UnsupportedFeatureError(
             f"this {kind} model cannot be written as JSON ({error}); build it of Keras' own layers"
         ) from error
-    rewritten = rewrite(document)
-    weights, _ = gather(rewritten.holders, lambda holder: _weights(model, holder), trainable_only=trainable_only)
-    return artifacts_of(rewritten, weights, generated_by=f"keras {document.get('keras_version') or _version(model)}")
+    problems: list[Problem] = []
+    training = _training(model, problems) if include_optimizer else None
+    rewritten = rewrite(document, problems)
+    find = lambda holder: [_array(v) for v in _variables(model, holder)]  # noqa: E731
+    weights, names = gather(rewritten.holders, find, trainable_only=trainable_only)
+    version = document.get("keras_version") or _version(model)
+    artifacts = artifacts_of(rewritten, weights, generated_by=f"keras {version}", training_config=training)
+    if training is None:
+        return artifacts
+    return _with_state(artifacts, optimizer_state(model.optimizer, *_trained(model, rewritten, names)))
+
+
+def _training(model: Any, problems: list[Problem]) -> dict[str, Any]:
+    compiled = model.get_compile_config() if getattr(model, "optimizer", None) is not None else None
+    if not compiled:
+        why = "the model is not compiled: it has no optimizer"
+        problems.append(Problem("training", "optimizer", why, "save without include_optimizer"))
+        return {}
+    return training_config(compiled, problems)
+
+
+def _trained(model: Any, rewritten: Rewritten, names: list[str]) -> tuple[list[Any], dict[int, str]]:
+    """The trained variables in TensorFlow.js' order, and its names of them by ``id``."""
+    variables: dict[str, Any] = {}
+    for holder in rewritten.holders:
+        own = weight_names(holder.class_name, holder.config, holder.name)
+        variables.update(zip(own, _variables(model, holder), strict=True) if own else ())
+    return [variables[name] for name in names], {id(variables[name]): name for name in names}
+
+
+def _with_state(artifacts: ModelArtifacts, state: dict[str, Any]) -> ModelArtifacts:
+    """The optimizer's weights behind the model's, in a group of their own."""
+    specs = [{"name": n, "shape": list(w.shape), "dtype": str(w.dtype)} for n, w in artifacts.weights.items()]
+    specs += [
+        {"name": n, "shape": list(w.shape), "dtype": str(w.dtype), "group": "optimizer"} for n, w in state.items()
+    ]
+    return replace(artifacts, weights={**artifacts.weights, **state}, weight_specs=specs)
 
 
 def _version(model: Any) -> str:
@@ -47,12 +83,12 @@ def _version(model: Any) -> str:
     return str(getattr(sys.modules.get(package), "__version__", "3"))
 
 
-def _weights(model: Any, holder: Holder) -> list[Any]:
-    """A layer's weights as NumPy arrays, in Keras' order."""
+def _variables(model: Any, holder: Holder) -> list[Any]:
+    """A layer's weights, in Keras' order."""
     layer = model
     for name in holder.trail:
         layer = next(found for found in layer.layers if found.name == name)
-    return [_array(weight) for weight in layer.weights]
+    return list(layer.weights)
 
 
 def _array(weight: Any) -> Any:

@@ -8,7 +8,7 @@ collected and raised at once, before anything is written.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from weightlift.errors import UnsupportedFeatureError
 from weightlift.frameworks._keras_graph import Call, Graph, Layer, Problem, Ref, read_model
 from weightlift.frameworks._keras_layers import Piece, rewrite_layer
 from weightlift.frameworks._keras_masks import check_masks
+from weightlift.frameworks._keras_ranks import fill_ranks
 from weightlift.frameworks._keras_tables import OPERATIONS
 
 __all__ = ["Holder", "Rewritten", "refuse", "rewrite"]
@@ -55,8 +56,12 @@ class Rewritten:
     output_names: list[str] | None = None
 
 
-def rewrite(document: Mapping[str, Any]) -> Rewritten:
+def rewrite(document: Mapping[str, Any], also: Sequence[Problem] = ()) -> Rewritten:
     """A topology that TensorFlow.js loads, of ``json.loads(model.to_json())`` or ``config.json``.
+
+    Args:
+        document: The configuration.
+        also: Problems found elsewhere, to be reported with those found here.
 
     Raises:
         UnsupportedFeatureError: TensorFlow.js cannot have something of it; lists all reasons.
@@ -67,7 +72,8 @@ def rewrite(document: Mapping[str, Any]) -> Rewritten:
         why = "a subclassed model is code, and has no topology"
         refuse([Problem(kind, kind, why, "build it as a Functional model")])
     graph = read_model(document)
-    problems: list[Problem] = []
+    fill_ranks(graph)
+    problems = list(also)
     changed = _rewrite_graph(graph, problems)
     if not problems:
         check_masks(changed, problems)

@@ -1,0 +1,115 @@
+"""Optimizers of Keras go on in TensorFlow.js where Keras left them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.interop.keras_support import keras_or_skip, predict, run_in_node, write_inputs
+from tests.interop.tensorflow_js import tensorflow_js_or_skip
+
+import weightlift as wl
+
+tensorflow_js_or_skip()
+keras = keras_or_skip()
+L, Optimizers = keras.layers, keras.optimizers
+
+OPTIMIZERS: dict[str, Callable[[], Any]] = {
+    "sgd": lambda: Optimizers.SGD(0.05),
+    "momentum": lambda: Optimizers.SGD(0.05, momentum=0.9),
+    "adam": lambda: Optimizers.Adam(0.01, beta_1=0.8),
+    "rmsprop": lambda: Optimizers.RMSprop(0.01, rho=0.8, momentum=0.5),
+    "adagrad": lambda: Optimizers.Adagrad(0.05, initial_accumulator_value=0.2),
+    "nesterov": lambda: Optimizers.SGD(0.05, momentum=0.8, nesterov=True),
+    "plain": lambda: Optimizers.RMSprop(0.01),
+}
+X = np.random.default_rng(0).normal(size=(6, 4)).astype("f4")
+Y = np.random.default_rng(1).normal(size=(6, 2)).astype("f4")
+
+
+def trained(optimizer: Any, loss: Any = "mean_squared_error", metrics: Any = None) -> Any:
+    keras.utils.set_random_seed(3)
+    i = keras.Input((4,))
+    x = L.Dense(5, "tanh", name="b")(i)
+    x = L.Concatenate()([L.Dense(3, name="a")(x), x])
+    model = keras.Model(i, L.Dense(2, name="c")(x))
+    model.compile(optimizer, loss=loss, metrics=metrics)
+    for _ in range(3):
+        model.train_on_batch(X, Y)
+    return model
+
+
+class Trained:
+    """A step of training in TensorFlow.js, and the same in Keras."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.after: dict[str, np.ndarray] = {}
+        for name, optimizer in OPTIMIZERS.items():
+            model = trained(optimizer())
+            wl.save_model(model, root / name, include_optimizer=True, durable=False)
+            write_inputs(root / name, [X])
+            listed = [[list(a.shape), "float32", a.ravel().tolist()] for a in (X, Y)]
+            (root / name / "train.json").write_text(json.dumps(listed))
+            model.train_on_batch(X, Y)
+            self.after[name] = predict(model, [X])[0]
+        self.answers = dict(zip(OPTIMIZERS, run_in_node([root / n for n in OPTIMIZERS]), strict=True))
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return Trained(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_next_step_is_the_same(steps: Trained, name: str) -> None:
+    answer = steps.answers[name]
+    assert "error" not in answer, answer["error"]
+    shape, values = answer["after"]
+    np.testing.assert_allclose(np.reshape(values, shape), steps.after[name], rtol=1e-4, atol=2e-5)
+
+
+def test_the_state_is_named_as_tensorflow_js_names_it(steps: Trained) -> None:
+    mine = json.loads((steps.root / "adam" / "model.json").read_text())
+    theirs = json.loads((steps.root / "adam" / "resaved" / "model.json").read_text())
+    groups = [{w["name"]: w.get("group") for w in d["weightsManifest"][0]["weights"]} for d in (mine, theirs)]
+    assert groups[0]["iter"] == groups[0]["b/kernel/m"] == "optimizer"
+    assert set(groups[0]) == set(groups[1])
+    config = mine["trainingConfig"]
+    assert config["loss"] == "mean_squared_error"
+    assert config["optimizer_config"]["class_name"] == "Adam"
+
+
+def test_without_the_option_there_is_no_state(tmp_path: Path) -> None:
+    wl.save_model(trained(Optimizers.Adam()), tmp_path / "m", durable=False)
+    artifacts = wl.load_model(tmp_path / "m")
+    assert artifacts.training_config is None and len(artifacts.weights) == 6
+
+
+REFUSED: dict[str, Callable[[], Any]] = {
+    "Adadelta: TensorFlow.js has": lambda: trained(Optimizers.Adadelta()),
+    "Lion: TensorFlow.js has": lambda: trained(Optimizers.Lion()),
+    "AdamW: TensorFlow.js has": lambda: trained(Optimizers.AdamW()),
+    "amsgrad=True": lambda: trained(Optimizers.Adam(amsgrad=True)),
+    "centered=True": lambda: trained(Optimizers.RMSprop(centered=True)),
+    "clipnorm=1": lambda: trained(Optimizers.Adam(clipnorm=1.0)),
+    "no schedule": lambda: trained(Optimizers.Adam(Optimizers.schedules.ExponentialDecay(0.1, 10, 0.9))),
+    "cosine_similarity: TensorFlow.js has": lambda: trained("sgd", loss="cosine_similarity"),
+    "with from_logits=True": lambda: trained("sgd", loss=keras.losses.BinaryCrossentropy(from_logits=True)),
+    "r2_score: TensorFlow.js has": lambda: trained("sgd", metrics=["r2_score"]),
+    "is not compiled": lambda: keras.Sequential([keras.Input((4,)), L.Dense(2)]),
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_cannot_go_on_is_refused(text: str, tmp_path: Path) -> None:
+    model = REFUSED[text]()
+    with pytest.raises(wl.UnsupportedFeatureError) as caught:
+        wl.save_model(model, tmp_path / "m", include_optimizer=True)
+    assert text in str(caught.value) and "save without include_optimizer" in str(caught.value)
+    assert not (tmp_path / "m").exists()
+    wl.save_model(model, tmp_path / "m", durable=False)
