@@ -95,6 +95,13 @@ def test_trained_weights_come_first(exported: Exported) -> None:
     assert names[:2] == ["dense_1/kernel", "dense_1/bias"] and len(names) == 8
 
 
+def test_our_check_finds_nothing_in_what_runs(exported: Exported) -> None:
+    """``check_tfjs`` raises no false alarm."""
+    reports = {name: wl.check_tfjs(exported.root / name) for name in exported.answers}
+    assert len(reports) > 40
+    assert {n: [p for p in r.problems if p.severity != "note"] for n, r in reports.items()} == {n: [] for n in reports}
+
+
 def test_trainable_only(tmp_path: Path) -> None:
     wl.save_model(make("frozen_layers"), tmp_path / "m", trainable_only=True, durable=False)
     assert list(wl.load_model(tmp_path / "m").weights) == ["dense_1/kernel", "dense_1/bias"]
