@@ -120,6 +120,30 @@ def test_nesting_has_an_end() -> None:
         read_model(document)
 
 
+def test_deep_wrappers_and_arguments_are_format_errors() -> None:
+    wrapped = layer("Dense", "d", units=2)
+    args: Any = tensor("in")
+    for _ in range(3000):
+        wrapped = layer("TimeDistributed", "t", layer=wrapped)
+        args = [args]
+    for document in (sequential(wrapped), functional(called(layer("Dense", "d", units=2), args), outputs=["d", 0, 0])):
+        with pytest.raises(wl.FormatError, match="nested too deep"):
+            rewrite(document)
+
+
+def test_ranks_follow_from_the_inputs() -> None:
+    """Keras 2 says no shapes, and a normalisation of axis 3 is on the last axis only of four."""
+    image = layer("InputLayer", "in", batch_shape=[None, 8, 8, 2], dtype="float32")
+    norm = {"axis": [3], "scale": True, "center": True}
+    document = sequential(layer("Conv2D", "c", filters=2, kernel_size=[3, 3]), layer("BatchNormalization", "b", **norm))
+    document["config"]["layers"][0] = image
+    kinds = [e["class_name"] for e in rewrite(document).topology["config"]["layers"]]
+    assert kinds == ["InputLayer", "Conv2D", "BatchNormalization"]
+    document["config"]["layers"][2]["config"]["axis"] = [1]
+    kinds = [e["class_name"] for e in rewrite(document).topology["config"]["layers"]]
+    assert kinds == ["InputLayer", "Conv2D", "Permute", "BatchNormalization", "Permute"]
+
+
 def test_names_of_weights() -> None:
     lstm = {"class_name": "LSTM", "config": {"name": "l", "use_bias": True}}
     assert weight_names("BatchNormalization", {"scale": False}, "b") == ["b/beta", "b/moving_mean", "b/moving_variance"]

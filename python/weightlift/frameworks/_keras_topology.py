@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from weightlift.errors import UnsupportedFeatureError
+from weightlift.errors import FormatError, UnsupportedFeatureError
 from weightlift.frameworks._keras_graph import Call, Graph, Layer, Problem, Ref, read_model
 from weightlift.frameworks._keras_layers import Piece, rewrite_layer
 from weightlift.frameworks._keras_masks import check_masks
@@ -71,10 +71,13 @@ def rewrite(document: Mapping[str, Any], also: Sequence[Problem] = ()) -> Rewrit
         kind = str(document.get("class_name"))
         why = "a subclassed model is code, and has no topology"
         refuse([Problem(kind, kind, why, "build it as a Functional model")])
-    graph = read_model(document)
-    fill_ranks(graph)
     problems = list(also)
-    changed = _rewrite_graph(graph, problems)
+    try:
+        graph = read_model(document)
+        fill_ranks(graph)
+        changed = _rewrite_graph(graph, problems)
+    except RecursionError as error:
+        raise FormatError("the model's configuration is nested too deep") from error
     if not problems:
         check_masks(changed, problems)
     refuse(problems)
