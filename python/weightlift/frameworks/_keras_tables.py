@@ -62,7 +62,7 @@ def _of(*parts: str) -> tuple[str, ...]:
 
 _GRAPH = "convert it with TensorFlow to a graph model"
 _GROUPS = Refusal("groups", (1, None), "TensorFlow.js has no grouped convolution", "use groups=1, or a DepthwiseConv")
-_CAUSAL = Refusal("padding", ("same", "valid", None), "TensorFlow.js has no causal padding", "pad the input, and use 'valid'")
+_CAUSAL = Refusal("padding", ("same", "valid", None), "TensorFlow.js has no causal padding", "pad, and use 'valid'")
 _NO_DILATION = Refusal(
     "dilation_rate",
     (1, None, (1,), (1, 1), (1, 1, 1)),
