@@ -15,7 +15,8 @@ def fill_ranks(graph: Graph) -> None:
         for layer in graph.layers:
             inputs = layer.calls[0].inputs if layer.calls else []
             known = ranks.get(inputs[0].layer) if inputs else None
-            if layer.input_shape is None and known is not None:
+            said = any(layer.calls[0].shapes[:1]) if layer.calls else False
+            if layer.input_shape is None and known is not None and not said:
                 layer.input_shape = [None] * known
             ranks[layer.name] = _rank(layer, known)
         if ranks == before:
