@@ -12,8 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from weightlift._source import open_in
 from weightlift._urls import Url, local_path
 from weightlift.errors import FormatError, NotFoundError, RoutingError, StorageError, WeightliftError
 from weightlift.stores._browser_models import DOCUMENT, WEIGHTS, Parts, info_of, model_path, parsed
+from weightlift.stores._local import LocalStore
 from weightlift.types import ModelArtifactsInfo
 
 if TYPE_CHECKING:
@@ -117,13 +117,13 @@ def export_browser_dump(scheme: str, dump: Url, *, database: Database = None) ->
     path, scheme = local_path(dump), scheme.removesuffix("://")
     if scheme == "localstorage":
         storage = LocalStorage(database)
-        text = json.dumps(storage.items(), ensure_ascii=False, indent=1)
-        _write(path, iter([text.encode()]))
+        text = json.dumps(storage.items(), ensure_ascii=False, indent=1).encode()
+        _write(path, len(text), iter([text]))
         models = storage.models()
     elif scheme == "indexeddb":
         stored = IndexedDb(database)
         models = stored.models()
-        _write(path, _indexed_db_text(stored, list(models)))
+        _write(path, *_indexed_db_text(stored, list(models)))
     else:
         raise RoutingError(f"{scheme!r}: dumps are of localstorage or indexeddb")
     return {f"{scheme}://{name}": info for name, info in models.items()}
@@ -225,8 +225,8 @@ def _buffer(raw: Any, name: str) -> bytes:
     return data
 
 
-def _indexed_db_text(stored: IndexedDb, names: list[str]) -> Iterator[bytes]:
-    """The dump, a part at a time; buffers are never whole in memory."""
+def _indexed_db_text(stored: IndexedDb, names: list[str]) -> tuple[int, Iterator[bytes]]:
+    """The dump, and how many bytes it has at most. It comes a part at a time: buffers are never whole in memory."""
     infos, models = [], []
     buffers: list[tuple[int | None, int, int, str]] = []
     for name in sorted(names, key=lambda n: n.encode("utf-16-be")):  # as IndexedDB sorts
@@ -240,7 +240,15 @@ def _indexed_db_text(stored: IndexedDb, names: list[str]) -> Iterator[bytes]:
     store = {"keyPath": "modelPath", "autoIncrement": False, "indexNames": []}
     stores = {INFOS: {**store, "records": infos}, MODELS: {**store, "records": models}}
     dump = {"name": NAME, "version": VERSION, "stores": stores}
-    rest = as_javascript(json.dumps(dump, ensure_ascii=False, indent=1).encode())
+    text = as_javascript(json.dumps(dump, ensure_ascii=False, indent=1).encode())
+    bound = len(text) + sum(4 * -(-nbytes // 3) for _, nbytes, _, _ in buffers)
+    return bound, _with_buffers(text, stored, buffers)
+
+
+def _with_buffers(
+    rest: bytes, stored: IndexedDb, buffers: Sequence[tuple[int | None, int, int, str]]
+) -> Iterator[bytes]:
+    """A text in which each buffer's number stands for its base64."""
     for number, (data, nbytes, chunk, name) in enumerate(buffers):
         begin, _, rest = rest.partition(b'"\\u0000%d\\u0000"' % number)
         yield begin + b'"'
@@ -287,21 +295,16 @@ def _refuse_existing(wanted: Mapping[str, Any], known: Mapping[str, Any], *, rep
         raise StorageError(f"there are models called {', '.join(map(repr, existing))}; replace=True replaces them")
 
 
-def _write(path: Path, parts: Iterator[bytes]) -> None:
-    """A file, whole or not at all."""
+def _write(path: Path, bound: int, parts: Iterator[bytes]) -> None:
+    """A file of at most ``bound`` bytes, whole or not at all."""
+    writer = LocalStore(path.parent, path.name).create(path.name, bound)
+    at = 0
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as out:
-            try:
-                for part in parts:
-                    out.write(part)
-                out.flush()
-                os.fsync(out.fileno())
-                Path(out.name).replace(path)
-            except BaseException:
-                Path(out.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        if isinstance(error, WeightliftError):
-            raise
-        raise StorageError(f"cannot be written: {error.strerror}", path=str(path), errno=error.errno) from error
+        for part in parts:
+            writer.write_at(at, part)
+            at += len(part)
+        writer.truncate(at)
+        writer.commit()
+    except BaseException:
+        writer.abort()
+        raise

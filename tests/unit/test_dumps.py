@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import hashlib
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,30 @@ def test_models_are_replaced_only_when_that_is_said(scheme: str, tmp_path: Path)
     assert wl.load_model(f"{scheme}://m").weights["w"][...].tolist() == [2] * 5
     wl.import_browser_dump(tmp_path / "dump.json", replace=True)
     assert wl.load_model(f"{scheme}://m").weights["w"][...].tolist() == [1] * 5
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_dump_is_a_file_like_any_other(scheme: str, tmp_path: Path) -> None:
+    """Its mode is that of new files here, its directory is made, and nothing is left beside it."""
+    wl.save_model(small(1), f"{scheme}://m")
+    path = tmp_path / "new" / "dump.json"
+    wl.export_browser_dump(scheme, path)
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_export_that_fails_leaves_the_old_dump(tmp_path: Path) -> None:
+    wl.save_model(small(1), "indexeddb://m")
+    path = tmp_path / "dump.json"
+    path.write_text("old")
+    database = next((tmp_path / "data").rglob("indexeddb*"))
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("DELETE FROM weight_chunks")
+    with pytest.raises(wl.StorageError):
+        wl.export_browser_dump("indexeddb", path)
+    assert path.read_text() == "old"
+    assert {p.name for p in tmp_path.iterdir()} == {"data", "dump.json"}
 
 
 def test_nothing_to_export(tmp_path: Path) -> None:
