@@ -229,7 +229,10 @@ def convert(
     if is_keras_file(source) or is_keras_file(target):
         from weightlift._models import convert_model  # for those who have such files
 
-        other = {"names": names, "rename": rename, "dtype": dtype, "compression": compression, "format": format}
+        other = {
+            "names": names, "rename": rename, "dtype": dtype, "compression": compression, "format": format,
+            "source_format": source_format,
+        }  # fmt: skip
         return convert_model(
             source,
             target,
@@ -241,6 +244,7 @@ def convert(
             checksums=checksums,
             progress=progress,
             quantization_report=quantization_report,
+            verify=verify,
         )
     for_source, for_target = options_for((source, target), store_options)
     opened = open_source(source, format=source_format, store_options=for_source)

@@ -207,8 +207,10 @@ def finish_load(
 
 
 # --- files of whole models ---------------------------------------------------------------------------
-def convert_model(source: Url, target: Url, refused: Mapping[str, Any], **options: Any) -> SaveResult:
-    """Load a model and save it; ``refused`` are options that only conversions of tensors have.
+def convert_model(
+    source: Url, target: Url, refused: Mapping[str, Any], *, verify: bool = True, **options: Any
+) -> SaveResult:
+    """Load a model and save it with ``options``; ``refused`` are those that only conversions of tensors have.
 
     Raises:
         UnsupportedFeatureError: There are such options, or the target cannot hold the model.
@@ -217,8 +219,7 @@ def convert_model(source: Url, target: Url, refused: Mapping[str, Any], **option
         raise UnsupportedFeatureError(
             f"{', '.join(refused)}: a whole model is converted here, and goes whole: convert it to model.json first"
         )
-    given = {key: value for key, value in options.items() if value is not False}
-    result: SaveResult = save_model(load_model(source), target, **given)
+    result: SaveResult = save_model(load_model(source, verify=verify), target, **options)
     return result
 
 

@@ -68,6 +68,14 @@ def test_convert(saved: Path, tmp_path: Path) -> None:
     assert document["weightsManifest"][0]["weights"][0]["quantization"]["dtype"] == "uint8"
     with pytest.raises(wl.UnsupportedFeatureError, match="names"):
         wl.convert(saved, tmp_path / "other", names="dense*")
+    with pytest.raises(wl.UnsupportedFeatureError, match="source_format"):
+        wl.convert(saved, tmp_path / "other", source_format="tfjs")
+
+
+def test_convert_passes_what_is_switched_off_on(saved: Path, tmp_path: Path) -> None:
+    assert len(wl.convert(saved, tmp_path / "with").crc32c) == 4
+    assert wl.convert(saved, tmp_path / "without", checksums=False, durable=False).crc32c == {}
+    assert "weightlift" not in json.loads((tmp_path / "without" / "model.json").read_text())
 
 
 def test_the_command_converts(saved: Path, tmp_path: Path) -> None:
