@@ -2,36 +2,9 @@
 
 from __future__ import annotations
 
-import click
-
 import weightlift as wl
-from weightlift.cli import _text
-from weightlift.cli._models import database_option, refuse_to_replace, transfer_options
-from weightlift.cli._options import target_argument
-from weightlift.cli._progress import progress
-from weightlift.cli._remote import Remote, remote_options
+from weightlift.cli._models import transfer_command
 
-
-@click.command("cp")
-@click.argument("source", metavar="SRC")
-@target_argument
-@click.option("--force", is_flag=True, help="Replace DST if there is a model.")
-@database_option
-@remote_options
-def command(source: str, target: str, force: bool, database: str | None, remote: Remote) -> None:
-    """Copy a model, between schemes too; quantised weights keep their bytes.
-
-    SRC and DST are directories, model.json files, or URLs: localstorage://NAME, indexeddb://NAME, http(s)://...; DST
-    also downloads://NAME.
-    """
-    saves = transfer_options(target, remote, database)
-    if not force:
-        refuse_to_replace(target, database)
-    with progress("copying") as callback:
-        info = wl.copy_model(
-            source,
-            target,
-            load_options=transfer_options(source, remote, database),
-            save_options={**saves, "progress": callback},
-        )
-    click.echo(f"copied {_text.printable(source)} to {_text.printable(target)}: {_text.size(info.weight_data_bytes)}")
+command = transfer_command(
+    "cp", ("copying", "copied"), wl.copy_model, "Copy a model, between schemes too; quantised weights keep their bytes."
+)
