@@ -133,6 +133,14 @@ class IndexedDb:
                 raise NotFoundError(f"cannot find model with path {path!r} in IndexedDB", url=url)
         self.database.shrink()
 
+    def holds(self, path: str) -> bool:
+        """Whether there is such a model."""
+        if not self.database.path.exists():
+            return False
+        with self.database.reading() as connection:
+            found = connection.execute("SELECT 1 FROM models_store WHERE modelPath = ?", (path,)).fetchone()
+        return found is not None
+
     def models(self) -> dict[str, ModelArtifactsInfo]:
         """The models by path, sorted."""
         if not self.database.path.exists():
@@ -370,7 +378,7 @@ class IndexedDbStore:
     def exists(self, relative: str) -> bool:
         """Whether there is such a model, for its document; no for anything else."""
         self.path(relative)
-        return relative == DOCUMENT and self._path in self._database.models()
+        return relative == DOCUMENT and self._database.holds(self._path)
 
     def list(self) -> Iterable[str]:
         """The document, if there is a model."""

@@ -109,6 +109,14 @@ class LocalStorage:
             if not _forget(connection, path):
                 raise NotFoundError(f"cannot find model at path {path!r}", url=url)
 
+    def holds(self, path: str) -> bool:
+        """Whether there is such a model."""
+        if not self.database.path.exists():
+            return False
+        with self.database.reading() as connection:
+            found = connection.execute("SELECT 1 FROM storage WHERE key = ?", (key_of(path, "info"),)).fetchone()
+        return found is not None
+
     def models(self) -> dict[str, ModelArtifactsInfo]:
         """The models by path, sorted."""
         if not self.database.path.exists():
@@ -226,7 +234,7 @@ class LocalStorageStore:
     def exists(self, relative: str) -> bool:
         """Whether there is such a model, for its document; no for anything else."""
         self.path(relative)
-        return relative == DOCUMENT and self._path in self._storage.models()
+        return relative == DOCUMENT and self._storage.holds(self._path)
 
     def list(self) -> Iterable[str]:
         """The document, if there is a model."""
