@@ -23,7 +23,7 @@ import numpy as np
 from weightlift import _core
 from weightlift._dtypes import DTYPES
 from weightlift._json import loads
-from weightlift._layout import KINDS, Layout, TensorTable
+from weightlift._layout import Layout, TensorTable
 from weightlift._packing import Placements
 from weightlift.errors import FormatError, NotFoundError
 from weightlift.protocols import Files, Store
@@ -158,17 +158,9 @@ def _apply(layout: Layout, candidate: Mapping[str, Any], path: str) -> None:
         layout.damaged = f"the record of {path} does not match its own digest: it was edited or damaged"
         return
     text = candidate.get("crc32c")
-    if text is not None:
-        try:
-            values = np.frombuffer(bytes.fromhex(text), ">u4").astype(np.uint32)
-        except (TypeError, ValueError):
-            values = np.zeros(0, np.uint32)
-        if len(values) != len(table):
-            layout.damaged = f"{path} does not hold one checksum a tensor"
-            return
-        table.check_value[:] = values
-        table.check_kind[:] = KINDS.index("crc32c")
-        table.check_initial[:] = 0
+    if text is not None and not table.set_crc32c(text):
+        layout.damaged = f"{path} does not hold one checksum a tensor"
+        return
     dtypes = candidate.get("dtypes")
     for tensor, dtype in dtypes.items() if isinstance(dtypes, dict) else ():
         known = DTYPES.get(dtype) if isinstance(dtype, str) else None

@@ -23,7 +23,6 @@ import numpy as np
 
 from weightlift._checksum import crc32, crc32c
 from weightlift._json import loads
-from weightlift._layout import KINDS as CHECKSUM_KINDS
 from weightlift._layout import Layout
 from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Placements, TensorSpecs
 from weightlift._tree import unflatten
@@ -41,7 +40,6 @@ _TOP = "archive/"
 _ALIGNMENT = 64
 _PAGE = 4096
 _PAGE_FROM = 1 << 20
-_CRC32C = CHECKSUM_KINDS.index("crc32c")
 
 
 def refuse_types(specs: TensorSpecs, quantize: object) -> None:
@@ -216,16 +214,8 @@ def apply_record(layout: Layout, data: bytes, pickle: bytes) -> None:
         layout.structure = _renamed(layout.structure, dict(zip(table.names, names, strict=True)))
         table.names = names
     text = record.get("crc32c")
-    if text is not None:
-        try:
-            values = np.frombuffer(bytes.fromhex(text), ">u4").astype(np.uint32)
-        except (TypeError, ValueError):
-            values = np.zeros(0, np.uint32)
-        if len(values) != len(table):
-            raise FormatError(f"{RECORD} does not hold a checksum for each of {len(table)} tensors")
-        table.check_value[:] = values
-        table.check_kind[:] = _CRC32C
-        table.check_initial[:] = 0
+    if text is not None and not table.set_crc32c(text):
+        raise FormatError(f"{RECORD} does not hold a checksum for each of {len(table)} tensors")
     metadata = record.get("metadata", {})
     layout.metadata = metadata if isinstance(metadata, dict) else {}
 
