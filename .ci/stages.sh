@@ -5,6 +5,7 @@ source scripts/lib.sh
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 export CTEST_PARALLEL_LEVEL=2 CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-2}
 export WEIGHTLIFT_NODE=$PWD/build/node # where tests/interop/setup_node.sh puts TensorFlow.js
+export WEIGHTLIFT_FRAMEWORKS=$PWD/build/frameworks # and tests/frameworks/setup.sh TensorFlow, MXNet and JAX
 # Several stages compile the same files with the same flags, in different folders.
 export CCACHE_DIR=$PWD/build/ccache CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
 readonly SKIPPED=77
@@ -14,7 +15,7 @@ readonly FUZZ_SECONDS=20
 readonly PYFUZZ_RUNS=10000 # so many in every run; look for new ones by hand, for longer
 
 STAGES=(
-  system install lint peers torch test isa asan tsan clang portable fuzz pyfuzz smoke bench
+  system install lint peers torch frameworks test isa asan tsan clang portable fuzz pyfuzz smoke bench
 )
 
 # note TEXT: shown beside the stage in the final table.
@@ -99,6 +100,11 @@ stage_torch() {
   "$VENV_PYTHON" -m pip download -q --no-deps --only-binary :all: -d build/ci/torch torch==2.13.0 || skip "$reason"
   compgen -G 'build/ci/torch/torch-*+cpu-*.whl' >/dev/null || skip "$reason"
   "$VENV_PYTHON" -m pip install -q build/ci/torch/torch-*.whl
+}
+
+# Those that ask for other versions of the same libraries, each in an environment of its own.
+stage_frameworks() {
+  PYTHON=$VENV_PYTHON tests/frameworks/setup.sh || skip 'a framework is not available for this Python here'
 }
 
 # ---- tests ------------------------------------------------------------------------------------------
