@@ -102,6 +102,7 @@ CORE_USERS = {
     "stores._downloads": "writes files by the core's writer, as ``_local``",
     "stores._picked": "opens what was picked by the core's readers",
     "stores._memory": "opens its files by the core's reader",
+    "stores._http_file": "lends plans what was fetched with headers",
     "stores._cache": "checks blocks, and lends them to plans",
     "formats._safetensors_file": "parses and checks the header in the core: a hundred thousand tensors in milliseconds",
 }

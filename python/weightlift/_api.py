@@ -141,7 +141,9 @@ def load(
         >>> [a.tolist() for a in wl.load("pair.safetensors")]
         [[0, 1, 2], [1.0, 1.0]]
     """
-    source = open_source(url, format=format, mode=mode, store_options=store_options)
+    if not isinstance(names, (str, type(None))):
+        names = list(names)  # looked through more than once
+    source = open_source(url, format=format, mode=mode, store_options=store_options, names=names)
     return load_source(
         source, names=names, rename=rename, dtype=dtype, out=out, memory=memory, verify=verify, progress=progress
     )

@@ -28,7 +28,7 @@ from weightlift._packing import Placements
 from weightlift.errors import FormatError, NotFoundError
 from weightlift.protocols import Files, Store
 
-__all__ = ["SUFFIX", "attach", "dump", "existing_records", "record", "rest_digest"]
+__all__ = ["SUFFIX", "attach", "dump", "existing_records", "may_rename", "record", "rest_digest"]
 
 SUFFIX = ".crc32c"
 MAX_BYTES = 256 << 20
@@ -125,6 +125,11 @@ def _read(files: Files | Store, name: str) -> list[dict[str, Any]] | None:
     if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
         raise FormatError("not a checksum sidecar of version 1", path=reader.name)
     return records
+
+
+def may_rename(table: TensorTable) -> bool:
+    """Whether a sidecar could say what type a tensor is: the format keeps raw bytes of types that NumPy lacks."""
+    return any(not dtype.core and dtype.numpy.kind == "V" and dtype.numpy.names is None for dtype in table.dtypes)
 
 
 def attach(layout: Layout, files: Files, name: str) -> None:

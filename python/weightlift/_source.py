@@ -23,7 +23,7 @@ from weightlift._plan import OpenFiles
 from weightlift._urls import Url, any_remote, as_text, is_file, local_path
 from weightlift.errors import ChecksumError, FormatError, MismatchError, NotFoundError, WeightliftError
 from weightlift.formats import FORMATS, by_name, by_suffix
-from weightlift.protocols import Format, Store, SupportsMap
+from weightlift.protocols import Format, ReadsSome, Store, SupportsMap
 from weightlift.stores import at_url, shares
 from weightlift.stores._local import LocalStore
 
@@ -153,23 +153,46 @@ def open_source(
     format: str | None = None,
     mode: str = "auto",
     store_options: Mapping[str, Any] | None = None,
+    names: Names = None,
 ) -> Source:
-    """Open and parse what a path or URL means; errors name the file."""
+    """Open and parse what a path or URL means; errors name the file.
+
+    With ``names``, what is far away may be read no further than these tensors need: the table then has no others, and
+    there may be no structure and no metadata.
+    """
     store, name = find(url, mode=mode, store_options=store_options)
-    return open_in(store, name, format=format, url=str(url))
+    return open_in(store, name, format=format, url=str(url), names=names)
 
 
-def open_in(store: Store, name: str, *, format: str | None = None, url: str | None = None) -> Source:
-    """Open and parse file ``name`` of a store."""
+def open_in(
+    store: Store, name: str, *, format: str | None = None, url: str | None = None, names: Names = None
+) -> Source:
+    """Open and parse file ``name`` of a store; ``names`` as for :func:`open_source`."""
     files = OpenFiles(store)
     try:
         reader = files.open(name)
         chosen = by_name(format) if format is not None else _sniff(reader, name)
-        layout = chosen.read(files, name)
-        _sidecar.attach(layout, files, name)
+        layout = None if names is None or not files.remote else _read_some(chosen, files, name, names)
+        if layout is None:
+            layout = chosen.read(files, name)
+            _sidecar.attach(layout, files, name)
     except WeightliftError as error:
         raise error.locate(path=store.path(name)) from None
     return Source(store.path(name) if url is None else url, store, name, files, chosen, layout)
+
+
+def _read_some(format: Format, files: OpenFiles, name: str, names: Names) -> Layout | None:
+    """No more than the tensors that are asked for; None where the whole file must be read.
+
+    Their checksums are those that the file itself has. A sidecar, which speaks of the whole file and can be compared
+    with nothing less, is needed only where it says what type a tensor is.
+    """
+    if not isinstance(format, ReadsSome):
+        return None
+    layout = format.read_some(files, name, lambda known: matching(known, names))
+    if layout is None or _sidecar.may_rename(layout.tensors) or matching(layout.tensors.names, names) is None:
+        return None
+    return layout
 
 
 def find(
@@ -240,6 +263,19 @@ def _sniff(reader: Any, name: str) -> Format:
         return suffixed
     known = ", ".join(f.name for f in FORMATS)
     raise FormatError(f"unknown format: the file begins with {head[:16]!r}; name it with format= (known are {known})")
+
+
+def matching(known: Sequence[str], names: Names) -> set[str] | None:
+    """Those of ``known`` that a glob, or a list of names and globs, picks; None if one of these picks nothing."""
+    wanted = [names] if isinstance(names, str) else list(names or ())
+    have = set(known)
+    chosen = have.intersection(wanted)
+    for glob in set(wanted) - chosen:
+        found = {name for name in known if fnmatchcase(name, glob)}
+        if not found:
+            return None
+        chosen |= found
+    return chosen
 
 
 def choose_rows(table: TensorTable, names: Names) -> U32:

@@ -5,7 +5,7 @@ Each protocol is as small as its use. Third parties may implement any of them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from weightlift.types import ModelArtifacts, ModelArtifactsInfo, SaveResult
 
 __all__ = [
+    "Choose",
     "CommitsTogether",
     "Files",
     "Format",
@@ -25,6 +26,7 @@ __all__ = [
     "ModelManager",
     "OpensRemotely",
     "Reader",
+    "ReadsSome",
     "ReplacesFiles",
     "SendsInOrder",
     "Store",
@@ -226,6 +228,21 @@ class Format(Protocol):
 
     def manifest(self, packing: Packing, checksums: Checksums, names: Mapping[str, str]) -> bytes:
         """The manifest, with data files under the names that ``names`` gives them."""
+
+
+Choose = Callable[[Sequence[str]], Set[str] | None]
+"""Picks tensors by name: from the names of all, the chosen ones; None if something that was asked for is not there."""
+
+
+@runtime_checkable
+class ReadsSome(Protocol):
+    """A format in whose files each tensor has headers of its own: those of tensors that nobody wants cost nothing."""
+
+    def read_some(self, files: Files, name: str, choose: Choose) -> Layout | None:
+        """As ``Format.read``, of the tensors alone that ``choose`` picks; None if the whole file must be read.
+
+        The structure around the tensors and the user's metadata may be left out.
+        """
 
 
 @runtime_checkable

@@ -17,7 +17,9 @@ from tests.http.support import assert_same
 
 import weightlift as wl
 from weightlift._chunks import iter_chunks
+from weightlift._dtypes import DTYPES
 from weightlift._source import open_source
+from weightlift.errors import FormatError, MismatchError
 from weightlift.formats._tfjs_manifest import dump
 
 SHAPES: dict[str, tuple[int, ...]] = {}
@@ -83,6 +85,82 @@ def test_one_tensor_of_a_huge_file(huge: Nginx, format: str) -> None:
     requests, nbytes = spent(huge)
     assert requests <= listing + 2 <= REQUESTS[format] + 2
     assert nbytes < listing_bytes + (1 << 20)
+
+
+@pytest.mark.parametrize("format", HUGE)
+@pytest.mark.parametrize("name", ["layer.0.bias", "layer.250.bias", "layer.499.bias"])
+def test_one_tensor_of_a_huge_file_costs_three_requests(huge: Nginx, format: str, name: str) -> None:
+    """Its beginning, its directory or weight file, and the tensor with all headers that it has."""
+    huge.forget()
+    loaded = wl.load(huge.url(f"plain/huge/{format}/{HUGE[format]}"), names=[name], verify=False)
+    assert_same(loaded, {name: np.zeros(2_500, np.float32)})
+    requests, nbytes = spent(huge)
+    assert requests <= 3
+    assert nbytes < 1 << 20
+
+
+@pytest.mark.parametrize(("format", "compression"), [("npz", None), ("npz", "deflate"), ("torch", None)])
+def test_chosen_tensors_are_the_right_ones_and_verified(
+    server: FaultServer, tmp_path: Path, format: str, compression: str | None
+) -> None:
+    rng = np.random.default_rng(1)
+    tensors = {f"w{i:03}": rng.integers(0, 1 << 30, (64, 257 + i), np.int32) for i in range(300)}
+    path = tmp_path / FILES[format]
+    wl.save(tensors, path, **({"compression": compression} if compression else {}))
+    server.files["/m"] = path.read_bytes()
+    names = ["w007", "w2[0-4]?", "w007"]
+    wanted = {n: a for n, a in tensors.items() if n == "w007" or "w200" <= n <= "w249"}
+    assert_same(wl.load(server.url("/m"), names=iter(names), format=format), wanted)
+    assert "/m.crc32c" not in {r.path for r in server.requests}
+    server.forget()
+    assert_same(wl.load(server.url("/m"), names="w123", format=format), {"w123": tensors["w123"]})
+    assert len(server.requests) == 3
+    with pytest.raises(MismatchError, match="the file has 300"):
+        wl.load(server.url("/m"), names=["w007", "none*"], format=format)
+    with wl.open(path) as weights:
+        at = weights["w123"].offset
+    assert at is not None
+    damaged = bytearray(server.files["/m"])
+    damaged[at + 4000] ^= 16
+    server.files["/m"] = bytes(damaged)
+    with pytest.raises(FormatError, match="w123"):
+        wl.load(server.url("/m"), names="w123", format=format)
+    assert_same(wl.load(server.url("/m"), names="w124", format=format), {"w124": tensors["w124"]})
+
+
+def test_a_large_tensor_goes_straight_into_its_place(server: FaultServer, tmp_path: Path) -> None:
+    """Only its headers are read apart: 16 MiB need not lie in memory twice."""
+    tensors = {"small": np.arange(9, dtype=np.int32), "large": np.arange(4 << 20, dtype=np.int32)}
+    wl.save(tensors, tmp_path / "m.npz")
+    server.files["/m.npz"] = (tmp_path / "m.npz").read_bytes()
+    assert_same(wl.load(server.url("/m.npz"), names="large"), {"large": tensors["large"]})
+    assert server.body_bytes_sent < (16 << 20) + (256 << 10)
+
+
+def test_types_that_only_the_sidecar_knows(server: FaultServer, tmp_path: Path) -> None:
+    """NumPy's header says of a bfloat16 that it is two bytes: then the sidecar is asked, and the file read for it."""
+    halves = np.linspace(-2, 2, 4096).astype(DTYPES["bfloat16"].numpy)
+    wl.save({f"w{i}": halves + i for i in range(40)} | {"plain": np.arange(4096)}, tmp_path / "m.npz")
+    server.files = {f"/{p.name}": p.read_bytes() for p in tmp_path.glob("m.npz*")}
+    assert len(server.files) == 2
+    assert_same(wl.load(server.url("/m.npz"), names="w7"), {"w7": halves + 7})
+    assert "/m.npz.crc32c" in {r.path for r in server.requests}
+    server.forget()
+    assert_same(wl.load(server.url("/m.npz"), names="plain"), {"plain": np.arange(4096)})
+    assert "/m.npz.crc32c" not in {r.path for r in server.requests}
+
+
+def test_members_that_overlap_are_noticed_without_their_headers(server: FaultServer, tmp_path: Path) -> None:
+    """The directory says enough: the neighbour's bytes reach into the chosen member."""
+    np.savez(tmp_path / "m.npz", *(np.full(20_000, i) for i in range(4)))
+    data = bytearray((tmp_path / "m.npz").read_bytes())
+    entry = data.rindex(b"PK\1\2", 0, data.rindex(b"PK\1\2"))  # of arr_2
+    for field in (20, 24):
+        size = int.from_bytes(data[entry + field : entry + field + 4], "little")
+        data[entry + field : entry + field + 4] = (size + 4096).to_bytes(4, "little")
+    server.files["/m.npz"] = bytes(data)
+    with pytest.raises(FormatError, match="overlap"):
+        wl.load(server.url("/m.npz"), names="arr_3")
 
 
 @pytest.mark.parametrize("format", HUGE)

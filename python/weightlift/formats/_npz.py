@@ -14,7 +14,8 @@ Specification: numpy.savez; PKWARE APPNOTE; docs/formats/npz.md.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,13 +37,15 @@ from weightlift.formats._zip import (
     LOCAL,
     LOCAL_MAGIC,
     STORED,
+    Directory,
     Member,
     header_spans,
     locate,
     read_directory,
+    spans_of,
 )
 from weightlift.formats._zip_write import ENTRY_CRC_AT, LOCAL_CRC_AT, NewMember, aligned_extra, end_records
-from weightlift.protocols import Files
+from weightlift.protocols import Choose, Files, Reader
 
 __all__ = ["NPZ"]
 
@@ -133,19 +136,18 @@ class Npz:
         asked for: the other arrays of such an archive can be loaded by name.
         """
         reader = files.open(name)
-        try:
+        with _located(reader):
+            return _read_members(reader, name, read_directory(reader), None)
+
+    def read_some(self, files: Files, name: str, choose: Choose) -> Layout | None:
+        """The tensors that are chosen by name: the headers of no other members are read."""
+        reader = files.open(name)
+        with _located(reader):
             directory = read_directory(reader)
-            members = sorted(directory.members, key=lambda member: member.header)
-            window = Window(reader, header_spans(members, directory.begin, _AHEAD), directory.begin)
-            headers: dict[str, bytes] = {}
-            for member in locate(window, members):
-                if member.name.endswith(_SUFFIX):
-                    headers[member.name] = _npy_header(window, member)
-            layout = _layout(name, directory.members, headers, window)
-        except FormatError as error:
-            error.locate(path=reader.name)
-            raise
-        return layout.validate([reader.size])
+            wanted = choose([_key(member) for member in directory.members if member.name.endswith(_SUFFIX)])
+            if wanted is None:
+                return None
+            return _read_members(reader, name, directory, {key + _SUFFIX for key in wanted})
 
     def encode(self, specs: TensorSpecs, quantize: Mapping[str, str] | str | None) -> dict[int, str]:
         """Arrays are stored as they are."""
@@ -194,6 +196,32 @@ class Npz:
 
 
 # --- reading --------------------------------------------------------------------------------------
+@contextmanager
+def _located(reader: Reader) -> Iterator[None]:
+    """Errors of the format say which file they are of."""
+    try:
+        yield
+    except FormatError as error:
+        error.locate(path=reader.name)
+        raise
+
+
+def _read_members(reader: Reader, name: str, directory: Directory, wanted: Set[str] | None) -> Layout:
+    """The layout of the members called ``wanted``, or of all."""
+    members = sorted(directory.members, key=lambda member: member.header)
+    if wanted is None:
+        spans = header_spans(members, directory.begin, _AHEAD)
+    else:
+        spans = spans_of(members, directory.begin, _AHEAD, wanted)
+    window = Window(reader, spans, directory.begin)
+    headers: dict[str, bytes] = {}
+    for member in locate(window, members, wanted):
+        if member.name.endswith(_SUFFIX):
+            headers[member.name] = _npy_header(window, member)
+    read = directory.members if wanted is None else [m for m in directory.members if m.name in wanted]
+    return _layout(name, read, headers, window).validate([reader.size])
+
+
 def _npy_header(window: Window, member: Member) -> bytes:
     """The npy header at the start of a member."""
     try:

@@ -13,7 +13,7 @@ Specification: docs/formats/torch.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from weightlift._checksum import crc32
@@ -29,7 +29,15 @@ from weightlift.formats._torch_legacy import is_legacy, read_legacy
 from weightlift.formats._torch_rows import Place, table_of
 from weightlift.formats._torch_tree import Walk
 from weightlift.formats._torch_vocabulary import Storage, TorchVocabulary
-from weightlift.formats._torch_write import MAX_RECORD, RECORD, apply_record, pack_torch, refuse_types, seal_torch
+from weightlift.formats._torch_write import (
+    MAX_RECORD,
+    RECORD,
+    apply_record,
+    pack_torch,
+    refuse_types,
+    seal_torch,
+    some_checksums,
+)
 from weightlift.formats._window import Window
 from weightlift.formats._zip import (
     DEFLATED,
@@ -43,8 +51,9 @@ from weightlift.formats._zip import (
     header_spans,
     locate,
     read_directory,
+    spans_of,
 )
-from weightlift.protocols import Files, Reader
+from weightlift.protocols import Choose, Files, Reader
 
 __all__ = ["TORCH", "Torch"]
 
@@ -88,6 +97,20 @@ class Torch:
             raise error.locate(path=reader.name) from None
         return layout.validate([files.open(shard).size for shard in layout.sources])
 
+    def read_some(self, files: Files, name: str, choose: Choose) -> Layout | None:
+        """The tensors that are chosen by name: the headers of no other storages are read.
+
+        Only of an archive: the older format and an index of shards are read whole.
+        """
+        reader = files.open(name)
+        try:
+            if not reader.read_at(0, min(_HEAD, reader.size)).startswith(LOCAL_MAGIC):
+                return None
+            layout = _read_zip(reader, name, choose)
+        except WeightliftError as error:
+            raise error.locate(path=reader.name) from None
+        return None if layout is None else layout.validate([reader.size])
+
     def encode(self, specs: TensorSpecs, quantize: Mapping[str, str] | str | None) -> dict[int, str]:
         """Tensors are stored as they are, in the types that torch has."""
         refuse_types(specs, quantize)
@@ -114,13 +137,14 @@ def _read_file(files: Files, name: str) -> Layout:
         head = reader.read_at(0, min(_HEAD, reader.size))
         if is_legacy(head):
             old = read_legacy(reader)
-            layout = _layout(reader, name, Walk(old.root, budget=_budget(old.pickled)), old.place)
+            layout: Layout | None = _layout(reader, name, Walk(old.root, budget=_budget(old.pickled)), old.place)
         elif head.startswith((LOCAL_MAGIC, END_MAGIC)):
-            layout = _read_zip(reader, name)
+            layout = _read_zip(reader, name, None)
         else:
             raise _other(head)
     except WeightliftError as error:
         raise error.locate(path=reader.name) from None
+    assert layout is not None  # nothing was chosen
     return layout.validate([reader.size])
 
 
@@ -142,6 +166,7 @@ class _Archive:
     """The members below the one folder of an archive, by their names there, and the small ones' bytes."""
 
     reader: Reader
+    directory: Directory
     members: Mapping[str, Member]
     small: Mapping[str, bytes]
 
@@ -158,19 +183,48 @@ class _Archive:
         crc = member.crc32 or None  # 0: torch was told not to compute it
         return Place(member.data, member.stored_size, member.size, member.method == DEFLATED, crc)
 
+    def find(self, storages: Iterable[Storage]) -> None:
+        """Read the local headers of the members that hold these, so that ``place`` knows where they are."""
+        found = (self.members.get(f"data/{storage.key}") for storage in storages)
+        wanted = {member.name for member in found if member is not None}
+        members = sorted(self.directory.members, key=lambda member: member.header)
+        window = Window(self.reader, spans_of(members, self.directory.begin, 0, wanted), self.directory.begin)
+        for _ in locate(window, members, wanted):
+            pass
 
-def _read_zip(reader: Reader, name: str) -> Layout:
-    archive = _open_archive(reader, read_directory(reader))
+
+def _read_zip(reader: Reader, name: str, choose: Choose | None) -> Layout | None:
+    """The layout of an archive, or of the tensors in it that are chosen; None: it must be read whole."""
+    archive = _open_archive(reader, read_directory(reader), everything=choose is None)
     pickle = archive.small["data.pkl"]
     words = TorchVocabulary(script="constants.pkl" in archive.members)
     root, end = decode_pickle(pickle, words, where=archive.members["data.pkl"].data)
     if end != len(pickle):
         raise FormatError(f"{len(pickle) - end} bytes after the pickle in data.pkl")
     walk = Walk(root, budget=_budget(len(pickle)))
-    layout = _layout(reader, name, walk, archive.place, big=archive.text("byteorder") == "big")
+    big = archive.text("byteorder") == "big"
+    if choose is not None:
+        return _some(archive, name, walk, choose, big=big)
+    layout = _layout(reader, name, walk, archive.place, big=big)
     if RECORD in archive.small:
         apply_record(layout, archive.small[RECORD], pickle)
     return layout
+
+
+def _some(archive: _Archive, name: str, walk: Walk, choose: Choose, *, big: bool) -> Layout | None:
+    """The layout of the tensors that are chosen; None if the whole file must be read."""
+    known = list(walk.tensors)
+    chosen = choose(known)
+    if chosen is None:
+        return None
+    sums: str | None = ""
+    if RECORD in archive.small:
+        rows = [row for row, tensor in enumerate(known) if tensor in chosen]
+        sums = some_checksums(archive.small[RECORD], archive.small["data.pkl"], rows, len(known))
+    walk.keep(chosen)
+    archive.find(tensor.storage for tensor in walk.tensors.values())
+    layout = _layout(archive.reader, name, walk, archive.place, big=big)
+    return layout if sums == "" or (sums is not None and layout.tensors.set_crc32c(sums)) else None
 
 
 def _budget(pickled: int) -> int:
@@ -189,8 +243,8 @@ def _layout(reader: Reader, name: str, walk: Walk, place: Callable[[Storage], Pl
     return layout
 
 
-def _open_archive(reader: Reader, directory: Directory) -> _Archive:
-    """Find every member and read the small ones."""
+def _open_archive(reader: Reader, directory: Directory, *, everything: bool) -> _Archive:
+    """Read the small members, and find all others, too, if ``everything`` is wanted."""
     if not directory.members:
         raise FormatError("not a torch file: the zip archive is empty")
     top = directory.members[0].name.partition("/")[0] + "/"
@@ -209,10 +263,12 @@ def _open_archive(reader: Reader, directory: Directory) -> _Archive:
     spans = [
         (at, n + member.stored_size if member.name in wanted else min(n, _header_bytes(member)))
         for member, (at, n) in zip(members, header_spans(members, directory.begin, 0), strict=True)
+        if everything or member.name in wanted
     ]
     window = Window(reader, spans, directory.begin)
-    small = {wanted[m.name]: _content(window, m) for m in locate(window, members) if m.name in wanted}
-    archive = _Archive(reader, {m.name.removeprefix(top): m for m in members}, small)
+    located = locate(window, members, None if everything else wanted)
+    small = {wanted[m.name]: _content(window, m) for m in located if m.name in wanted}
+    archive = _Archive(reader, directory, {m.name.removeprefix(top): m for m in members}, small)
     _check_words(archive)
     return archive
 

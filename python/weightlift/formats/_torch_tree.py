@@ -6,7 +6,7 @@ the walk counts its steps. Two paths that give one name are told apart by ``#2``
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from weightlift._tree import SINGLE, encode_value
@@ -44,6 +44,10 @@ class Walk:
                 self.tensors[name] = tensor
         else:
             self.structure = self._node(root, ())
+
+    def keep(self, names: Container[str]) -> None:
+        """Forget the tensors that are called otherwise."""
+        self.tensors = {name: tensor for name, tensor in self.tensors.items() if name in names}
 
     def _node(self, value: Any, path: tuple[str, ...]) -> Any:
         self._step(path)

@@ -32,7 +32,7 @@ from weightlift.formats._torch_tree import names_in
 from weightlift.formats._zip import STORED
 from weightlift.formats._zip_write import LOCAL_CRC_AT, NewMember, aligned_extra, end_records
 
-__all__ = ["MAX_RECORD", "RECORD", "apply_record", "pack_torch", "refuse_types", "seal_torch"]
+__all__ = ["MAX_RECORD", "RECORD", "apply_record", "pack_torch", "refuse_types", "seal_torch", "some_checksums"]
 
 RECORD = ".weightlift/tensors.json"
 MAX_RECORD = 256 << 20
@@ -199,9 +199,7 @@ def _dump(record: Mapping[str, Any]) -> bytes:
 
 def apply_record(layout: Layout, data: bytes, pickle: bytes) -> None:
     """Give a layout the names, checksums and metadata that our record holds; what does not fit is damage."""
-    record = loads(data, what=RECORD, max_bytes=MAX_RECORD)
-    if not isinstance(record, dict) or record.get("weightlift") != 1:
-        raise FormatError(f"{RECORD} is not a record of version 1")
+    record = _parse(data)
     if record.get("pickle") != f"{crc32c(pickle):08x}":
         layout.damaged = f"{RECORD} is that of another data.pkl: the file was damaged, or put together of two"
         return
@@ -218,6 +216,27 @@ def apply_record(layout: Layout, data: bytes, pickle: bytes) -> None:
         raise FormatError(f"{RECORD} does not hold a checksum for each of {len(table)} tensors")
     metadata = record.get("metadata", {})
     layout.metadata = metadata if isinstance(metadata, dict) else {}
+
+
+def some_checksums(data: bytes, pickle: bytes, rows: Sequence[int], total: int) -> str | None:
+    """The checksums that our record has for these of ``total`` tensors, "" if it has none.
+
+    None: the record must be compared with all tensors, because it does not fit, or calls them by other names.
+    """
+    record = _parse(data)
+    text = record.get("crc32c", "")
+    if record.get("pickle") != f"{crc32c(pickle):08x}" or record.get("names") is not None or not isinstance(text, str):
+        return None
+    if text and len(text) != 8 * total:
+        return None
+    return "".join(text[8 * row : 8 * row + 8] for row in rows)
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    record = loads(data, what=RECORD, max_bytes=MAX_RECORD)
+    if not isinstance(record, dict) or record.get("weightlift") != 1:
+        raise FormatError(f"{RECORD} is not a record of version 1")
+    return record
 
 
 def _renamed(node: Any, names: Mapping[str, str]) -> Any:

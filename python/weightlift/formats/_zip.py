@@ -17,7 +17,7 @@ Names are keys, never paths: ``../x`` is a name like any other. Specification: P
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from weightlift._json import impostor
@@ -25,7 +25,17 @@ from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatur
 from weightlift.formats._window import Window
 from weightlift.protocols import Reader, SupportsPreload
 
-__all__ = ["DEFLATED", "STORED", "ZIP64_ROOM", "Directory", "Member", "header_spans", "locate", "read_directory"]
+__all__ = [
+    "DEFLATED",
+    "STORED",
+    "ZIP64_ROOM",
+    "Directory",
+    "Member",
+    "header_spans",
+    "locate",
+    "read_directory",
+    "spans_of",
+]
 
 STORED, DEFLATED = 0, 8
 LOCAL_MAGIC, ENTRY_MAGIC, END_MAGIC = b"PK\3\4", b"PK\1\2", b"PK\5\6"
@@ -56,6 +66,7 @@ _MAX_RATIO = 1032  # deflate cannot make more of one byte
 _ZIP64_EXTRA = 0x0001
 ZIP64_ROOM = 20  # bytes of the extra field that most local headers have, if any; padding comes behind it
 _LONG_HEADER = 1 << 13  # headers may be padded so that data begins on a page
+_MOST_WITH_HEADERS = 8 << 20  # bytes of members that are fetched together with their headers
 _UNIX, _TYPE_MASK, _SYMLINK = 3, 0o170000, 0o120000
 
 
@@ -294,23 +305,34 @@ def header_spans(members: Sequence[Member], end: int, ahead: int) -> list[tuple[
     return spans
 
 
-def locate(window: Window, members: Sequence[Member]) -> Iterator[Member]:
+def spans_of(members: Sequence[Member], end: int, ahead: int, wanted: Container[str]) -> list[tuple[int, int]]:
+    """As ``header_spans``, of the members called ``wanted`` only; with all of their data, if that is little.
+
+    One request then brings a tensor with its headers. Much data is better read into place.
+    """
+    chosen = [(s, m) for s, m in zip(header_spans(members, end, ahead), members, strict=True) if m.name in wanted]
+    whole = [(at, n - min(ahead, m.stored_size) + m.stored_size) for (at, n), m in chosen]
+    return whole if sum(n for _, n in whole) <= _MOST_WITH_HEADERS else [span for span, _ in chosen]
+
+
+def locate(window: Window, members: Sequence[Member], wanted: Container[str] | None = None) -> Iterator[Member]:
     """Each member in turn, once its local header has been read and its ``data`` is known.
 
-    ``members`` are sorted by ``header``; so are the reads. FormatError where a header contradicts its entry or
-    members overlap.
+    ``members`` are sorted by ``header``; so are the reads. With ``wanted``, the headers of members by other names are
+    neither read nor yielded. FormatError where a header contradicts its entry or members overlap.
     """
-    previous: Member | None = None
+    previous, previous_end = "", 0
     for member in members:
-        if previous is not None and member.header < previous.data + previous.stored_size:
+        if member.header < previous_end:
             raise FormatError(
-                f"zip members {previous.name!r} and {member.name!r} overlap",
-                offset=member.header,
-                end=previous.data + previous.stored_size,
+                f"zip members {previous!r} and {member.name!r} overlap", offset=member.header, end=previous_end
             )
-        _locate(window, member)
-        yield member
-        previous = member
+        # No member ends before this, whatever its local header says.
+        previous, previous_end = member.name, member.header + LOCAL.size + len(member.raw_name) + member.stored_size
+        if wanted is None or member.name in wanted:
+            _locate(window, member)
+            previous_end = member.data + member.stored_size
+            yield member
 
 
 def _locate(window: Window, member: Member) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from weightlift import _core
 from weightlift._ranges import read_ranges
 from weightlift.stores._http_ranges import FEW_RANGES, RANGE_COST, REQUEST_COST, joined, multipart_ranges
 
@@ -36,8 +37,7 @@ class RemoteFile:
         self.name = core.name
         self.size = core.size
         self.final_url = core.final_url
-        self._starts: list[int] = []
-        self._ranges: Sequence[Any] = []
+        self._preloads: tuple[Sequence[int], Sequence[Any]] = [], []
         self._last: tuple[int, bytes] = (0, b"")
 
     def read_at(self, offset: int, nbytes: int) -> bytes:
@@ -47,33 +47,46 @@ class RemoteFile:
         held = self.preloaded(offset, nbytes)
         if held is not None:
             return held
-        at, data = self._last
-        if not at <= offset <= offset + nbytes <= at + len(data):
-            at, data = offset, self.core.read_at(offset, nbytes)
-            if nbytes <= MOST_KEPT:
-                self._last = at, data
-        return data[offset - at : offset - at + nbytes]
+        data = self.core.read_at(offset, nbytes)
+        if nbytes <= MOST_KEPT:
+            self._last = offset, data
+        return data
 
     def preloaded(self, offset: int, nbytes: int) -> bytes | None:
-        """These bytes, if they were preloaded."""
-        i = bisect_right(self._starts, offset) - 1
-        begin = offset - self._starts[i] if i >= 0 else 0
-        if i < 0 or begin + nbytes > len(self._ranges[i]):
-            return None
-        return bytes(self._ranges[i][begin : begin + nbytes])
+        """These bytes, if they were preloaded or are part of the last read."""
+        held = self._held(offset, nbytes)
+        return None if held is None else bytes(held)
+
+    def _held(self, offset: int, nbytes: int) -> memoryview | None:
+        starts, ranges = self._preloads
+        i = bisect_right(starts, offset) - 1
+        for at, data in (self._last, (starts[i], ranges[i]) if i >= 0 else (0, b"")):
+            if at <= offset and offset + nbytes <= at + len(data):
+                return memoryview(data)[offset - at : offset - at + nbytes]
+        return None
 
     def read_into(self, offset: int, out: Any) -> None:
         """Fill ``out`` from ``offset`` on."""
         self.core.read_into(offset, out)
 
-    def holding(self, ranges: Sequence[tuple[int, int]]) -> _http.Reader:
-        """What plans read from."""
-        return self.core
+    def holding(self, ranges: Sequence[tuple[int, int]]) -> _http.Reader | _core.FunctionReader:
+        """What plans read from: what is held here, where that is all they need."""
+        beyond = [(at, n) for at, n in ranges if at + n > self._head]
+        if not beyond or any(self._held(at, n) is None for at, n in beyond):
+            return self.core
+        return _core.FunctionReader(self._fill, self.size, self.name)
+
+    def _fill(self, offset: int, view: memoryview) -> None:
+        held = self._held(offset, len(view))
+        if held is None:
+            self.core.read_into(offset, view)
+        else:
+            view[:] = held
 
     def preload(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Fetch ranges and keep them for ``read_at``: by a few lists of ranges, or by a small request each."""
         ends = ((at, min(at + n, self.size)) for at, n in ranges)
-        wanted = sorted((at, end - at) for at, end in ends if end > max(at, self._head))
+        wanted = sorted((at, end - at) for at, end in ends if end > max(at, self._head) and not self._kept(at, end))
         spans = joined(wanted, RANGE_COST)
         found: Sequence[Any] | None = None
         if len(spans) > FEW_RANGES and self.core.ranged and self.core.etag:
@@ -81,8 +94,12 @@ class RemoteFile:
         if found is None:
             spans = joined(wanted, REQUEST_COST)
             found = self._side_by_side(spans)
-        self._starts = [at for at, _ in spans]
-        self._ranges = found
+        self._preloads = [at for at, _ in spans], found
+
+    def _kept(self, begin: int, end: int) -> bool:
+        """Whether the last read holds these bytes."""
+        at, data = self._last
+        return at <= begin and end <= at + len(data)
 
     def _side_by_side(self, wanted: Sequence[tuple[int, int]]) -> Sequence[Any]:
         """Ranges by a request each, several at once."""
