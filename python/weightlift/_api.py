@@ -14,7 +14,7 @@ from weightlift._arrays import as_array
 from weightlift._convert import convert_source
 from weightlift._dtypes import DTYPES, from_numpy
 from weightlift._job import SaveOptions
-from weightlift._layout import Cast
+from weightlift._layout import Cast, ReadOptions
 from weightlift._load import DTypes, Memory, Rename, as_dtype, load_source
 from weightlift._ops import Progress, core_steps
 from weightlift._save import resolve_target, save_object
@@ -108,6 +108,7 @@ def load(
     progress: Progress | None = None,
     format: str | None = None,
     mode: str = "auto",
+    skip_unsafe: bool = False,
     **store_options: Any,
 ) -> Any:
     """Load what was saved: one array, a list, a (nested) dict.
@@ -125,6 +126,7 @@ def load(
         progress: Called with (bytes done, bytes total).
         format: Where content and suffix do not tell.
         mode: How local files are read: ``"auto"`` (by what is in the page cache), ``"buffered"`` or ``"direct"``.
+        skip_unsafe: Of a pickle (torch, npy) leave out what is code, instead of refusing the file; nothing is ever run.
         store_options: Of the URL's scheme; for ``http(s)://`` those of :func:`weightlift.http`.
 
     Returns:
@@ -143,7 +145,8 @@ def load(
     """
     if not isinstance(names, (str, type(None))):
         names = list(names)  # looked through more than once
-    source = open_source(url, format=format, mode=mode, store_options=store_options, names=names)
+    options = ReadOptions(skip_unsafe=skip_unsafe)
+    source = open_source(url, format=format, mode=mode, store_options=store_options, names=names, options=options)
     return load_source(
         source, names=names, rename=rename, dtype=dtype, out=out, memory=memory, verify=verify, progress=progress
     )
@@ -156,6 +159,7 @@ def open(  # the field's word for it; builtins.open is not used here
     memory: Memory | None = None,
     verify: bool = True,
     mode: str = "auto",
+    skip_unsafe: bool = False,
     **store_options: Any,
 ) -> Weights:
     """Open weights lazily: names, types and shapes at once, bytes when touched.
@@ -167,6 +171,7 @@ def open(  # the field's word for it; builtins.open is not used here
             each is read and verified when touched. Default: map, but arena on network file systems and for URLs.
         verify: With ``"arena"``: compare checksums of whole tensors.
         mode: As :func:`load`.
+        skip_unsafe: As :func:`load`.
         store_options: As :func:`load`.
 
     Example:
@@ -175,7 +180,8 @@ def open(  # the field's word for it; builtins.open is not used here
         >>> wl.open("eye.npz")["w"].shape
         (3, 3)
     """
-    source = open_source(url, format=format, mode=mode, store_options=store_options)
+    options = ReadOptions(skip_unsafe=skip_unsafe)
+    source = open_source(url, format=format, mode=mode, store_options=store_options, options=options)
     if memory is None:
         memory = "map" if source.mappable else "arena"
     return Weights(source, memory=memory, verify=verify)

@@ -31,6 +31,7 @@ __all__ = [
     "Inline",
     "Layout",
     "Piece",
+    "ReadOptions",
     "Step",
     "Strided",
     "Strings",
@@ -347,6 +348,19 @@ class TensorTable(Mapping[str, TensorEntry]):
     def __len__(self) -> int:
         """How many tensors there are."""
         return len(self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How a file is to be read, where its format leaves a choice.
+
+    Attributes:
+        skip_unsafe: Leave out what a pickle would have to run code for, instead of refusing the file.
+        dequantize: Tensors stored in blocks of quantised values are their float32 values, not raw blocks.
+    """
+
+    skip_unsafe: bool = False
+    dequantize: bool = False
 
 
 @dataclass

@@ -134,7 +134,7 @@ def may_rename(table: TensorTable) -> bool:
 
 def attach(layout: Layout, files: Files, name: str) -> None:
     """Fill a layout's checksums, true dtypes, structure and metadata from the sidecar, if there is one."""
-    if layout.format not in ("npy", "npz"):
+    if layout.format not in ("npy", "npy-pickle", "npz"):
         return
     try:
         records = _read(files, name)

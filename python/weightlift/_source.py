@@ -18,12 +18,12 @@ import numpy as np
 from weightlift import _sidecar
 from weightlift._dtypes import DType, byte_size
 from weightlift._json import impostor
-from weightlift._layout import U32, Layout, TensorEntry, TensorTable
+from weightlift._layout import U32, Layout, ReadOptions, TensorEntry, TensorTable
 from weightlift._plan import OpenFiles
 from weightlift._urls import Url, any_remote, as_text, is_file, local_path
 from weightlift.errors import ChecksumError, FormatError, MismatchError, NotFoundError, WeightliftError
 from weightlift.formats import FORMATS, by_name, by_suffix
-from weightlift.protocols import Format, ReadsSome, Store, SupportsMap
+from weightlift.protocols import Format, ReadsSome, Store, SupportsMap, TakesReadOptions
 from weightlift.stores import at_url, shares
 from weightlift.stores._local import LocalStore
 
@@ -154,6 +154,7 @@ def open_source(
     mode: str = "auto",
     store_options: Mapping[str, Any] | None = None,
     names: Names = None,
+    options: ReadOptions | None = None,
 ) -> Source:
     """Open and parse what a path or URL means; errors name the file.
 
@@ -161,20 +162,27 @@ def open_source(
     there may be no structure and no metadata.
     """
     store, name = find(url, mode=mode, store_options=store_options)
-    return open_in(store, name, format=format, url=str(url), names=names)
+    return open_in(store, name, format=format, url=str(url), names=names, options=options)
 
 
 def open_in(
-    store: Store, name: str, *, format: str | None = None, url: str | None = None, names: Names = None
+    store: Store,
+    name: str,
+    *,
+    format: str | None = None,
+    url: str | None = None,
+    names: Names = None,
+    options: ReadOptions | None = None,
 ) -> Source:
     """Open and parse file ``name`` of a store; ``names`` as for :func:`open_source`."""
     files = OpenFiles(store)
     try:
         reader = files.open(name)
         chosen = by_name(format) if format is not None else _sniff(reader, name)
-        layout = None if names is None or not files.remote else _read_some(chosen, files, name, names)
+        plain = options is None or options == ReadOptions()
+        layout = None if names is None or not files.remote or not plain else _read_some(chosen, files, name, names)
         if layout is None:
-            layout = chosen.read(files, name)
+            layout = _read(chosen, files, name, options)
             _sidecar.attach(layout, files, name)
     except WeightliftError as error:
         raise error.locate(path=store.path(name)) from None
@@ -193,6 +201,12 @@ def _read_some(format: Format, files: OpenFiles, name: str, names: Names) -> Lay
     if layout is None or _sidecar.may_rename(layout.tensors) or matching(layout.tensors.names, names) is None:
         return None
     return layout
+
+
+def _read(format: Format, files: OpenFiles, name: str, options: ReadOptions | None) -> Layout:
+    if options is not None and isinstance(format, TakesReadOptions):
+        return format.read_with(files, name, options)
+    return format.read(files, name)
 
 
 def find(

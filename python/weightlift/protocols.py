@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Se
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from weightlift._layout import Layout, TensorEntry
+    from weightlift._layout import Layout, ReadOptions, TensorEntry
     from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
     from weightlift.types import ModelArtifacts, ModelArtifactsInfo, SaveResult
 
@@ -35,6 +35,7 @@ __all__ = [
     "SupportsPreload",
     "SupportsSave",
     "TakesDocument",
+    "TakesReadOptions",
     "Writer",
     "WritesAgain",
 ]
@@ -243,6 +244,14 @@ class ReadsSome(Protocol):
 
         The structure around the tensors and the user's metadata may be left out.
         """
+
+
+@runtime_checkable
+class TakesReadOptions(Protocol):
+    """A format whose files can be read in more than one way; to all others the options make no difference."""
+
+    def read_with(self, files: Files, name: str, options: ReadOptions) -> Layout:
+        """As ``Format.read``."""
 
 
 @runtime_checkable

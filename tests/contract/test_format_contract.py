@@ -14,6 +14,11 @@ class TestNpy(FormatContract):
     single = True
 
 
+class TestNpyPickle(FormatContract):
+    format = by_name("npy-pickle")
+    file_name = "x.pickle.npy"
+
+
 class TestNpz(FormatContract):
     format = by_name("npz")
 
@@ -36,7 +41,7 @@ class TestTorch(FormatContract):
     format = by_name("torch")
 
 
-SUITES = [TestNpy, TestNpz, TestSafetensors, TestSafetensorsIndex, TestTfjs, TestTorch]
+SUITES = [TestNpy, TestNpyPickle, TestNpz, TestSafetensors, TestSafetensorsIndex, TestTfjs, TestTorch]
 
 
 def test_every_format_has_a_suite() -> None:

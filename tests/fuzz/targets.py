@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.unit import torch_support as made
 
 import weightlift as wl
 from weightlift._sidecar import record as sidecar_record
+from weightlift.formats._npy_header import build_object_header
 
 Target = Callable[[bytes, Path], Path]
 SEPARATOR = b"\0\0"
@@ -28,6 +30,11 @@ TENSORS = {"a": np.arange(6, dtype="f4").reshape(2, 3), "b": np.array([1, -1], "
 def npy(data: bytes, folder: Path) -> Path:
     """The input is an npy file."""
     return _write(folder / "x.npy", data)
+
+
+def npy_pickle(data: bytes, folder: Path) -> Path:
+    """The input is the pickle in an npy file that is otherwise right."""
+    return _write(folder / "x.npy", build_object_header(()) + data)
 
 
 def zip_directory(data: bytes, folder: Path) -> Path:
@@ -84,7 +91,8 @@ def sidecar(data: bytes, folder: Path) -> Path:
 
 
 TARGETS: dict[str, Target] = {
-    f.__name__: f for f in (npy, zip_directory, npz, torch, torch_pickle, tfjs, safetensors, safetensors_index, sidecar)
+    f.__name__: f
+    for f in (npy, npy_pickle, zip_directory, npz, torch, torch_pickle, tfjs, safetensors, safetensors_index, sidecar)
 }
 
 
@@ -112,6 +120,7 @@ def seeds() -> dict[str, list[bytes]]:
     """Inputs that load, from which fuzzers start, by target."""
     return {
         "npy": [_npy(a) for a in _arrays()],
+        "npy_pickle": [_pickle(protocol) for protocol in (2, 3, 4, 5)],
         "zip_directory": [_npz(compressed=c) for c in (False, True)],
         "npz": [bytes([how]) + _npy(a) for how in (0, 1) for a in _arrays()],
         "torch": [_saved("x.pt", "x.pt"), made.archive(made.pickled(made.tensor()), {"0": bytes(16)}), _old_torch()],
@@ -141,6 +150,12 @@ def _npy(array: np.ndarray) -> bytes:  # type: ignore[type-arg]
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
+
+
+def _pickle(protocol: int) -> bytes:
+    value = np.empty((), object)
+    value[()] = {"l": _arrays(), "x": (1, None, 2.5, "t", {3}), "h": np.float16(1)}
+    return pickle.dumps(value, protocol)
 
 
 def _npz(*, compressed: bool) -> bytes:

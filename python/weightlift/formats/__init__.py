@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from weightlift.errors import FormatError
 from weightlift.formats._npy import NPY
+from weightlift.formats._npy_pickle import NPY_PICKLE
 from weightlift.formats._npz import NPZ
 from weightlift.formats._safetensors import SAFETENSORS
 from weightlift.formats._tfjs import TFJS
@@ -17,7 +18,7 @@ from weightlift.protocols import Format
 
 __all__ = ["FORMATS", "by_name", "by_suffix"]
 
-FORMATS: Sequence[Format] = (NPY, NPZ, TORCH, TFJS, SAFETENSORS)
+FORMATS: Sequence[Format] = (NPY, NPY_PICKLE, NPZ, TORCH, TFJS, SAFETENSORS)
 
 
 def by_name(name: str) -> Format:

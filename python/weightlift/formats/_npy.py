@@ -22,7 +22,15 @@ from weightlift._layout import Extent, Layout, Piece, TensorEntry, TensorTable
 from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Placements, TensorSpecs
 from weightlift._tree import SINGLE
 from weightlift.errors import FormatError, UnsupportedFeatureError
-from weightlift.formats._npy_header import HEAD_BYTES, MAGIC, Header, build_header, header_length, parse_header
+from weightlift.formats._npy_header import (
+    HEAD_BYTES,
+    MAGIC,
+    Header,
+    build_header,
+    header_length,
+    object_shape,
+    parse_header,
+)
 from weightlift.protocols import Files, Reader
 
 __all__ = ["NPY", "check_encodable", "check_options"]
@@ -37,8 +45,13 @@ class Npy:
     suffixes: Sequence[str] = (".npy",)
 
     def sniff(self, head: bytes, size: int) -> bool:
-        """By the magic string."""
-        return head.startswith(MAGIC)
+        """By the magic string; what holds a pickle is another format."""
+        if not head.startswith(MAGIC):
+            return False
+        try:
+            return object_shape(head[: header_length(head)]) is None
+        except FormatError:
+            return True  # whose reader says what is wrong with it
 
     def read(self, files: Files, name: str) -> Layout:
         """The one array, called ``tensor``."""
@@ -73,7 +86,8 @@ class Npy:
         check_options("npy", options, compressions=())
         if options.structure != SINGLE or len(specs) != 1:
             raise UnsupportedFeatureError(
-                f"npy holds one array, and {len(specs)} in a container were given; use .npz or .safetensors"
+                f"npy holds one array, and {len(specs)} in a container were given; use .npz or .safetensors, or, for "
+                "a pickle as np.save makes it, format='npy-pickle'"
             )
         header = build_header(specs.dtypes[0], specs.shapes[0])
         nbytes = int(specs.nbytes[0])

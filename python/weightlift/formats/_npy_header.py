@@ -22,7 +22,10 @@ from weightlift._layout import Byteswap, Step
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
 from weightlift.formats._npy_literal import parse_literal
 
-__all__ = ["HEAD_BYTES", "MAGIC", "MAX_HEADER", "Header", "build_header", "header_length", "parse_header"]
+__all__ = [
+    "HEAD_BYTES", "MAGIC", "MAX_HEADER", "Header", "build_header", "build_object_header", "header_length",
+    "object_shape", "parse_header",
+]  # fmt: skip
 
 MAGIC = b"\x93NUMPY"
 HEAD_BYTES = 12
@@ -95,6 +98,18 @@ def header_length(head: bytes) -> int:
     if length > MAX_HEADER:
         raise FormatError(f"npy header of {length} bytes; at most {MAX_HEADER} are read")
     return length
+
+
+def object_shape(header: bytes) -> tuple[int, ...] | None:
+    """The shape of an array of Python objects, whose data is a pickle; None for an array of anything else."""
+    start = 10 if header[6] == 1 else 12
+    if b"O" not in header[start:]:
+        return None
+    fields = parse_literal(header[start:].decode("latin-1"))
+    shape = fields.get("shape") if isinstance(fields, dict) and fields.keys() == _KEYS else None
+    if not isinstance(shape, tuple) or not isinstance(fields["descr"], str) or not _OBJECT.fullmatch(fields["descr"]):
+        return None
+    return shape
 
 
 def parse_header(header: bytes) -> Header:
@@ -171,8 +186,8 @@ def _numpy_type(descr: Any) -> np.dtype[Any]:
 def _simple_type(descr: str) -> np.dtype[Any]:
     if _OBJECT.fullmatch(descr):
         raise UnsafeContentError(
-            "npy holds Python objects, stored as a pickle, which could run code and is not read; "
-            "save plain arrays, or several of them as .npz or .safetensors"
+            "npy holds Python objects, stored as a pickle, which is read as format='npy-pickle' only (the default, "
+            "where no format is given)"
         )
     if descr in _FOREIGN:
         return DTYPES[_FOREIGN[descr]].numpy
@@ -250,6 +265,14 @@ def build_header(dtype: DType, shape: tuple[int, ...]) -> bytes:
     if len(header) > MAX_HEADER:
         raise UnsupportedFeatureError(f"npy header of {len(header)} bytes; at most {MAX_HEADER} are read back")
     return header
+
+
+def build_object_header(shape: tuple[int, ...]) -> bytes:
+    """The header of an array of Python objects, as ``np.save`` writes it."""
+    text = f"{{'descr': '|O', 'fortran_order': False, 'shape': {shape!r}, }}"
+    if shape:
+        text += " " * (_GROWTH_DIGITS - len(str(shape[0])))
+    return _wrap(text.encode("latin-1"), 1)
 
 
 def _descr(dtype: DType) -> Any:

@@ -23,13 +23,15 @@ import numpy as np
 
 from weightlift._checksum import crc32, crc32_combine
 from weightlift._dtypes import DType
-from weightlift._layout import KINDS, Deflate, Extent, Layout, Piece, TensorTable
+from weightlift._layout import KINDS, Deflate, Extent, Layout, Piece, ReadOptions, TensorEntry, TensorTable
 from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Placements, TensorSpecs
 from weightlift._tree import SINGLE
 from weightlift.errors import FormatError, UnsafeContentError
 from weightlift.formats._npy import check_encodable, check_options
 from weightlift.formats._npy_header import HEAD_BYTES, Header, header_length, parse_header
+from weightlift.formats._npy_objects import check_repeated
 from weightlift.formats._npz_deflate import NewArchive, archive_bound, write_archive
+from weightlift.formats._npz_objects import member_objects
 from weightlift.formats._window import Window
 from weightlift.formats._zip import (
     DEFLATED,
@@ -72,6 +74,22 @@ class _Rows:
     dtypes: dict[DType, int] = field(default_factory=dict)
     pieces: dict[int, tuple[Piece, ...]] = field(default_factory=dict)
     strides: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    pickled: bool = False
+
+    def add_entries(self, entries: Mapping[str, TensorEntry]) -> None:
+        """The rows of arrays in a pickle."""
+        self.pickled = True
+        for name, entry in entries.items():
+            row = len(self.names)
+            self.names.append(name)
+            self.shapes.append(entry.shape)
+            self.dtype_index.append(self.dtypes.setdefault(entry.dtype, len(self.dtypes)))
+            self.pieces[row] = entry.pieces
+            if entry.strides is not None:
+                self.strides[row] = entry.strides
+            self.crc.append((0, 0, 0))
+            self.offset.append(0)
+            self.nbytes.append(0)
 
     def add(self, name: str, header: Header, member: Member) -> None:
         """The row of the array in ``member``."""
@@ -132,12 +150,17 @@ class Npz:
     def read(self, files: Files, name: str) -> Layout:
         """One tensor for each npy member.
 
-        A member of Python objects becomes an UnsafeContentError in ``objects``, which is raised when that name is
-        asked for: the other arrays of such an archive can be loaded by name.
+        A member of Python objects is a pickle; its arrays are tensors, too, below the member's name. One that is
+        refused becomes an error in ``objects``, which is raised when that name is asked for: the other arrays of such
+        an archive can be loaded by name.
         """
+        return self.read_with(files, name, ReadOptions())
+
+    def read_with(self, files: Files, name: str, options: ReadOptions) -> Layout:
+        """Likewise; with ``skip_unsafe``, what is code is left out."""
         reader = files.open(name)
         with _located(reader):
-            return _read_members(reader, name, read_directory(reader), None)
+            return _read_members(reader, name, read_directory(reader), None, skip_unsafe=options.skip_unsafe)
 
     def read_some(self, files: Files, name: str, choose: Choose) -> Layout | None:
         """The tensors that are chosen by name: the headers of no other members are read."""
@@ -147,7 +170,8 @@ class Npz:
             wanted = choose([_key(member) for member in directory.members if member.name.endswith(_SUFFIX)])
             if wanted is None:
                 return None
-            return _read_members(reader, name, directory, {key + _SUFFIX for key in wanted})
+            members = {key + _SUFFIX for key in wanted}
+            return _read_members(reader, name, directory, members, skip_unsafe=False)
 
     def encode(self, specs: TensorSpecs, quantize: Mapping[str, str] | str | None) -> dict[int, str]:
         """Arrays are stored as they are."""
@@ -206,7 +230,9 @@ def _located(reader: Reader) -> Iterator[None]:
         raise
 
 
-def _read_members(reader: Reader, name: str, directory: Directory, wanted: Set[str] | None) -> Layout:
+def _read_members(
+    reader: Reader, name: str, directory: Directory, wanted: Set[str] | None, *, skip_unsafe: bool
+) -> Layout:
     """The layout of the members called ``wanted``, or of all."""
     members = sorted(directory.members, key=lambda member: member.header)
     if wanted is None:
@@ -219,7 +245,7 @@ def _read_members(reader: Reader, name: str, directory: Directory, wanted: Set[s
         if member.name.endswith(_SUFFIX):
             headers[member.name] = _npy_header(window, member)
     read = directory.members if wanted is None else [m for m in directory.members if m.name in wanted]
-    return _layout(name, read, headers, window).validate([reader.size])
+    return _layout(name, read, headers, window, skip_unsafe=skip_unsafe).validate([reader.size])
 
 
 def _npy_header(window: Window, member: Member) -> bytes:
@@ -263,11 +289,15 @@ def _inflate_head(window: Window, member: Member) -> bytes:
     return made
 
 
-def _layout(name: str, members: Sequence[Member], headers: Mapping[str, bytes], window: Window) -> Layout:
+def _layout(
+    name: str, members: Sequence[Member], headers: Mapping[str, bytes], window: Window, *, skip_unsafe: bool
+) -> Layout:
     """The layout, with tensors in directory order."""
     rows = _Rows()
     objects: dict[str, object] = {}
     others: list[str] = []
+    nodes: dict[str, Any] = {}
+    skipped: dict[str, str] = {}
     for member in members:
         header = headers.get(member.name)
         if header is None:
@@ -286,14 +316,27 @@ def _layout(name: str, members: Sequence[Member], headers: Mapping[str, bytes], 
             sparse = _sparse_format(window, member, len(header))
             if sparse is not None:
                 objects[key] = sparse
-            elif isinstance(error, UnsafeContentError):
-                objects[key] = error.locate(path=window.reader.name).with_traceback(None)
-            else:
+            elif not isinstance(error, UnsafeContentError):
                 raise
+            else:
+                try:
+                    walk = member_objects(window.reader, member, header, key, skip_unsafe=skip_unsafe)
+                    check_repeated(walk.tensors, window.reader.size)
+                except FormatError as refused:
+                    objects[key] = _place(refused, member).locate(path=window.reader.name).with_traceback(None)
+                    continue
+                rows.add_entries(walk.tensors)
+                objects.update(walk.objects)
+                skipped.update(walk.skipped)
+                nodes[key] = walk.structure
             continue
         rows.add(key, parsed, member)
-    extra = {"other_members": others} if others else {}
-    return Layout("npz", rows.table(), (name,), objects=objects, extra=extra)
+        nodes[key] = key
+    facts = {"other_members": others, "skipped": skipped}
+    return Layout(
+        "npz", rows.table(), (name,), objects=objects, extra={k: fact for k, fact in facts.items() if fact},
+        structure={"dict": [list(item) for item in nodes.items()]} if rows.pickled else None, shared=rows.pickled,
+    )  # fmt: skip
 
 
 def _sparse_format(window: Window, member: Member, header_size: int) -> str | None:

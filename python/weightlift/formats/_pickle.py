@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from weightlift.errors import FormatError, UnsafeContentError
 
-__all__ = ["MAX_PICKLE", "PickleEnded", "Vocabulary", "decode_pickle", "is_key"]
+__all__ = ["MAX_PICKLE", "Blob", "PickleEnded", "Pickled", "Refused", "Vocabulary", "decode_pickle", "is_key"]
 
 MAX_PICKLE = 64 << 20
 """Bytes of a pickle; one that lists 100,000 tensors has some 15 MB."""
@@ -29,12 +30,49 @@ _MAX_INTEGER = 128  # bytes: as many digits as JSON is read with
 _MAX_KEY = 1 << 64
 _MAX_NAME = 1024  # bytes of a module's or function's name
 _MAX_KEY_PARTS = 16
+_HELD = 4096
+"""Bytes of a string that is kept where it lies in a file; of longer ones only the place is."""
 
 _CODE = {
     0x69: "INST", 0x6F: "OBJ", 0x82: "EXT1", 0x83: "EXT2", 0x84: "EXT4", 0x50: "PERSID", 0x92: "NEWOBJ_EX",
     0x97: "NEXT_BUFFER", 0x98: "READONLY_BUFFER",
 }  # fmt: skip
 """Opcodes that call or fetch something in ways that no file of weights needs."""
+
+
+class Pickled(Protocol):
+    """The bytes of a pickle: ``bytes``, or what reads them from a file as they are asked for."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """One of them as a number, or a slice of them as ``bytes``."""
+
+    def find(self, part: bytes, begin: int, end: int, /) -> int:
+        """Where ``part`` begins; -1 if it is not there."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blob:
+    """A string of bytes in a pickle, by where it is.
+
+    Attributes:
+        offset: In the file.
+        nbytes: Its length.
+        data: The bytes, if they are few.
+    """
+
+    offset: int
+    nbytes: int
+    data: bytes | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refused:
+    """What code that is not run would have made, where the caller asked for the rest: its name."""
+
+    name: str
 
 
 class Vocabulary(Protocol):
@@ -76,7 +114,9 @@ def is_key(value: object) -> bool:
     return value is None or type(value) in (str, float, bool, bytes, complex)
 
 
-def decode_pickle(data: bytes, vocabulary: Vocabulary, begin: int = 0, *, where: int = 0) -> tuple[object, int]:
+def decode_pickle(
+    data: Pickled, vocabulary: Vocabulary, begin: int = 0, *, where: int = 0, located: bool = False
+) -> tuple[object, int]:
     """Decode the pickle that begins at ``begin`` of ``data``.
 
     Args:
@@ -84,6 +124,7 @@ def decode_pickle(data: bytes, vocabulary: Vocabulary, begin: int = 0, *, where:
         vocabulary: What its names mean.
         begin: Where it begins.
         where: Offset of ``data`` in its file, for messages.
+        located: Strings of bytes are a :class:`Blob` each, and long ones are not read.
 
     Returns:
         What it describes, and where in ``data`` it ends.
@@ -93,18 +134,19 @@ def decode_pickle(data: bytes, vocabulary: Vocabulary, begin: int = 0, *, where:
         PickleEnded: ``data`` ends first.
         FormatError: It is malformed, or larger than allowed.
     """
-    return _Machine(data, vocabulary, begin, where).run()
+    return _Machine(data, vocabulary, begin, where, located=located).run()
 
 
 class _Machine:
     """The stack machine; one method an opcode."""
 
-    def __init__(self, data: bytes, vocabulary: Vocabulary, begin: int, where: int) -> None:
+    def __init__(self, data: Pickled, vocabulary: Vocabulary, begin: int, where: int, *, located: bool) -> None:
         self.data = data
         self.end = len(data)
         self.words = vocabulary
         self.at = begin
         self.where = where
+        self.located = located
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -142,14 +184,16 @@ class _Machine:
         if following > self.end:
             raise PickleEnded(f"the pickle ends within an opcode of {count} bytes")
         self.at = following
-        return self.data[at:following]
+        found: bytes = self.data[at:following]
+        return found
 
     def byte(self) -> int:
         at = self.at
         if at >= self.end:
             raise PickleEnded("the pickle ends within an opcode")
         self.at = at + 1
-        return self.data[at]
+        found: int = self.data[at]
+        return found
 
     def number(self, count: int) -> int:
         return int.from_bytes(self.take(count), "little")
@@ -247,22 +291,34 @@ class _Machine:
     def op_text(self) -> None:
         self.stack.append(_text(self.take(self.number(4))))
 
+    def binary(self, size: int) -> None:
+        """A string of bytes, behind ``size`` bytes of length."""
+        count = self.number(size)
+        at = self.at
+        if not self.located:
+            self.stack.append(self.take(count))
+            return
+        if count > self.end - at:
+            raise PickleEnded(f"the pickle ends within {count} bytes")
+        self.stack.append(Blob(self.where + at, count, self.take(count) if count <= _HELD else None))
+        self.at = at + count
+
     def op_memoize(self) -> None:
         self.memo[len(self.memo)] = self.top()
 
     def op_append(self) -> None:
         (value,) = self.some(1)
-        self.listed().append(value)
+        self.extend([value])
 
     def op_appends(self) -> None:
-        values = self.group()
-        self.listed().extend(values)
+        self.extend(self.group())
 
-    def listed(self) -> list[Any]:
+    def extend(self, values: list[Any]) -> None:
         target = self.top()
-        if type(target) is not list:
+        if type(target) is list:
+            target.extend(values)
+        elif type(target) is not Refused:
             raise FormatError(f"the pickle appends to a {_kind(target)}")
-        return target
 
     def op_setitem(self) -> None:
         self.set_items(self.some(2))
@@ -272,6 +328,8 @@ class _Machine:
 
     def set_items(self, items: list[Any]) -> None:
         target = self.top()
+        if type(target) is Refused:
+            return
         if not isinstance(target, dict):
             raise FormatError(f"the pickle sets items of a {_kind(target)}")
         if len(items) % 2:
@@ -284,6 +342,8 @@ class _Machine:
     def op_additems(self) -> None:
         items = self.group()
         target = self.top()
+        if type(target) is Refused:
+            return
         if type(target) is not set:
             raise FormatError(f"the pickle adds members to a {_kind(target)}")
         for item in items:
@@ -303,15 +363,19 @@ class _Machine:
 
     def op_reduce(self) -> None:
         args, callee = self.pop(), self.pop()
-        self.stack.append(self.words.call(callee, _arguments(args)))
+        refused = type(callee) is Refused
+        self.stack.append(callee if refused else self.words.call(callee, _arguments(args)))
 
     def op_newobj(self) -> None:
         kind, args = self.some(2)
-        self.stack.append(self.words.new(kind, _arguments(args)))
+        refused = type(kind) is Refused
+        self.stack.append(kind if refused else self.words.new(kind, _arguments(args)))
 
     def op_build(self) -> None:
         (state,) = self.some(1)
-        self.words.build(self.top(), state)
+        target = self.top()
+        if type(target) is not Refused:
+            self.words.build(target, state)
 
     def op_persistent(self) -> None:
         self.stack.append(self.words.persistent(self.pop()))
@@ -361,6 +425,10 @@ def _sized(size: int, make: Callable[[bytes], object]) -> _Handler:
     return lambda machine: machine.stack.append(make(machine.take(machine.number(size))))
 
 
+def _binary(size: int) -> _Handler:
+    return lambda machine: machine.binary(size)
+
+
 def _tuple_of(count: int) -> _Handler:
     return lambda machine: machine.stack.append(tuple(machine.some(count)))
 
@@ -380,7 +448,7 @@ _BY_CODE: dict[int, _Handler] = {
     0x8A: _Machine.op_integer, 0x8B: _Machine.op_long4, 0x47: _Machine.op_float,
     0x58: _Machine.op_text, 0x8C: _sized(1, _text), 0x8D: _sized(8, _text),
     0x54: _sized(4, _old_text), 0x55: _sized(1, _old_text),
-    0x42: _sized(4, bytes), 0x43: _sized(1, bytes), 0x8E: _sized(8, bytes),
+    0x42: _binary(4), 0x43: _binary(1), 0x8E: _binary(8), 0x96: _binary(8),
     0x71: _Machine.op_put, 0x72: _Machine.op_long_put, 0x94: _Machine.op_memoize,
     0x68: _Machine.op_get, 0x6A: _Machine.op_long_get,
     0x63: _Machine.op_global, 0x93: _Machine.op_stack_global, 0x52: _Machine.op_reduce, 0x81: _Machine.op_newobj,

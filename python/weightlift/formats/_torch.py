@@ -15,11 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from weightlift._checksum import crc32
 from weightlift._inflate import inflate
 from weightlift._json import impostor
-from weightlift._layout import Deflate, Extent, Layout
+from weightlift._layout import Deflate, Extent, Layout, ReadOptions
 from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
 from weightlift.errors import ChecksumError, FormatError, UnsupportedFeatureError, WeightliftError
 from weightlift.formats._npy import check_options
@@ -88,11 +89,16 @@ class Torch:
 
     def read(self, files: Files, name: str) -> Layout:
         """The tensors in the object that was saved, and the object around them; or those of all shards of an index."""
+        return self.read_with(files, name, ReadOptions())
+
+    def read_with(self, files: Files, name: str, options: ReadOptions) -> Layout:
+        """Likewise; with ``skip_unsafe``, what is code is left out."""
         reader = files.open(name)
+        read = partial(_read_file, skip_unsafe=options.skip_unsafe)
         try:
             if not is_torch_index(reader.read_at(0, min(_HEAD, reader.size))):
-                return _read_file(files, name)
-            layout = read_torch_index(files, reader, _read_file)
+                return read(files, name)
+            layout = read_torch_index(files, reader, read)
         except WeightliftError as error:
             raise error.locate(path=reader.name) from None
         return layout.validate([files.open(shard).size for shard in layout.sources])
@@ -130,16 +136,16 @@ class Torch:
         raise FormatError("torch has no manifest")
 
 
-def _read_file(files: Files, name: str) -> Layout:
+def _read_file(files: Files, name: str, *, skip_unsafe: bool) -> Layout:
     """One file, which is no index."""
     reader = files.open(name)
     try:
         head = reader.read_at(0, min(_HEAD, reader.size))
         if is_legacy(head):
-            old = read_legacy(reader)
+            old = read_legacy(reader, skip_unsafe=skip_unsafe)
             layout: Layout | None = _layout(reader, name, Walk(old.root, budget=_budget(old.pickled)), old.place)
         elif head.startswith((LOCAL_MAGIC, END_MAGIC)):
-            layout = _read_zip(reader, name, None)
+            layout = _read_zip(reader, name, None, skip_unsafe=skip_unsafe)
         else:
             raise _other(head)
     except WeightliftError as error:
@@ -193,11 +199,11 @@ class _Archive:
             pass
 
 
-def _read_zip(reader: Reader, name: str, choose: Choose | None) -> Layout | None:
+def _read_zip(reader: Reader, name: str, choose: Choose | None, *, skip_unsafe: bool = False) -> Layout | None:
     """The layout of an archive, or of the tensors in it that are chosen; None: it must be read whole."""
     archive = _open_archive(reader, read_directory(reader), everything=choose is None)
     pickle = archive.small["data.pkl"]
-    words = TorchVocabulary(script="constants.pkl" in archive.members)
+    words = TorchVocabulary(script="constants.pkl" in archive.members, skip_unsafe=skip_unsafe)
     root, end = decode_pickle(pickle, words, where=archive.members["data.pkl"].data)
     if end != len(pickle):
         raise FormatError(f"{len(pickle) - end} bytes after the pickle in data.pkl")
@@ -239,7 +245,8 @@ def _layout(reader: Reader, name: str, walk: Walk, place: Callable[[Storage], Pl
     for refused in walk.objects.values():
         refused.locate(path=reader.name)
     scales = {n: list(map(str, t.scheme)) for n, t in walk.tensors.items() if t.scheme is not None}
-    layout.extra = {"quantization": scales} if scales else {}
+    facts = {"quantization": scales, "skipped": walk.skipped}
+    layout.extra = {key: fact for key, fact in facts.items() if fact}
     return layout
 
 

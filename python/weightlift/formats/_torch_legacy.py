@@ -45,13 +45,13 @@ def is_legacy(head: bytes) -> bool:
     return len(head) > 2 and head[0] == 0x80 and head[1] in range(2, 6) and head[2:].startswith(_BEGIN)
 
 
-def read_legacy(reader: Reader) -> Legacy:
+def read_legacy(reader: Reader, *, skip_unsafe: bool = False) -> Legacy:
     """Decode the pickles, and find and check the storages."""
     wanted = _FIRST_READ
     while True:  # where pickles end is known only when they are decoded
         data = reader.read_at(0, min(wanted, reader.size))
         try:
-            root, keys, words, at = _pickles(data)
+            root, keys, words, at = _pickles(data, skip_unsafe=skip_unsafe)
             break
         except PickleEnded:
             if len(data) == reader.size or wanted > MAX_PICKLE:
@@ -60,7 +60,7 @@ def read_legacy(reader: Reader) -> Legacy:
     return Legacy(root, at, _places(reader, keys, words.storages, at))
 
 
-def _pickles(data: bytes) -> tuple[object, list[str], TorchVocabulary, int]:
+def _pickles(data: bytes, *, skip_unsafe: bool) -> tuple[object, list[str], TorchVocabulary, int]:
     """The object, its storages' keys in their order, the words it was decoded in, and where the storages begin."""
     nothing = TorchVocabulary()
     number, at = decode_pickle(data, nothing)
@@ -70,7 +70,7 @@ def _pickles(data: bytes) -> tuple[object, list[str], TorchVocabulary, int]:
         raise FormatError("not a torch file: it does not begin with torch's number", offset=0)
     if version != _VERSION or facts.get("protocol_version") != _VERSION:
         raise UnsupportedFeatureError(f"a torch file of version {str(version)[:40]}; {_VERSION} is known")
-    words = TorchVocabulary()
+    words = TorchVocabulary(skip_unsafe=skip_unsafe)
     root, at = decode_pickle(data, words, at)
     keys, at = decode_pickle(data, nothing, at)
     if type(keys) is not list or not all(type(key) is str for key in keys) or len(set(keys)) != len(keys):

@@ -11,7 +11,7 @@ from typing import Any
 from weightlift._dtypes import DType
 from weightlift.errors import FormatError, UnsupportedFeatureError
 
-__all__ = ["KINDS", "StorageRow", "write_pickle"]
+__all__ = ["KINDS", "PickleWriter", "StorageRow", "write_pickle"]
 
 _CLASSES = {
     "float32": "FloatStorage", "float64": "DoubleStorage", "float16": "HalfStorage", "bfloat16": "BFloat16Storage",
@@ -54,12 +54,11 @@ def write_pickle(structure: Any, row: Callable[[str], StorageRow]) -> bytes:
     return bytes(writer.out + _STOP)
 
 
-class _Writer:
+class PickleWriter:
     """Opcodes, one node after another; what recurs in every tensor is written once and fetched from the memo."""
 
-    def __init__(self, row: Callable[[str], StorageRow]) -> None:
+    def __init__(self) -> None:
         self.out = bytearray()
-        self._row = row
         self._memo: dict[bytes, int] = {}
 
     def once(self, code: bytes) -> None:
@@ -76,7 +75,7 @@ class _Writer:
 
     def node(self, node: Any) -> None:
         if isinstance(node, str):
-            self.tensor(self._row(node))
+            self.tensor(node)
             return
         ((kind, items),) = node.items()
         if kind == "dict":
@@ -142,8 +141,21 @@ class _Writer:
         else:
             self.out += _text(value)
 
-    def tensor(self, row: StorageRow) -> None:
+    def tensor(self, name: str) -> None:
+        """What stands for the tensor of a name."""
+        raise FormatError(f"a pickle of plain values holds no tensor {name[:80]!r}")
+
+
+class _Writer(PickleWriter):
+    """Tensors as torch has them."""
+
+    def __init__(self, row: Callable[[str], StorageRow]) -> None:
+        super().__init__()
+        self._row = row
+
+    def tensor(self, name: str) -> None:
         """The call that rebuilds a tensor, which is what torch.save writes."""
+        row = self._row(name)
         newer = _NEWER.get(row.dtype.name)
         shape, numel = row.shape, prod(row.shape)
         if newer is not None:

@@ -6,18 +6,20 @@ the walk counts its steps. Two paths that give one name are told apart by ``#2``
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from weightlift._tree import SINGLE, encode_value
-from weightlift.errors import FormatError, UnsupportedFeatureError
+from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
+from weightlift.formats._pickle import Refused
 from weightlift.formats._torch_vocabulary import Named, Record, Storage, StoredTensor, Unreadable
 
-__all__ = ["Walk", "names_in"]
+__all__ = ["Walk", "names_in", "renamed"]
 
 _MAX_DEPTH = 100
 _MAX_NAMES = 256 << 20  # characters of all names: a long key may stand above many tensors
 _KEYS = (str, int, float, bool, type(None))
+_SKIPPED = object()
 
 
 class Walk:
@@ -26,24 +28,35 @@ class Walk:
     Attributes:
         tensors: Rows to be.
         objects: What is a tensor but no array, by name: an error that says so.
+        skipped: What was left out because it is code, by name; see ``skip_unsafe``.
         structure: The object around them, see ``_tree``; None for a flat dict.
+
+    Other vocabularies than torch's derive from it: ``array`` is their node of an array, ``leaves`` are what
+    ``_tensor`` takes.
     """
 
-    def __init__(self, root: Any, *, budget: int) -> None:
-        """Walk over ``root``; FormatError after more than ``budget`` steps."""
-        self.tensors: dict[str, StoredTensor] = {}
+    array: type = StoredTensor
+    leaves: tuple[type, ...] = (StoredTensor, Storage, Unreadable)
+
+    def __init__(self, root: Any, *, budget: int, under: tuple[str, ...] = ()) -> None:
+        """Walk over ``root``, whose path is ``under``; FormatError after more than ``budget`` steps."""
+        self.tensors: dict[str, Any] = {}
         self.objects: dict[str, UnsupportedFeatureError] = {}
+        self.skipped: dict[str, str] = {}
         self._left = budget
         self._room = _MAX_NAMES
         self._namer = _Namer()
         self.structure = None
         if isinstance(root, Record):
             self._records(root, (), frozenset())
-        elif _is_flat(root):
-            for name, tensor in root.items():
-                self.tensors[name] = tensor
+        elif not under and _is_flat(root, self.array):
+            self._flat(root)
         else:
-            self.structure = self._node(root, ())
+            self.structure = self._node(root, under)
+        if self.structure is _SKIPPED:
+            raise UnsafeContentError(
+                f"the pickle is {next(iter(self.skipped.values()))}, which is never made, and no more"
+            )
 
     def keep(self, names: Container[str]) -> None:
         """Forget the tensors that are called otherwise."""
@@ -51,8 +64,11 @@ class Walk:
 
     def _node(self, value: Any, path: tuple[str, ...]) -> Any:
         self._step(path)
-        if isinstance(value, (StoredTensor, Storage, Unreadable)):
+        if isinstance(value, self.leaves):
             return self._tensor(value, path)
+        if isinstance(value, Refused):
+            self.skipped[".".join(path) or SINGLE] = value.name
+            return _SKIPPED
         if isinstance(value, dict):
             for key in value:
                 if type(key) not in _KEYS or key != key:
@@ -60,10 +76,11 @@ class Walk:
                         f"a dict in the pickle at {'.'.join(path) or 'the top'} has the key {str(key)[:80]!r}, a "
                         f"{type(key).__name__}; text, numbers and None are read"
                     )
-            return {"dict": [[key, self._node(item, (*path, str(key)))] for key, item in value.items()]}
+            nodes = [[key, self._node(item, (*path, str(key)))] for key, item in value.items()]
+            return {"dict": [pair for pair in nodes if pair[1] is not _SKIPPED]}
         if type(value) in (list, tuple):
-            kind = type(value).__name__
-            return {kind: [self._node(item, (*path, str(i))) for i, item in enumerate(value)]}
+            parts = [self._node(item, (*path, str(i))) for i, item in enumerate(value)]
+            return {type(value).__name__: [encode_value(None) if part is _SKIPPED else part for part in parts]}
         if isinstance(value, Named):
             return encode_value(str(value))
         node = encode_value(value)
@@ -71,7 +88,11 @@ class Walk:
             raise FormatError(f"the pickle holds a {type(value).__name__.lower()} at {'.'.join(path) or 'the top'}")
         return node
 
-    def _tensor(self, value: StoredTensor | Storage | Unreadable, path: tuple[str, ...]) -> Any:
+    def _flat(self, root: dict[str, Any]) -> None:
+        """A dict of tensors, whose keys are their names."""
+        self.tensors.update(root)
+
+    def _tensor(self, value: Any, path: tuple[str, ...]) -> Any:
         name = self._name(path)
         if isinstance(value, Unreadable):
             hint = f"; its parts are {', '.join(f'{name}.{part}' for part in value.parts)}" if value.parts else ""
@@ -87,8 +108,10 @@ class Walk:
     def _records(self, value: Any, path: tuple[str, ...], above: frozenset[int]) -> None:
         """The tensors among a TorchScript module's attributes, and in what they hold; other values are left out."""
         self._step(path)
-        if isinstance(value, (StoredTensor, Storage, Unreadable)):
+        if isinstance(value, self.leaves):
             self._tensor(value, path)
+        if isinstance(value, Refused):
+            self.skipped[".".join(path) or SINGLE] = value.name
         if id(value) in above:
             return
         items: Iterable[tuple[Any, Any]] = ()
@@ -156,14 +179,26 @@ def names_in(structure: Any) -> tuple[list[str], list[str]]:
     return order, names
 
 
+def renamed(node: Any, names: Mapping[str, str]) -> Any:
+    """A structure in other names."""
+    if isinstance(node, str):
+        return names[node]
+    if not isinstance(node, dict):
+        return node
+    ((kind, items),) = node.items()
+    if kind == "dict":
+        return {kind: [[key, renamed(item, names)] for key, item in items]}
+    return {kind: [renamed(item, names) for item in items]} if kind in ("list", "tuple") else node
+
+
 def whole(storage: Storage) -> StoredTensor:
     """A storage that was saved by itself, as the tensor of all its elements."""
     return StoredTensor(storage, storage.dtype or "uint8", 0, (storage.numel,), (1,))
 
 
-def _is_flat(root: object) -> bool:
+def _is_flat(root: object, array: type) -> bool:
     return (
         isinstance(root, dict)
         and all(type(key) is str and key for key in root)
-        and all(isinstance(value, StoredTensor) for value in root.values())
+        and all(isinstance(value, array) for value in root.values())
     )

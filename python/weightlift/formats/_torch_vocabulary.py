@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weightlift.errors import FormatError, UnsafeContentError
-from weightlift.formats._pickle import is_key
+from weightlift.formats._pickle import Refused, is_key
 
-__all__ = ["Named", "Record", "Storage", "StoredTensor", "TorchVocabulary", "Unreadable"]
+__all__ = ["CONTAINERS", "Named", "Record", "Storage", "StoredTensor", "TorchVocabulary", "Unreadable"]
 
 _LIMIT = 1 << 63
 _STORAGES = {
@@ -118,10 +118,12 @@ class TorchVocabulary:
 
     Args:
         script: The archive is one of TorchScript: classes of the module ``__torch__`` are records.
+        skip_unsafe: Names out of the list stand for something that is left out, instead of for an error.
     """
 
-    def __init__(self, *, script: bool = False) -> None:
+    def __init__(self, *, script: bool = False, skip_unsafe: bool = False) -> None:
         self.script = script
+        self.skip_unsafe = skip_unsafe
         self.storages: dict[str, Storage] = {}
 
     def find(self, module: str, name: str) -> object:
@@ -130,9 +132,11 @@ class TorchVocabulary:
             return Named(module, name)
         if self.script and (module == "__torch__" or module.startswith("__torch__.")):
             return Named("__torch__", name)
+        if self.skip_unsafe:
+            return Refused(f"{module[:200]}.{name[:200]}")
         raise UnsafeContentError(
             f"the pickle names {module[:200]}.{name[:200]}, which is code or a class of its own, and is never run or "
-            "made; save a state_dict, that is, a dict of tensors"
+            "made; save a state_dict, that is, a dict of tensors, or load the rest by skip_unsafe=True"
         )
 
     def call(self, callee: object, args: tuple[Any, ...]) -> object:
@@ -382,6 +386,18 @@ def _device(kind: Any, index: Any = None) -> str:
     return kind if index is None else f"{kind}:{index}"
 
 
+CONTAINERS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): _ordered,
+    ("collections", "Counter"): _counter,
+    ("collections", "defaultdict"): _default_dict,
+    ("_codecs", "encode"): _bytes,
+    **{(module, "set"): _set for module in _BUILTINS},
+    **{(module, "complex"): _complex for module in _BUILTINS},
+    **{(module, "bytearray"): _bytes for module in _BUILTINS},
+    **{(module, "bytes"): _bytes for module in _BUILTINS},
+}
+"""Containers and plain values, which every vocabulary of ours has."""
+
 _CALLS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor"): _rebuild_v1,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_v2,
@@ -397,14 +413,7 @@ _CALLS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch", "device"): _device,
     ("torch.jit._pickle", "restore_type_tag"): _tagged,
     **{("torch.jit._pickle", f"build_{kind}list"): _list for kind in ("tensor", "int", "double", "bool")},
-    ("collections", "OrderedDict"): _ordered,
-    ("collections", "Counter"): _counter,
-    ("collections", "defaultdict"): _default_dict,
-    ("_codecs", "encode"): _bytes,
-    **{(module, "set"): _set for module in _BUILTINS},
-    **{(module, "complex"): _complex for module in _BUILTINS},
-    **{(module, "bytearray"): _bytes for module in _BUILTINS},
-    **{(module, "bytes"): _bytes for module in _BUILTINS},
+    **CONTAINERS,
 }
 """Names that a pickle may call."""
 

@@ -28,7 +28,7 @@ from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Pla
 from weightlift._tree import unflatten
 from weightlift.errors import FormatError, UnsupportedFeatureError
 from weightlift.formats._torch_pickle import KINDS, StorageRow, write_pickle
-from weightlift.formats._torch_tree import names_in
+from weightlift.formats._torch_tree import names_in, renamed
 from weightlift.formats._zip import STORED
 from weightlift.formats._zip_write import LOCAL_CRC_AT, NewMember, aligned_extra, end_records
 
@@ -209,7 +209,7 @@ def apply_record(layout: Layout, data: bytes, pickle: bytes) -> None:
         fits = isinstance(names, list) and len(names) == len(table) and all(isinstance(n, str) for n in names)
         if not fits or len(set(names)) != len(names):
             raise FormatError(f"{RECORD} does not name each of {len(table)} tensors")
-        layout.structure = _renamed(layout.structure, dict(zip(table.names, names, strict=True)))
+        layout.structure = renamed(layout.structure, dict(zip(table.names, names, strict=True)))
         table.names = names
     text = record.get("crc32c")
     if text is not None and not table.set_crc32c(text):
@@ -237,15 +237,3 @@ def _parse(data: bytes) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("weightlift") != 1:
         raise FormatError(f"{RECORD} is not a record of version 1")
     return record
-
-
-def _renamed(node: Any, names: Mapping[str, str]) -> Any:
-    """A structure in other names."""
-    if isinstance(node, str):
-        return names[node]
-    if not isinstance(node, dict):
-        return node
-    ((kind, items),) = node.items()
-    if kind == "dict":
-        return {kind: [[key, _renamed(item, names)] for key, item in items]}
-    return {kind: [_renamed(item, names) for item in items]} if kind in ("list", "tuple") else node
