@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import SplitResult, unquote_to_bytes, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote_to_bytes, urlsplit, urlunsplit
 
 from weightlift.errors import RoutingError, StorageError
 
@@ -19,6 +19,7 @@ __all__ = [
     "Url",
     "any_remote",
     "as_text",
+    "encoded",
     "file_url_path",
     "is_file",
     "local_path",
@@ -31,6 +32,7 @@ Url = str | os.PathLike[str]
 """A URL, or a path."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
+_UNSAFE = re.compile(r"""%(?![0-9A-Fa-f]{2})|[ "<>\\^`{|}\x80-\U0010ffff]""")
 _DRIVE = re.compile(r"/?([A-Za-z]):(?=[/\\]|\Z)")
 
 
@@ -94,6 +96,20 @@ def split_url(url: str) -> SplitResult:
         return urlsplit(url)
     except ValueError as error:
         raise RoutingError(f"not a URL: {error}", url=url) from None
+
+
+def encoded(url: str) -> str:
+    """A URL that may stand in a request: what must be escaped in path and query is, as UTF-8; escapes stay as they are.
+
+    So do requests and browsers; curl refuses such a URL. Control characters stay, and are refused where it is used.
+
+    Example:
+        >>> encoded("https://host/my model/100%25.npz?of=é")
+        'https://host/my%20model/100%25.npz?of=%C3%A9'
+    """
+    parts = split_url(url)
+    path, query = (_UNSAFE.sub(lambda found: quote(found[0]), part) for part in (parts.path, parts.query))
+    return urlunsplit(parts._replace(path=path, query=query))
 
 
 def redacted(url: str) -> str:

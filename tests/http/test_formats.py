@@ -160,6 +160,28 @@ def test_names_that_need_escapes(nginx: Nginx, name: str) -> None:
     assert wl.load(nginx.url(f"plain/{quote(name)}"), **FAST).tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("name", ["a b.npy", "é 重み.npy", "100%.npy", "{x}|^`.npy", 'less<"more">.npy'])
+def test_urls_with_characters_that_must_be_escaped(nginx: Nginx, name: str) -> None:
+    """They are, as browsers and requests do; once."""
+    np.save(nginx.files / name, np.arange(5))
+    assert wl.load(nginx.url(f"plain/{name}"), **FAST).tolist() == [0, 1, 2, 3, 4]
+    np.savez(nginx.files / f"{name}.npz", *np.arange(6).reshape(2, 3))
+    assert sorted(wl.open(nginx.url(f"plain/{name}.npz?of={name}"), **FAST)) == ["arr_0", "arr_1"]
+
+
+def test_a_model_at_a_url_with_spaces(nginx: Nginx) -> None:
+    """Weights lie beside the document, or behind a prefix that has spaces, too."""
+    tensors = {"w": np.arange(20_000, dtype=np.float32)}
+    wl.save(tensors, nginx.files / "my model" / "model.json", durable=False)
+    found = wl.load_model(nginx.url("plain/my model/model.json"), **FAST)
+    assert_same({n: np.asarray(a) for n, a in found.weights.items()}, tensors)
+    (nginx.files / "my model" / "weights.bin").rename(nginx.files / "weights.bin")
+    found = wl.load_model(
+        nginx.url("plain/my model/model.json"), weight_path_prefix=nginx.url("plain/my model/.."), **FAST
+    )
+    assert_same({n: np.asarray(a) for n, a in found.weights.items()}, tensors)
+
+
 def test_fragments_and_queries(nginx: Nginx) -> None:
     np.save(nginx.files / "q.npy", np.arange(3))
     assert wl.load(nginx.url("plain/q.npy?a=b/c.json#part"), **FAST).tolist() == [0, 1, 2]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from weightlift._urls import as_text, file_url_path, is_file, local_path, scheme_of
+from weightlift._urls import as_text, encoded, file_url_path, is_file, local_path, scheme_of
 from weightlift.errors import RoutingError, StorageError
 
 
@@ -95,3 +95,22 @@ def test_other_schemes_are_refused_by_name() -> None:
 def test_empty_paths_and_nul_are_refused(url: str) -> None:
     with pytest.raises(StorageError):
         local_path(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("http://h/a b", "http://h/a%20b"),
+        ("http://h/a%20b", "http://h/a%20b"),
+        ("http://h/100%", "http://h/100%25"),
+        ("http://h/%zz%41", "http://h/%25zz%41"),
+        ("http://h/a+b&c=d;e,f:g@h!$'()*~[0]", "http://h/a+b&c=d;e,f:g@h!$'()*~[0]"),
+        ("http://h/ü?q=ü x&r=%C3%BC#ü", "http://h/%C3%BC?q=%C3%BC%20x&r=%C3%BC#ü"),
+        ("http://me:a b@h/", "http://me:a b@h/"),
+        ("http://h/a\x01b", "http://h/a\x01b"),
+        ('http://h/"<>\\^`{|}', "http://h/%22%3C%3E%5C%5E%60%7B%7C%7D"),
+    ],
+)
+def test_encoded(url: str, sent: str) -> None:
+    assert encoded(url) == sent
+    assert encoded(sent) == sent

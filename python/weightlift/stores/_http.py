@@ -16,7 +16,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote, urlunsplit
 
-from weightlift._urls import redacted, split_url
+from weightlift._urls import encoded, redacted, split_url
 from weightlift.errors import AccessError, NotFoundError, RoutingError, UnsupportedFeatureError
 from weightlift.stores._http_file import RemoteFile
 from weightlift.stores._paths import check_relative
@@ -146,7 +146,7 @@ class HttpStore:
 
     def __init__(self, url: str, options: HttpOptions, resolve: Callable[[str], str] | None = None) -> None:
         """Asks nothing of the server yet; RoutingError for what is not a URL."""
-        parts = split_url(url)
+        parts = split_url(encoded(url))
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise RoutingError("not an http:// or https:// URL with a host", url=redacted(url))
         self.url = urlunsplit(parts._replace(fragment=""))
@@ -176,7 +176,7 @@ class HttpStore:
             return self.url
         check_relative(relative)
         if self._resolve is not None:
-            return self._resolve(relative)
+            return encoded(self._resolve(relative))
         folder = self._base.path.rpartition("/")[0]
         return urlunsplit(self._base._replace(path=f"{folder}/{quote(relative)}"))
 

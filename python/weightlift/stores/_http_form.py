@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from weightlift._urls import redacted
+from weightlift._urls import encoded, redacted
 from weightlift.errors import NotFoundError, UnsupportedFeatureError
 from weightlift.stores._http import HttpOptions
 
@@ -47,11 +47,11 @@ class FormStore:
         form: Mapping[str, str] | None = None,
     ) -> None:
         """Asks nothing of the server yet."""
-        self.url = url
+        self.url = encoded(url)
         self.weight_bytes = 0
         self.upload: _http.Upload | None = None
         self._options = options
-        self._client = options.client(url)
+        self._client = options.client(self.url)
         self._form = dict(form or {})
         self._document = b""
         self._boundary = f"----weightlift{secrets.token_hex(16)}"
