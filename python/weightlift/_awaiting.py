@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Coroutine
 from typing import TypeVar
 
+from weightlift._stopping import check
 from weightlift.errors import WeightliftError
 
 __all__ = ["settle"]
 
 T = TypeVar("T")
+_PATIENCE = 0.05
+"""Seconds between two looks at whether the call has been stopped."""
 
 
 def settle(result: T | Awaitable[T]) -> T:
@@ -32,4 +35,10 @@ def settle(result: T | Awaitable[T]) -> T:
 
 
 async def _wait(awaitable: Awaitable[T]) -> T:
-    return await awaitable
+    """What it gives; Stopped soon after the call that waits for it has been stopped."""
+    import asyncio
+
+    task = asyncio.ensure_future(awaitable)
+    while not (await asyncio.wait({task}, timeout=_PATIENCE))[0]:
+        check()  # what this raises ends the loop, which cancels the task
+    return task.result()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
@@ -169,6 +170,34 @@ def test_a_cancelled_upload_that_nobody_reads_stops(server: FaultServer) -> None
 
 def test_a_cancelled_task_that_opens_many_files_stops(server: FaultServer, tmp_path: Path) -> None:
     given_up(server, wl.aio.load(server.url(stalled_shards(server, tmp_path)), **PATIENT), "many files")
+
+
+def test_a_cancelled_task_whose_converter_hangs_stops(server: FaultServer, tmp_path: Path) -> None:
+    """A converter that waits for another service, for ever, is cancelled with the task."""
+    weights = {f"w{i}": np.ones(1000, np.float32) for i in range(3)}
+    wl.save(weights, tmp_path / "model.json", shard_size=4000)
+    server.files["/model.json"] = (tmp_path / "model.json").read_bytes()
+    asked, ended = threading.Event(), threading.Event()
+
+    async def hang(name: str) -> str:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return name
+
+    async def give_up() -> None:
+        task = asyncio.ensure_future(wl.aio.load_model(server.url("/model.json"), weight_url_converter=hang, **PATIENT))
+        while not asked.is_set():
+            await asyncio.sleep(0.002)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(asyncio.wait_for(give_up(), 60))
+    assert ended.is_set()
+    assert {r.path for r in server.requests} == {"/model.json"}
 
 
 def test_progress_may_stop_a_download(server: FaultServer, tmp_path: Path) -> None:
