@@ -212,14 +212,20 @@ def test_a_file_that_shrinks_or_grows_midway(server: FaultServer, data: bytes) -
 
 
 def test_a_server_that_forgets_its_ranges_midway(server: FaultServer, data: bytes) -> None:
-    """200 with the whole file in answer to a part: the same version, so its bytes may be used; never put elsewhere."""
+    """200 with the whole file in answer to a part is not the part: it is asked for again, then an error."""
     server.fault = part(faults.whole_file(data))
-    try:
-        loaded = load(server, verify=False)
-    except wl.TransportError as error:
-        assert error.url is not None and error.status == 200
-    else:
-        assert_same(loaded, TENSORS)
+    with pytest.raises(wl.TransportError, match="200, with the whole file, to a part") as caught:
+        load(server, verify=False)
+    assert (caught.value.status, caught.value.attempts) == (200, FAST["attempts"])
+    assert caught.value.url == server.url(PATH) and caught.value.offset is not None
+
+
+def test_a_server_that_forgets_its_ranges_once(server: FaultServer, data: bytes) -> None:
+    """One of several servers behind a name, say: the part is asked for again."""
+    server.fault = part(faults.in_turn(faults.whole_file(data)))
+    assert_same(load(server, verify=False), TENSORS)
+    ranges = [r.range for r in server.requests]
+    assert len(ranges) == len(set(ranges)) + 1
 
 
 def test_a_server_without_ranges(server: FaultServer, data: bytes) -> None:
