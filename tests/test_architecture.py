@@ -45,7 +45,21 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_tfjs_graph",
         ),
     ),
-    ("the nouns", ("_layout", "_packing", "_inflate", "_ops", "_ranges", "_decode", "_plan", "_write_plan", "_stream")),
+    (
+        "the nouns",
+        (
+            "_layout",
+            "_packing",
+            "_inflate",
+            "_unchunk",
+            "_ops",
+            "_ranges",
+            "_decode",
+            "_plan",
+            "_write_plan",
+            "_stream",
+        ),
+    ),
     ("the wings", ("stores", "formats", "frameworks")),
     (
         "the engine",

@@ -15,9 +15,11 @@ import numpy.typing as npt
 from weightlift import _core
 from weightlift._dtypes import from_name
 from weightlift._inflate import inflate, inflate_parts, whole_items
-from weightlift._layout import Deflate, Fill, Inline, Piece, Step, Strided, Strings, TensorTable
+from weightlift._layout import Chunks, Deflate, Fill, Inline, Piece, Step, Strided, Strings, TensorTable
 from weightlift._ops import NONE, Checks, Counter, ReadColumns, check_columns, core_steps, item_sizes
 from weightlift._strings import decode_strings
+from weightlift._unchunk import place_chunks
+from weightlift.errors import FormatError
 
 __all__ = ["DecodeJob", "decode", "stored_nbytes"]
 
@@ -102,6 +104,12 @@ def _decode_job(
         array = np.empty(steps[0].count, object)
         array[:] = decode_strings(stored.data, steps[0].count)
         return array.reshape(table.shapes[job.row])
+    if steps and isinstance(steps[0], Chunks):
+        chunks, steps = steps[0], steps[1:]
+        try:
+            stored = place_chunks(chunks, stored, verify=verify)
+        except FormatError as error:
+            raise error.locate(tensor=table.names[job.row]) from None
     if out is None:
         return None
     if not steps:

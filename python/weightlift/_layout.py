@@ -25,6 +25,7 @@ __all__ = [
     "Cast",
     "Chain",
     "Checksum",
+    "Chunks",
     "Deflate",
     "Extent",
     "Fill",
@@ -157,9 +158,34 @@ class Strided:
     neg: bool = False
 
 
-Step: TypeAlias = Byteswap | Cast | UpperHalf | AffineDecode | AffineEncode | Deflate | Strided | Strings
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """Tiles of an array, stored one after another in any order, each perhaps filtered (HDF5).
 
-VARIABLE_STEPS = (Deflate, Strided, Strings)
+    Attributes:
+        item: Bytes of an element.
+        shape: Of the array, in elements.
+        chunk: Of a tile; those at the edges reach beyond the array.
+        origins: The first element of each stored tile; what no tile covers is ``fill``.
+        sizes: Stored bytes of each.
+        masks: Of each, a bit for every filter that was left out.
+        filters: Applied in this order: ``shuffle``, ``deflate``, ``fletcher32``.
+        fill: The element that stands where nothing is stored; empty: zeros.
+    """
+
+    item: int
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+    origins: tuple[tuple[int, ...], ...]
+    sizes: tuple[int, ...]
+    masks: tuple[int, ...]
+    filters: tuple[str, ...] = ()
+    fill: bytes = b""
+
+
+Step: TypeAlias = Byteswap | Cast | UpperHalf | AffineDecode | AffineEncode | Deflate | Strided | Strings | Chunks
+
+VARIABLE_STEPS = (Deflate, Strided, Strings, Chunks)
 """Steps whose sizes in and out differ from element to element: the decoded lane."""
 
 

@@ -173,6 +173,7 @@ class Packing:
         compressed: The data file is written by the format's ``compress`` instead of by placements.
         state: The format's own, handed back to ``seal`` and ``manifest``.
         structure: The structure in the names the format gave the tensors, where it renamed rows of the specs.
+        listed: The sidecar names the tensors, because the format keeps them in an order of its own.
         stored_once: Rows in the specs' ``same`` have no placements, because the file names the earlier row's bytes.
     """
 
@@ -184,6 +185,7 @@ class Packing:
     compressed: bool = False
     state: Any = None
     structure: Any = None
+    listed: bool = False
     stored_once: bool = False
 
 

@@ -165,6 +165,7 @@ class Publication:
             dtypes,
             structure,
             self.options.metadata,
+            specs.names if self.packing.listed else (),
         )
 
     def _publish_set(self, writers: list[Any], checksums: Checksums) -> int:

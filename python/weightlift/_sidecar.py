@@ -2,7 +2,8 @@
 
 A sidecar is JSON: ``{"weightlift": 1, "records": [...]}``. A record speaks of one version of the file:
 ``nbytes`` (its size), ``digest`` (CRC-32C of all its bytes that are not payload: headers, padding, directory),
-``crc32c`` (of each tensor's stored bytes, in table order; like the digest left out for a compressed archive, whose
+``names`` (of the tensors as they were saved, where the format keeps them in another order), ``crc32c`` (of each
+tensor's stored bytes, in that order; like the digest left out for a compressed archive, whose
 own CRC-32 is verified), ``dtypes`` (of tensors whose type the format forgets), ``structure``, ``metadata``, and
 ``self`` (CRC-32C of the record's other keys, as canonical JSON).
 
@@ -23,7 +24,7 @@ import numpy as np
 from weightlift import _core
 from weightlift._dtypes import DTYPES
 from weightlift._json import loads
-from weightlift._layout import Layout, TensorTable
+from weightlift._layout import U32, Layout, TensorTable
 from weightlift._packing import Placements
 from weightlift.errors import FormatError, NotFoundError
 from weightlift.protocols import Files, Store
@@ -83,6 +84,7 @@ def record(
     dtypes: Mapping[str, str],
     structure: Any,
     metadata: Mapping[str, Any],
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The record of a file: see the module for its keys."""
     result: dict[str, Any] = {"nbytes": nbytes}
@@ -90,7 +92,8 @@ def record(
         result["digest"] = f"{digest:08x}"
     if crc32c is not None:
         result["crc32c"] = "".join(f"{c:08x}" for c in crc32c)
-    result.update({k: v for k, v in (("dtypes", dtypes), ("structure", structure), ("metadata", metadata)) if v})
+    optional = {"dtypes": dtypes, "structure": structure, "metadata": metadata, "names": list(names)}
+    result.update({k: v for k, v in optional.items() if v})
     return {**result, "self": _own_digest(result)}
 
 
@@ -134,7 +137,7 @@ def may_rename(table: TensorTable) -> bool:
 
 def attach(layout: Layout, files: Files, name: str) -> None:
     """Fill a layout's checksums, true dtypes, structure and metadata from the sidecar, if there is one."""
-    if layout.format not in ("npy", "npy-pickle", "npz"):
+    if layout.format not in ("npy", "npy-pickle", "npz", "hdf5"):
         return
     try:
         records = _read(files, name)
@@ -157,13 +160,34 @@ def attach(layout: Layout, files: Files, name: str) -> None:
     )
 
 
+def _set_sums(table: TensorTable, text: Any, order: U32 | None) -> bool:
+    """Checksums of all rows, in table order or in another; False if they are not one a tensor."""
+    if order is None:
+        return table.set_crc32c(text)
+    try:
+        values = np.frombuffer(bytes.fromhex(text), ">u4")
+    except (TypeError, ValueError):
+        return False
+    if len(values) != len(order):
+        return False
+    placed = np.zeros(len(order), ">u4")
+    placed[order] = values
+    return table.set_crc32c(placed.tobytes().hex())
+
+
 def _apply(layout: Layout, candidate: Mapping[str, Any], path: str) -> None:
     table = layout.tensors
     if candidate.get("self") != _own_digest(candidate):
         layout.damaged = f"the record of {path} does not match its own digest: it was edited or damaged"
         return
-    text = candidate.get("crc32c")
-    if text is not None and not table.set_crc32c(text):
+    text, names = candidate.get("crc32c"), candidate.get("names")
+    if names is not None:
+        texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if not texts or sorted(names) != sorted(table.names):
+            layout.damaged = f"{path} names other tensors than the file has"
+            return
+        layout.order = np.array([table.index(name) for name in names], np.uint32)
+    if text is not None and not _set_sums(table, text, layout.order if names is not None else None):
         layout.damaged = f"{path} does not hold one checksum a tensor"
         return
     dtypes = candidate.get("dtypes")

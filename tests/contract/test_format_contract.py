@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 
 from weightlift.formats import FORMATS, by_name, by_suffix
@@ -23,6 +25,14 @@ class TestNpz(FormatContract):
     format = by_name("npz")
 
 
+needs_h5py = pytest.mark.skipif(find_spec("h5py") is None, reason="h5py is not installed")
+
+
+@needs_h5py
+class TestHdf5(FormatContract):
+    format = by_name("hdf5")
+
+
 class TestSafetensors(FormatContract):
     format = by_name("safetensors")
 
@@ -41,11 +51,13 @@ class TestTorch(FormatContract):
     format = by_name("torch")
 
 
-SUITES = [TestNpy, TestNpyPickle, TestNpz, TestSafetensors, TestSafetensorsIndex, TestTfjs, TestTorch]
+ALL = [TestNpy, TestNpyPickle, TestNpz, TestHdf5, TestSafetensors, TestSafetensorsIndex, TestTfjs, TestTorch]
+
+SUITES = [pytest.param(suite, marks=[needs_h5py] if suite is TestHdf5 else []) for suite in ALL]
 
 
 def test_every_format_has_a_suite() -> None:
-    assert {suite.format.name for suite in SUITES} == {fmt.name for fmt in FORMATS}
+    assert {suite.format.name for suite in ALL} == {fmt.name for fmt in FORMATS}
 
 
 @pytest.mark.parametrize("suite", SUITES)

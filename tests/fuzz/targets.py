@@ -11,6 +11,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,19 @@ def torch_pickle(data: bytes, folder: Path) -> Path:
     return _write(folder / "x.pt", made.archive(data, {"0": bytes(range(24))}))
 
 
+def hdf5(data: bytes, folder: Path) -> Path:
+    """The input is an HDF5 file."""
+    return _write(folder / "x.h5", data)
+
+
+def keras_zip(data: bytes, folder: Path) -> Path:
+    """The input is the weights in a .keras file that is otherwise right."""
+    with zipfile.ZipFile(folder / "x.keras", "w") as archive:
+        archive.writestr(zipfile.ZipInfo("config.json"), "{}")
+        archive.writestr(zipfile.ZipInfo("model.weights.h5"), data)
+    return folder / "x.keras"
+
+
 def tfjs(data: bytes, folder: Path) -> Path:
     """The input is a model.json, and weights.bin behind a separator."""
     text, _, weights = data.partition(SEPARATOR)
@@ -90,10 +104,9 @@ def sidecar(data: bytes, folder: Path) -> Path:
     return folder / "x.npz"
 
 
-TARGETS: dict[str, Target] = {
-    f.__name__: f
-    for f in (npy, npy_pickle, zip_directory, npz, torch, torch_pickle, tfjs, safetensors, safetensors_index, sidecar)
-}
+_ALWAYS = (npy, npy_pickle, zip_directory, npz, torch, torch_pickle, tfjs, safetensors, safetensors_index, sidecar)
+_WITH_H5PY = (hdf5, keras_zip) if find_spec("h5py") is not None else ()
+TARGETS: dict[str, Target] = {f.__name__: f for f in (*_ALWAYS, *_WITH_H5PY)}
 
 
 def run(target: Target, data: bytes, folder: Path) -> bool:
@@ -132,7 +145,31 @@ def seeds() -> dict[str, list[bytes]]:
             b'{"weight_map": {}}',
         ],
         "sidecar": [_saved("x.npz", "x.npz.crc32c"), _sidecar_without_sums()],
+        **(_hdf5_seeds() if "hdf5" in TARGETS else {}),
     }
+
+
+def _hdf5_seeds() -> dict[str, list[bytes]]:
+    return {
+        "hdf5": [_saved("x.h5", "x.h5"), _hdf5_of_others()],
+        "keras_zip": [_saved("x.weights.h5", "x.weights.h5")],
+    }
+
+
+def _hdf5_of_others() -> bytes:
+    """What h5py writes of its own accord: chunks, filters, links, texts."""
+    import h5py
+
+    made = io.BytesIO()
+    with h5py.File(made, "w", libver="latest") as file:
+        file.create_dataset(
+            "g/chunks", data=np.arange(64, dtype=">i4").reshape(8, 8), chunks=(3, 5), compression="gzip"
+        )
+        file["g/text"] = ["a", "b\u00e9"]
+        file["again"] = file["g/chunks"]
+        file["soft"] = h5py.SoftLink("/g/chunks")
+        file.attrs["note"] = "x"
+    return made.getvalue()
 
 
 def _arrays() -> list[np.ndarray]:  # type: ignore[type-arg]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from weightlift.errors import FormatError
+from weightlift.formats._hdf5 import HDF5
 from weightlift.formats._npy import NPY
 from weightlift.formats._npy_pickle import NPY_PICKLE
 from weightlift.formats._npz import NPZ
@@ -18,7 +19,7 @@ from weightlift.protocols import Format
 
 __all__ = ["FORMATS", "by_name", "by_suffix"]
 
-FORMATS: Sequence[Format] = (NPY, NPY_PICKLE, NPZ, TORCH, TFJS, SAFETENSORS)
+FORMATS: Sequence[Format] = (NPY, NPY_PICKLE, NPZ, TORCH, HDF5, TFJS, SAFETENSORS)
 
 
 def by_name(name: str) -> Format:

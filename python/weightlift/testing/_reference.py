@@ -19,6 +19,7 @@ from weightlift._layout import (
     AffineDecode,
     Byteswap,
     Cast,
+    Chunks,
     Deflate,
     Extent,
     Fill,
@@ -32,6 +33,7 @@ from weightlift._layout import (
     UpperHalf,
 )
 from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
+from weightlift._unchunk import place_chunks
 from weightlift.errors import ChecksumError, FormatError, NotFoundError, TruncatedError
 from weightlift.protocols import Files, Format, Reader
 
@@ -144,6 +146,8 @@ def _decode(piece: Piece, stored: bytes, readers: list[Reader], verify: bool) ->
             data = bytes(out)
         elif isinstance(step, Strided):
             data = _viewed(step, data)
+        elif isinstance(step, Chunks):
+            data = place_chunks(step, data, verify=verify).tobytes()
         elif isinstance(step, Strings):
             data = _split_strings(data, step.count)
         else:
