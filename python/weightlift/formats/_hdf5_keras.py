@@ -263,10 +263,6 @@ def _to_source(number: int, extent: Extent) -> Extent:
     return replace(extent, source=number)
 
 
-def _to_source(number: int, extent: Extent) -> Extent:
-    return replace(extent, source=number)
-
-
 def _number(name: str) -> tuple[int, str]:
     last = name.rpartition("/")[2]
     return (int(last), "") if last.isascii() and last.isdigit() else (1 << 62, last)
