@@ -78,6 +78,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_save",
             "_convert",
             "_verify",
+            "_live",
             "_statistics",
         ),
     ),
@@ -99,6 +100,7 @@ CORE_USERS = {
     "_plan": "runs read plans",
     "_ranges": "reads ranges of a file that belong to no layout",
     "_load": "allocates the memory that a load fills",
+    "_live": "asks which conversions there are before anything is read",
     "_weights": "maps files and makes arrays over them",
     "_intake": "reads its temporary file by the core's reader",
     "_chunks": "runs conversions on the part of a tensor at hand",
@@ -354,7 +356,9 @@ def test_public_function_has_an_example_that_runs(name: str, tmp_path: Path, mon
     assert ">>> " in text, f"the example of {name} is not in doctest form"
     monkeypatch.chdir(tmp_path)
     from weightlift import _models
+    from weightlift.frameworks import _adapters
 
+    monkeypatch.setattr(_adapters, "_ADAPTERS", dict(_adapters._ADAPTERS))
     monkeypatch.setattr(_models, "_exporters", [])  # what an example registers ends with it
     test = doctest.DocTestParser().get_doctest(text, {"wl": weightlift, "np": np}, name, None, None)
     said: list[str] = []

@@ -15,6 +15,7 @@ from weightlift._convert import convert_source
 from weightlift._dtypes import DTYPES, from_numpy
 from weightlift._job import SaveOptions
 from weightlift._layout import Cast, ReadOptions
+from weightlift._live import IntoOptions, load_into
 from weightlift._load import DTypes, Memory, Rename, as_dtype, load_source
 from weightlift._ops import Progress, core_steps
 from weightlift._save import resolve_target, save_object
@@ -23,9 +24,23 @@ from weightlift._urls import is_keras_file
 from weightlift._verify import diff_sources, verify_url
 from weightlift._weights import Weights
 from weightlift.errors import UnsupportedFeatureError
+from weightlift.frameworks._adapters import register_adapter
+from weightlift.frameworks._tensors import converter
 from weightlift.types import DiffReport, SaveResult, VerifyReport
 
-__all__ = ["cast", "convert", "crc32c", "dequantize", "diff", "load", "open", "quantize", "save", "verify"]
+__all__ = [
+    "cast",
+    "convert",
+    "crc32c",
+    "dequantize",
+    "diff",
+    "load",
+    "open",
+    "quantize",
+    "register_adapter",
+    "save",
+    "verify",
+]
 
 Path = str | os.PathLike[str]
 Array = npt.NDArray[Any]
@@ -47,10 +62,11 @@ def save(
     progress: Progress | None = None,
     **store_options: Any,
 ) -> SaveResult:
-    """Save an array, a list, or a (nested) dict of arrays; the file appears whole or not at all.
+    """Save an array, a list, a (nested) dict of arrays, or a live model; the file appears whole or not at all.
 
     Args:
-        obj: What to save. Arrays are anything with ``__array__``, the buffer protocol or DLPack.
+        obj: What to save. Arrays are anything with ``__array__``, the buffer protocol or DLPack. Live models are
+            what :func:`register_adapter` knows: ``torch.nn.Module``, optimizers and all with a ``state_dict``.
         url: Path or URL. A directory gets ``model.safetensors``; ``http(s)://`` gets a PUT, streamed.
         format: ``"safetensors"``, ``"npy"``, ``"npz"`` or ``"tfjs"``; default: by suffix, else safetensors.
         dtype: Convert floating-point tensors to this type, or ``{glob: dtype}`` for any tensor; there ``""`` stands for
@@ -100,8 +116,12 @@ def load(
     url: Path,
     *,
     names: Names = None,
+    into: Any = None,
+    strict: bool = True,
+    assign: bool = False,
     rename: Rename = None,
     dtype: DTypes = None,
+    framework: str = "numpy",
     out: Any = None,
     memory: Memory = "arena",
     verify: bool = True,
@@ -116,9 +136,17 @@ def load(
     Args:
         url: Path or URL of a file, of a sharded set's index, or of a local directory that holds one.
         names: A glob, or a list of names and globs: only these are read. The result is then a flat dict.
+        into: A live model to fill (see :func:`save`), in its own types and on its own devices; it is returned. Tensors
+            that ``names`` leaves out keep what they have. Mismatches leave it unchanged; where the values go straight
+            into its memory, a failed read or a wrong checksum may leave part of the file in it.
+        strict: With ``into``: names or shapes that do not fit are a MismatchError that lists all of them; False takes
+            what fits and returns a :class:`LoadReport`.
+        assign: With ``into``: what was loaded becomes the model's tensors, without a copy, once all is verified; for
+            modules on the meta device. The model's types hold unless ``dtype`` is given.
         rename: New names: ``{"old.": "new."}`` prefixes or whole names, a function, or (regex, replacement) pairs.
         dtype: Convert floating-point tensors to this type, or ``{glob: dtype}`` for any tensor, in the same pass; as
             :func:`save`.
+        framework: Whose tensors to return: ``"numpy"`` or ``"torch"``; they share the loaded memory.
         out: Arrays to fill: a dict by name, or one array for a file of one tensor.
         memory: ``"arena"``: one block of memory for all (fastest; lives while any tensor lives); ``"tensor"``: a
             block each; a :class:`BufferPool`; ``"map"``: read-only views of the mapped file, not verified.
@@ -135,7 +163,7 @@ def load(
     Raises:
         ChecksumError: Names the file, the tensor and the byte range.
         FormatError: The file breaks its format.
-        MismatchError: ``names`` or ``out`` do not fit the file.
+        MismatchError: ``names``, ``out`` or ``into`` do not fit the file.
 
     Example:
         >>> import numpy as np, weightlift as wl
@@ -143,13 +171,25 @@ def load(
         >>> [a.tolist() for a in wl.load("pair.safetensors")]
         [[0, 1, 2], [1.0, 1.0]]
     """
+    convert = converter(framework)
+    if into is None and (assign or not strict):
+        raise TypeError("strict= and assign= are about into=")
+    if into is not None and (out is not None or convert is not None):
+        raise TypeError("give one of into=, out= and framework=: into= and out= say themselves what they hold")
+    if out is not None and convert is not None:
+        raise TypeError("out= is filled: framework= has nothing to make")
     if not isinstance(names, (str, type(None))):
         names = list(names)  # looked through more than once
     options = ReadOptions(skip_unsafe=skip_unsafe)
     source = open_source(url, format=format, mode=mode, store_options=store_options, names=names, options=options)
+    if into is not None:
+        return load_into(
+            source, into, IntoOptions(names, rename, dtype, memory, strict, assign, verify=verify, progress=progress)
+        )
     return load_source(
-        source, names=names, rename=rename, dtype=dtype, out=out, memory=memory, verify=verify, progress=progress
-    )
+        source, names=names, rename=rename, dtype=dtype, out=out, memory=memory, verify=verify, progress=progress,
+        convert=convert,
+    )  # fmt: skip
 
 
 def open(  # the field's word for it; builtins.open is not used here

@@ -24,7 +24,7 @@ from weightlift._tree import unflatten
 from weightlift.errors import FormatError, MismatchError, UnsupportedFeatureError
 from weightlift.protocols import SupportsMap
 
-__all__ = ["Rename", "load_source", "read_arrays", "target_dtypes"]
+__all__ = ["Rename", "fill_arrays", "load_source", "new_name", "read_arrays", "target_dtypes"]
 
 Array = npt.NDArray[Any]
 Rename = Mapping[str, str] | Callable[[str], str] | Sequence[tuple[str, str]] | None
@@ -43,8 +43,9 @@ def load_source(
     memory: Memory = "arena",
     verify: bool = True,
     progress: Progress | None = None,
+    convert: Callable[[Array], Any] | None = None,
 ) -> Any:
-    """What was saved, or a dict of the chosen tensors."""
+    """What was saved, or a dict of the chosen tensors; ``convert`` makes a framework's tensor of each array."""
     layout = source.layout
     if verify:
         source.refuse_damaged()
@@ -52,18 +53,30 @@ def load_source(
     rows = choose_rows(source.table, names)
     dtypes = target_dtypes(source, rows, dtype)
     if out is not None:
-        arrays = _into_caller(source, rows, dtypes, out, rename, verify, progress)
+        arrays = _into_caller(source, rows, out, rename, verify, progress)
     else:
         arrays = read_arrays(source, rows, dtypes, memory=memory, verify=verify, progress=progress)
     stored = source.table.names
     chosen = stored if len(rows) == len(stored) else [stored[r] for r in rows.tolist()]
-    tensors = dict(zip(chosen, arrays, strict=True))
+    made: Sequence[Any] = arrays if convert is None else convert_all(convert, chosen, arrays)
+    tensors = dict(zip(chosen, made, strict=True))
     if layout.order is not None:
         listed = [stored[r] for r in layout.order.tolist()]
         tensors = {n: tensors[n] for n in listed if n in tensors}
     if names is None and rename is None:
         return unflatten(layout.structure, tensors)
     return rename_keys(tensors, rename)
+
+
+def convert_all(convert: Callable[[Array], Any], names: Sequence[str], arrays: Sequence[Array]) -> list[Any]:
+    """A framework's tensors of arrays; errors name the tensor."""
+    made = []
+    for name, array in zip(names, arrays, strict=True):
+        try:
+            made.append(convert(array))
+        except UnsupportedFeatureError as error:
+            raise error.locate(tensor=name) from None
+    return made
 
 
 def refuse_objects(source: Source, names: Names) -> None:
@@ -83,14 +96,17 @@ def rename_keys(tensors: Mapping[str, Any], rename: Rename) -> dict[str, Any]:
         return dict(tensors)
     result: dict[str, Any] = {}
     for name, value in tensors.items():
-        new = _renamed(name, rename)
+        new = new_name(name, rename)
         if new in result:
             raise MismatchError(f"rename gives two tensors the name {new!r}", tensor=name)
         result[new] = value
     return result
 
 
-def _renamed(name: str, rename: Any) -> str:
+def new_name(name: str, rename: Rename) -> str:
+    """The name that a tensor gets."""
+    if rename is None:
+        return name
     if callable(rename):
         return str(rename(name))
     if isinstance(rename, Mapping):
@@ -240,7 +256,6 @@ def _mapped(
 def _into_caller(
     source: Source,
     rows: U32,
-    dtypes: dict[int, DType],
     out: Any,
     rename: Rename,
     verify: bool,
@@ -248,7 +263,7 @@ def _into_caller(
 ) -> list[Array]:
     """Fill the caller's arrays; what does not fit is reported all at once, before anything is read."""
     table = source.table
-    names = [_renamed(table.names[r], rename) if rename is not None else table.names[r] for r in rows.tolist()]
+    names = [new_name(table.names[r], rename) for r in rows.tolist()]
     targets = _targets(out, names)
     missing = [n for n in names if n not in targets]
     unexpected = [n for n in targets if n not in set(names)]
@@ -265,11 +280,27 @@ def _into_caller(
             unexpected=unexpected,
             wrong_shape=wrong,
         )
+    fill_arrays(source, rows, [targets[n] for n in names], verify=verify, progress=progress, names=names)
+    return [targets[n] for n in names]
+
+
+def fill_arrays(
+    source: Source,
+    rows: U32,
+    arrays: Sequence[Array],
+    *,
+    verify: bool = True,
+    progress: Progress | None = None,
+    names: Sequence[str] | None = None,
+) -> None:
+    """Read rows into arrays of their shapes, converted to the arrays' types; ``names`` for messages."""
+    table = source.table
     buffers: list[Any] = []
     later: list[tuple[Array, Array]] = []
-    for name, row in zip(names, rows.tolist(), strict=True):
-        array = targets[name]
+    dtypes: dict[int, DType] = {}
+    for k, (array, row) in enumerate(zip(arrays, rows.tolist(), strict=True)):
         if not array.flags.writeable:
+            name = table.names[row] if names is None else names[k]
             raise MismatchError("the array in out= is read-only", tensor=name)
         have = table.dtype(row)
         want = have if have.packed or (not have.core and array.dtype == have.numpy) else from_numpy(array.dtype)
@@ -289,7 +320,6 @@ def _into_caller(
     )  # fmt: skip
     for array, memory in later:
         array[...] = memory
-    return [targets[n] for n in names]
 
 
 def _targets(out: Any, names: list[str]) -> dict[str, Array]:

@@ -33,6 +33,7 @@ from weightlift._weights import TensorView
 from weightlift.errors import UnsupportedFeatureError, WeightliftError
 from weightlift.formats import by_name, by_suffix
 from weightlift.formats._safetensors import SAFETENSORS
+from weightlift.frameworks._adapters import expand
 from weightlift.protocols import Format, KeepsEncodings, KeepsValues, SendsInOrder
 from weightlift.stores import at_url
 from weightlift.stores._local import LocalStore
@@ -71,10 +72,12 @@ def save_object(
     options: SaveOptions,
     store_options: Mapping[str, Any] | None = None,
 ) -> SaveResult:
-    """Save an array, a list, a tuple or a (nested) dict."""
+    """Save an array, a list, a tuple, a (nested) dict, a live object, or containers of these."""
     target = resolve_target(url, options.format, store_options)
-    values = isinstance(target.format, KeepsValues) and target.format.keeps_values
-    names, leaves, structure = flatten(obj, values=values)
+    tree, live = expand(obj)
+    # What stands beside the tensors of a live object (hyperparameters, None) has to come back as it was.
+    values = live or (isinstance(target.format, KeepsValues) and target.format.keeps_values)
+    names, leaves, structure = flatten(tree, values=values)
     return save_leaves(names, leaves, structure, target, options)
 
 

@@ -5,7 +5,8 @@ Each protocol is as small as its use. Third parties may implement any of them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -23,12 +24,15 @@ __all__ = [
     "KeepsValues",
     "KnowsPlaces",
     "LendsReader",
+    "LiveTensors",
+    "LiveTree",
     "ModelManager",
     "OpensRemotely",
     "Reader",
     "ReadsSome",
     "ReplacesFiles",
     "SendsInOrder",
+    "Slot",
     "Store",
     "SupportsLoad",
     "SupportsMap",
@@ -322,3 +326,71 @@ class KnowsPlaces(Protocol):
 
     def place(self, url: str, options: Mapping[str, Any]) -> object:
         """Equal for two URLs that mean the same model."""
+
+
+# --- live models ----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Slot:
+    """A tensor of a live object, as a load sees it.
+
+    Attributes:
+        shape: In elements; None: any, as it is not settled yet.
+        dtype: Element type that the values must have, by name (``"bfloat16"``); None: as they are stored.
+        memory: The tensor's own memory, as a writable array of this shape and type in C order: values are read straight
+            into it. None: they are handed to ``take``.
+        tied: Equal for all names of one tensor, which is then read once; None: this name is its only one.
+        optional: It may be missing from a file.
+        empty: It has no memory that could be filled, only a place: it needs ``assign=True``.
+    """
+
+    shape: tuple[int, ...] | None
+    dtype: str | None
+    memory: Any = None
+    tied: Hashable = None
+    optional: bool = False
+    empty: bool = False
+
+
+@runtime_checkable
+class LiveTensors(Protocol):
+    """A live model as named tensors: what the adapter of its framework makes of it (``frameworks/_adapters``)."""
+
+    def tree(self) -> Any:
+        """What is saved: a dict by name, or nested containers, of arrays and plain values.
+
+        Names that are one tensor give arrays of the same memory.
+        """
+
+    def slots(self) -> Mapping[str, Slot]:
+        """Its tensors by the same names, in order. Changes nothing."""
+
+    def take(self, arrays: Mapping[str, Any], *, assign: bool) -> Any:
+        """Take values by name; called once, when all bytes have been read and verified.
+
+        Args:
+            arrays: NumPy arrays of the slots' shapes and types, owned by the receiver; all names of one tensor get the
+                same array object. Without ``assign``, slots with memory are filled already and are not in it.
+            assign: The arrays become the tensors, instead of being copied into them. UnsupportedFeatureError where the
+                framework cannot.
+
+        Returns:
+            The object, or the one that takes its place, where objects do not change.
+        """
+
+
+@runtime_checkable
+class LiveTree(Protocol):
+    """A live object that judges itself what it is given: an optimizer, a module with hooks of its own."""
+
+    @property
+    def framework(self) -> str:
+        """Whose tensors it takes, as ``framework=`` of :func:`weightlift.load`."""
+
+    def tree(self) -> Any:
+        """What is saved, as in :class:`LiveTensors`."""
+
+    def take_tree(self, tree: Any, *, strict: bool, assign: bool) -> tuple[Sequence[str], Sequence[str]]:
+        """Take what was saved; the names that were missing and those that were not expected.
+
+        MismatchError for a tree that does not fit; with ``strict`` also for missing and unexpected names.
+        """

@@ -22,6 +22,7 @@ from weightlift._artifacts import (
 
 __all__ = [
     "DiffReport",
+    "LoadReport",
     "ModelArtifacts",
     "ModelArtifactsInfo",
     "Quantization",
@@ -384,3 +385,31 @@ class DiffReport:
     def __bool__(self) -> bool:
         """Same as ``same``."""
         return self.same
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What ``load(..., into=..., strict=False)`` did.
+
+    Attributes:
+        value: The object that was loaded into, or what takes its place (trees of JAX arrays).
+        loaded: Names that got their values.
+        missing: Names in the object for which the file has no tensor; they keep what they had.
+        unexpected: Names in the file (renamed) for which the object has no tensor.
+        wrong_shape: (name, shape in the object, shape in the file); they keep what they had.
+    """
+
+    value: Any = field(repr=False)
+    loaded: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    wrong_shape: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Nothing was missing, unexpected or of another shape."""
+        return not (self.missing or self.unexpected or self.wrong_shape)
+
+    def __bool__(self) -> bool:
+        """Same as ``fits``."""
+        return self.fits
