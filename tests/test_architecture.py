@@ -48,6 +48,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
     (
         "the nouns",
         (
+            "_steps",
             "_layout",
             "_packing",
             "_inflate",

@@ -68,7 +68,8 @@ def save(
         obj: What to save. Arrays are anything with ``__array__``, the buffer protocol or DLPack. Live models are
             what :func:`register_adapter` knows: ``torch.nn.Module``, optimizers and all with a ``state_dict``.
         url: Path or URL. A directory gets ``model.safetensors``; ``http(s)://`` gets a PUT, streamed.
-        format: ``"safetensors"``, ``"npy"``, ``"npz"`` or ``"tfjs"``; default: by suffix, else safetensors.
+        format: ``"safetensors"``, ``"npy"``, ``"npz"``, ``"torch"``, ``"tfjs"``, ``"tensorbundle"`` ...; default: by
+            suffix, else safetensors.
         dtype: Convert floating-point tensors to this type, or ``{glob: dtype}`` for any tensor; there ``""`` stands for
             all other floating-point tensors.
         quantize: TensorFlow.js formats: ``"uint8"``, ``"uint16"``, ``"float16"``, or ``{type: glob or True}``. The type

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,21 @@ import numpy.typing as npt
 from weightlift import _core
 from weightlift._dtypes import from_name
 from weightlift._inflate import inflate, inflate_parts, whole_items
-from weightlift._layout import Chunks, Deflate, Fill, Inline, Piece, Step, Strided, Strings, TensorTable
+from weightlift._layout import (
+    Chunks,
+    Deflate,
+    Fill,
+    Inline,
+    Piece,
+    Step,
+    Strided,
+    Strings,
+    TensorTable,
+    Tiles,
+    VarintStrings,
+)
 from weightlift._ops import NONE, Checks, Counter, ReadColumns, check_columns, core_steps, item_sizes
-from weightlift._strings import decode_strings
+from weightlift._strings import decode_strings, decode_varint_strings
 from weightlift._unchunk import place_chunks
 from weightlift.errors import FormatError
 
@@ -93,17 +106,15 @@ def _decode_job(
         if out is not None:
             out[:] = where.value
         return None
-    if any(isinstance(step, Strided) for step in steps):
+    if any(isinstance(step, (Strided, Tiles)) for step in steps):
         _view_job(table, readers, job, out, steps, verify)
         return None
     if steps and isinstance(steps[0], Deflate):
         _inflate_job(table, readers, job, out, steps, verify)
         return None
     stored = np.frombuffer(where.data, np.uint8) if isinstance(where, Inline) else _stored(table, readers, job, verify)
-    if steps and isinstance(steps[0], Strings):
-        array = np.empty(steps[0].count, object)
-        array[:] = decode_strings(stored.data, steps[0].count)
-        return array.reshape(table.shapes[job.row])
+    if steps and isinstance(steps[0], (Strings, VarintStrings)):
+        return _decode_strings(table, readers, job, stored, steps[0], verify)
     if steps and isinstance(steps[0], Chunks):
         chunks, steps = steps[0], steps[1:]
         try:
@@ -117,6 +128,30 @@ def _decode_job(
     else:
         _core.run_pipeline(core_steps(steps), stored, out)
     return None
+
+
+def _decode_strings(
+    table: TensorTable,
+    readers: Sequence[Any],
+    job: DecodeJob,
+    stored: Array,
+    step: Strings | VarintStrings,
+    verify: bool,
+) -> Array:
+    """The array of the strings that are stored; errors name the tensor and where it lies."""
+    array = np.empty(step.count, object)
+    try:
+        if isinstance(step, Strings):
+            array[:] = decode_strings(stored.data, step.count)
+        else:
+            array[:] = decode_varint_strings(stored.data, step.count, step.crc32c if verify else None)
+    except FormatError as error:
+        for extent in job.piece.extents[:1]:
+            error.offset = None  # it counts from the tensor's first byte
+            end = extent.offset + extent.nbytes
+            error.locate(path=readers[extent.source].name, tensor=table.names[job.row], offset=extent.offset, end=end)
+        raise
+    return array.reshape(table.shapes[job.row])
 
 
 def _stored(table: TensorTable, readers: Sequence[Any], job: DecodeJob, verify: bool) -> Array:
@@ -162,10 +197,10 @@ def _inflate_job(
 def _view_job(
     table: TensorTable, readers: Sequence[Any], job: DecodeJob, out: Array | None, steps: tuple[Step, ...], verify: bool
 ) -> None:
-    """Fetch all that a view lies over, and copy its elements out."""
-    at = next(i for i, step in enumerate(steps) if isinstance(step, Strided))
+    """Fetch all that a view lies over, or the tiles it is made of, and copy its elements out."""
+    at = next(i for i, step in enumerate(steps) if isinstance(step, (Strided, Tiles)))
     view, before, after = steps[at], steps[:at], steps[at + 1 :]
-    assert isinstance(view, Strided)
+    assert isinstance(view, (Strided, Tiles))
     if before and isinstance(before[0], Deflate):
         (extent,) = job.piece.extents
         stored = np.empty(before[0].nbytes - before[0].skip, np.uint8)
@@ -179,7 +214,7 @@ def _view_job(
         native = np.empty(len(stored), np.uint8)
         _core.run_pipeline(core_steps(before), stored, native)
         stored = native
-    array = view_of(view, stored)
+    array = view_of(view, stored) if isinstance(view, Strided) else _joined(view, stored)
     if after:
         _core.run_pipeline(core_steps(after), array, out)
     else:
@@ -193,3 +228,16 @@ def view_of(view: Strided, stored: Array) -> Array:
     if view.conj:
         array = np.conjugate(array)
     return np.negative(array) if view.neg else array
+
+
+def _joined(tiles: Tiles, stored: Array) -> Array:
+    """The array that boxes of native elements make up."""
+    elements = stored.view(from_name(tiles.dtype).numpy)
+    array: Array = np.empty(tiles.shape, elements.dtype)
+    at = 0
+    for begin, size in tiles.boxes:
+        count = prod(size)
+        place = tuple(slice(b, b + n) for b, n in zip(begin, size, strict=True))
+        array[place] = elements[at : at + count].reshape(size)
+        at += count
+    return array

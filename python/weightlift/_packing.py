@@ -21,6 +21,7 @@ from weightlift.errors import FormatError
 
 __all__ = [
     "Checksums",
+    "Companion",
     "Encoding",
     "Manifest",
     "PackOptions",
@@ -81,6 +82,7 @@ class TensorSpecs:
         nbytes: Stored bytes (after ``encodings``).
         encodings: Rows whose stored bytes are not simply the array's bytes.
         strings: Rows that hold strings (object arrays of bytes); their stored bytes are serialised.
+        string_sums: Of rows of strings, the checksum that the format's ``encode_strings`` gave, if it has its own.
         same: Rows that are the very bytes of an earlier one (tied weights), with its number: a format that can let
             tensors share bytes writes them once, and says so by ``Packing.stored_once``.
     """
@@ -91,6 +93,7 @@ class TensorSpecs:
     nbytes: U64
     encodings: dict[int, Encoding] = field(default_factory=dict)
     strings: frozenset[int] = frozenset()
+    string_sums: dict[int, int] = field(default_factory=dict)
     same: Mapping[int, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -160,6 +163,18 @@ class Manifest:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A small file that is written when all else is published, unless one is there that does not begin so.
+
+    It says something about the folder, and no reader needs it; stores that take files front to back do not get it.
+    """
+
+    name: str
+    data: bytes
+    replaces: bytes
+
+
 @dataclass
 class Packing:
     """A whole save.
@@ -170,10 +185,12 @@ class Packing:
         manifest: The file that ties several data files together, if the format has one.
         sidecar: Checksums and structure go to a sidecar file, because the format has no room for them.
         crc32: The format needs CRC-32 (zip) of each tensor too.
+        crc32c: It needs CRC-32C even where the caller does not ask for checksums.
         compressed: The data file is written by the format's ``compress`` instead of by placements.
         state: The format's own, handed back to ``seal`` and ``manifest``.
         structure: The structure in the names the format gave the tensors, where it renamed rows of the specs.
         listed: The sidecar names the tensors, because the format keeps them in an order of its own.
+        companion: A file beside them.
         stored_once: Rows in the specs' ``same`` have no placements, because the file names the earlier row's bytes.
     """
 
@@ -182,10 +199,12 @@ class Packing:
     manifest: Manifest | None = None
     sidecar: bool = False
     crc32: bool = False
+    crc32c: bool = False
     compressed: bool = False
     state: Any = None
     structure: Any = None
     listed: bool = False
+    companion: Companion | None = None
     stored_once: bool = False
 
 

@@ -5,10 +5,11 @@ hashes decide, and made durable. Then it is published:
 
 - one file: by one rename;
 - one file with a sidecar: sidecar with old and new record, file, sidecar with the new record (``_sidecar``);
-- data files and a manifest: a data file whose name is taken gets a new name; all are made durable, at the same time,
-  before the first gets its name, and their names by one sync of the directory; then the manifest is replaced by one
-  rename (that instant the new model replaces the old); then files under new names get their planned names by
-  hard links, and the manifest says so, again by one rename. Killed anywhere, the manifest names complete files.
+- data files and a manifest: a data file whose name is taken gets a new name (``NumbersFiles``: all of them do); all
+  are made durable, at the same time, before the first gets its name, and their names by one sync of the directory;
+  then the manifest is replaced by one rename (that instant the new model replaces the old); then files under new names
+  get their planned names by hard links, and the manifest says so, again by one rename. Killed anywhere, the manifest
+  names complete files.
   Data files that only the old manifest named are removed last (``_superseded``).
 """
 
@@ -27,7 +28,7 @@ from weightlift._ops import Pipelines, item_sizes
 from weightlift._packing import Checksums, PackedFile, Packing
 from weightlift._superseded import Superseded, marked
 from weightlift._write_plan import WriteOps
-from weightlift.protocols import CommitsTogether, SendsInOrder
+from weightlift.protocols import CommitsTogether, NumbersFiles, SendsInOrder
 from weightlift.stores._local import LocalStore
 from weightlift.types import SaveResult
 
@@ -44,9 +45,16 @@ class Publication:
         self.fmt, self.name, self.structure = target.format, target.name, structure
         self.progress = options.progress
         self.store: Any = target.store
+        self.beside: list[str] = []
         if packing.manifest is not None and isinstance(self.store, LocalStore):
             self.store = self.store.trusting(packing.manifest.name)
-        self.actual: dict[str, str] = {f.name: self.actual_name(f.name) for f in packing.files}
+        self.actual: dict[str, str] = self._actual_names([f.name for f in packing.files])
+
+    def _actual_names(self, planned: Sequence[str]) -> dict[str, str]:
+        if isinstance(self.fmt, NumbersFiles) and not isinstance(self.store, SendsInOrder):
+            taken = any(self.store.exists(name) for name in planned)
+            return dict(self.fmt.other_names(planned, self.store.exists)) if taken else {n: n for n in planned}
+        return {name: self.actual_name(name) for name in planned}
 
     def actual_name(self, planned: str) -> str:
         """The planned name, or a new one when a manifest names files and this one is taken."""
@@ -59,7 +67,7 @@ class Publication:
         superseded = self._superseded()
         checksums, total = self.write_all()
         names = [self.packing.manifest.name] if self.packing.manifest else []
-        names += [self.actual[f.name] for f in self.packing.files]
+        names += [*(self.actual[f.name] for f in self.packing.files), *self.beside]
         if superseded is not None:
             superseded.remove(names, [f.name for f in self.packing.files])
         specs = self.job.specs
@@ -85,6 +93,7 @@ class Publication:
             total = sum(f.nbytes for f in self.packing.files)
             if self.packing.manifest is not None:
                 total += self._publish_set(writers, checksums)
+                self._put_companion()
             else:
                 self.commit(writers[0], checksums, patched[0])
         except BaseException:
@@ -123,7 +132,7 @@ class Publication:
             **ops.columns(only)._asdict(),
             pipelines=pipelines.columns,
             tensors=len(specs),
-            crc32c=self.options.checksums,
+            crc32c=self.options.checksums or self.packing.crc32c,
             crc32=self.packing.crc32,
             names=specs.names,
             progress=self.progress,
@@ -188,6 +197,17 @@ class Publication:
             for actual in moved.values():
                 self.store.delete(actual)
         return len(manifest)
+
+    def _put_companion(self) -> None:
+        companion = self.packing.companion
+        if companion is None:
+            return
+        if self.store.exists(companion.name):
+            reader = self.store.open(companion.name)
+            if reader.read_at(0, min(len(companion.replaces), reader.size)) != companion.replaces:
+                return  # it is somebody else's
+        self.put(companion.name, companion.data)
+        self.beside = [companion.name]
 
     def put(self, name: str, data: bytes) -> None:
         """One small file, whole."""

@@ -26,7 +26,7 @@ from weightlift._publish import Publication
 from weightlift._quantize import settle_quantization
 from weightlift._send import Sending
 from weightlift._source import Row, refuse_options
-from weightlift._strings import encode_strings
+from weightlift._strings import encode_strings, string_elements
 from weightlift._tree import flatten
 from weightlift._urls import as_text, is_file, local_path
 from weightlift._weights import TensorView
@@ -34,7 +34,7 @@ from weightlift.errors import UnsupportedFeatureError, WeightliftError
 from weightlift.formats import by_name, by_suffix
 from weightlift.formats._safetensors import SAFETENSORS
 from weightlift.frameworks._adapters import expand
-from weightlift.protocols import Format, KeepsEncodings, KeepsValues, SendsInOrder
+from weightlift.protocols import EncodesStrings, Format, KeepsEncodings, KeepsValues, SendsInOrder
 from weightlift.stores import at_url
 from weightlift.stores._local import LocalStore
 from weightlift.types import SaveResult
@@ -97,7 +97,7 @@ def save_leaves(
     arrays: list[Array | Row] = list(leaves)
     if not all_arrays(arrays):
         arrays = [_leaf(leaf, name, verify) for name, leaf in zip(names, leaves, strict=True)]
-    job = _job(names, arrays)
+    job = _job(names, arrays, target.format)
     rows = {} if all_arrays(arrays) else {i: a for i, a in enumerate(arrays) if type(a) is Row}
     if options.dtype is not None:
         convert(job, options.dtype)
@@ -126,7 +126,7 @@ def _leaf(leaf: Any, name: str, verify: bool) -> Array | Row:
 
 
 # --- specs ----------------------------------------------------------------------------------------
-def _job(names: list[str], arrays: Sequence[Array | Row]) -> Job:
+def _job(names: list[str], arrays: Sequence[Array | Row], fmt: Format) -> Job:
     found, index, sizes, shapes = _describe(arrays)
     kinds = [d if isinstance(d, DType) else STRING if d == np.dtype(object) else from_numpy(d) for d in found]
     swapped = [isinstance(d, np.dtype) and not d.isnative and kinds[k].core for k, d in enumerate(found)]
@@ -137,7 +137,10 @@ def _job(names: list[str], arrays: Sequence[Array | Row]) -> Job:
         specs.strings = frozenset(i for i, k in enumerate(numbers) if kinds[k] is STRING)
     for i in specs.strings:
         check_strings(job.sources[i], names[i])
-        job.sources[i] = encode_strings(job.sources[i])
+        if isinstance(fmt, EncodesStrings):
+            job.sources[i], specs.string_sums[i] = fmt.encode_strings(string_elements(job.sources[i]))
+        else:
+            job.sources[i] = encode_strings(job.sources[i])
         sizes[i] = len(job.sources[i])
     for i in np.flatnonzero(np.array(swapped, bool)[index]).tolist() if any(swapped) else ():
         dtype = specs.dtypes[i]

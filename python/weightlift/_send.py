@@ -55,7 +55,7 @@ class Sending(Publication):
     # --- the two passes ---------------------------------------------------------------------------
     def _hash(self) -> Checksums:
         """The checksums of the payload; sources that come from files are verified on the way."""
-        if not (self.options.checksums or self.packing.crc32 or self.job.checks):
+        if not (self.options.checksums or self.packing.crc32 or self.packing.crc32c or self.job.checks):
             none = np.zeros(len(self.job.specs), np.uint32)
             return Checksums(none, none)
         self.progress = None  # what counts is what was sent

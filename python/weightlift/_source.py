@@ -7,7 +7,8 @@ The format is the one asked for, else the content's (leading bytes), else the su
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -47,10 +48,13 @@ DIRECTORY_FILES = (
     "model.safetensors",
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
+    "checkpoint",
+    "variables/variables.index",
 )
 """What a directory stands for: the first of these that it holds."""
 
 HEAD = 4096
+_BUNDLE_DATA = re.compile(r"(.+)\.data-\d{5,}-of-\d{5,}", re.DOTALL)
 
 
 @dataclass
@@ -177,6 +181,7 @@ def open_in(
     """Open and parse file ``name`` of a store; ``names`` as for :func:`open_source`."""
     files = OpenFiles(store)
     try:
+        name = _present(files, name)
         reader = files.open(name)
         chosen = by_name(format) if format is not None else _sniff(reader, name)
         plain = options is None or options == ReadOptions()
@@ -222,7 +227,30 @@ def find(
         path = in_directory(path)
     elif not path.exists() and (index := path.with_name(f"{path.name}.index.json")).is_file():
         path = index  # saved under this name with shard_size=
+    else:
+        path = path.with_name(_index_of_data(path.name, lambda name: path.with_name(name).is_file()))
     return LocalStore(path.parent, path.name, mode=mode), path.name
+
+
+def _index_of_data(name: str, exists: Callable[[str], bool]) -> str:
+    """The index of the TensorFlow checkpoint that has the data file ``name``, if there is one; else ``name``."""
+    data = _BUNDLE_DATA.fullmatch(name)
+    return f"{data[1]}.index" if data is not None and exists(f"{data[1]}.index") else name
+
+
+def _present(files: OpenFiles, name: str) -> str:
+    """``name``, or the index of the TensorFlow checkpoint of which it is the prefix; NotFoundError for neither."""
+    try:
+        files.open(name)
+    except NotFoundError as error:
+        if "?" in name:
+            raise
+        try:
+            files.open(f"{name}.index")
+        except WeightliftError:
+            raise error from None
+        return f"{name}.index"
+    return name
 
 
 def first_of_directory(store: Store) -> str:

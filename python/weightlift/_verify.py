@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from weightlift._chunks import CHUNK, iter_chunks
 from weightlift._dtypes import STRING, DType
-from weightlift._layout import Deflate
+from weightlift._layout import CHECKED_STEPS
 from weightlift._load import read_arrays
 from weightlift._ops import Progress
 from weightlift._plan import check_pieces, decoded_sizes, hash_rows
@@ -48,7 +48,7 @@ def verify_url(
             same = int(computed[i]) == entry.checksum.value
             status = "ok" if same else "corrupt"
             detail = "" if same else f"{entry.checksum.kind} is {computed[i]:08x}, should be {entry.checksum.value:08x}"
-        if status != "corrupt" and any(isinstance(s, Deflate) for p in entry.pieces for s in p.steps):
+        if status != "corrupt" and any(isinstance(s, CHECKED_STEPS) for p in entry.pieces for s in p.steps):
             try:
                 check_pieces(layout, readers, i)
                 status = "ok"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Choose",
     "CommitsTogether",
+    "EncodesStrings",
     "Files",
     "Format",
     "IOHandler",
@@ -27,6 +28,7 @@ __all__ = [
     "LiveTensors",
     "LiveTree",
     "ModelManager",
+    "NumbersFiles",
     "OpensRemotely",
     "Reader",
     "ReadsSome",
@@ -273,6 +275,22 @@ class KeepsValues(Protocol):
     @property
     def keeps_values(self) -> bool:
         """Whether it does."""
+
+
+@runtime_checkable
+class EncodesStrings(Protocol):
+    """A format that stores strings in its own way; others get what ``_strings.encode_strings`` makes."""
+
+    def encode_strings(self, strings: Sequence[bytes]) -> tuple[bytes, int]:
+        """Their stored bytes, and the format's own checksum of them, which ``TensorSpecs.string_sums`` keeps."""
+
+
+@runtime_checkable
+class NumbersFiles(Protocol):
+    """A format whose manifest cannot give data files any name: their names follow from its own and from numbers."""
+
+    def other_names(self, planned: Sequence[str], taken: Callable[[str], bool]) -> Mapping[str, str]:
+        """Names for all data files until their planned ones are free, by these; none of which is taken."""
 
 
 @runtime_checkable

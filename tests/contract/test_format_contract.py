@@ -51,8 +51,25 @@ class TestTorch(FormatContract):
     format = by_name("torch")
 
 
-ALL = [TestNpy, TestNpyPickle, TestNpz, TestHdf5, TestSafetensors, TestSafetensorsIndex, TestTfjs, TestTorch]
+class TestTensorBundle(FormatContract):
+    format = by_name("tensorbundle")
 
+
+class TestTensorBundleKeys(FormatContract):
+    format = by_name("tensorbundle-keys")
+
+
+ALL = [
+    TestNpy,
+    TestNpyPickle,
+    TestNpz,
+    TestHdf5,
+    TestSafetensors,
+    TestSafetensorsIndex,
+    TestTfjs,
+    TestTorch,
+    TestTensorBundle,
+]
 SUITES = [pytest.param(suite, marks=[needs_h5py] if suite is TestHdf5 else []) for suite in ALL]
 
 

@@ -15,16 +15,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from tests.unit import tensorbundle_support as bundles
 from tests.unit import torch_support as made
 
 import weightlift as wl
 from weightlift._sidecar import record as sidecar_record
 from weightlift.formats._npy_header import build_object_header
+from weightlift.formats._tensorbundle_slices import slice_key
 
 Target = Callable[[bytes, Path], Path]
 SEPARATOR = b"\0\0"
 """Ends the JSON in inputs that hold a weight file too; JSON holds no NUL."""
 
+BUNDLE_SEPARATOR = b"\n--data--\n"
 TENSORS = {"a": np.arange(6, dtype="f4").reshape(2, 3), "b": np.array([1, -1], "i8")}
 
 
@@ -104,9 +107,16 @@ def sidecar(data: bytes, folder: Path) -> Path:
     return folder / "x.npz"
 
 
+def tensorbundle(data: bytes, folder: Path) -> Path:
+    """The input is an index, and the data file behind a separator."""
+    index, _, rest = data.partition(BUNDLE_SEPARATOR)
+    _write(folder / "x.data-00000-of-00001", rest)
+    return _write(folder / "x.index", index)
+
+
 _ALWAYS = (npy, npy_pickle, zip_directory, npz, torch, torch_pickle, tfjs, safetensors, safetensors_index, sidecar)
 _WITH_H5PY = (hdf5, keras_zip) if find_spec("h5py") is not None else ()
-TARGETS: dict[str, Target] = {f.__name__: f for f in (*_ALWAYS, *_WITH_H5PY)}
+TARGETS: dict[str, Target] = {f.__name__: f for f in (*_ALWAYS, tensorbundle, *_WITH_H5PY)}
 
 
 def run(target: Target, data: bytes, folder: Path) -> bool:
@@ -144,6 +154,7 @@ def seeds() -> dict[str, list[bytes]]:
             b'{"metadata": {"total_size": 40}, "weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}',
             b'{"weight_map": {}}',
         ],
+        "tensorbundle": _bundles(),
         "sidecar": [_saved("x.npz", "x.npz.crc32c"), _sidecar_without_sums()],
         **(_hdf5_seeds() if "hdf5" in TARGETS else {}),
     }
@@ -223,6 +234,18 @@ def _torch_objects() -> list[bytes]:
     ]
 
 
+def _bundles() -> list[bytes]:
+    """One of ours, and one with a tensor in slices and strings."""
+    tensors = {
+        b"a": bundles.Tensor(4, [1, 2], slices=[[(0, None), (0, 1)], [(0, None), (1, 1)]]),
+        slice_key(b"a", [(0, -1), (0, 1)]): bundles.Tensor(4, [1, 1], b"x"),
+        slice_key(b"a", [(0, -1), (1, 1)]): bundles.Tensor(4, [1, 1], b"y"),
+        b"s": bundles.strings([2], [b"", b"text"]),
+    }
+    ours = _saved("x", "x.index", format="tensorbundle"), _saved("x", "x.data-00000-of-00001", format="tensorbundle")
+    return [BUNDLE_SEPARATOR.join(files) for files in (ours, bundles.bundle(tensors).values())]
+
+
 def _tfjs_model() -> bytes:
     tensors = {"a": TENSORS["a"], "h": TENSORS["a"].astype("f2"), "s": np.array([True])}
     return _saved("model.json", "model.json", tensors) + SEPARATOR + b"".join(t.tobytes() for t in tensors.values())
@@ -245,11 +268,16 @@ def _sidecar_without_sums() -> bytes:
     return json.dumps({"weightlift": 1, "records": [plain]}).encode()
 
 
-def _saved(target: str, wanted: str, tensors: dict[str, np.ndarray] = TENSORS) -> bytes:  # type: ignore[type-arg]
+def _saved(
+    target: str,
+    wanted: str,
+    tensors: dict[str, np.ndarray] = TENSORS,  # type: ignore[type-arg]
+    format: str | None = None,
+) -> bytes:
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory() as folder:
-        wl.save(tensors, Path(folder) / target)
+        wl.save(tensors, Path(folder) / target, format=format)
         return (Path(folder) / wanted).read_bytes()
 
 

@@ -16,7 +16,17 @@ from tests.http.support import FAST, assert_same, model
 
 import weightlift as wl
 
-SUFFIXES = (".pt", ".safetensors", ".safetensors.index.json", ".npy", ".npz", "model.json", "manifest.json", ".json")
+SUFFIXES = (
+    ".pt",
+    ".safetensors",
+    ".safetensors.index.json",
+    ".npy",
+    ".npz",
+    ".index",
+    "model.json",
+    "manifest.json",
+    ".json",
+)
 PLACES = {"golden": REPOSITORY / "tests" / "golden", "fixtures": shared_folder() / "fixtures"}
 NOT_MODELS = ("expected.json", "truth.json", "result.json", "localStorage.json", "indexedDB.json")
 
@@ -62,6 +72,8 @@ TARGETS = {
     "npz": ("x.npz", {}),
     "deflated": ("x.npz", {"compression": "deflate"}),
     "torch": ("x.pt", {}),
+    "tensorbundle": ("x.index", {}),
+    "tensorbundle sharded": ("x.index", {"shard_size": 100_000}),
     "safetensors": ("x.safetensors", {}),
     "safetensors sharded": ("x.safetensors", {"shard_size": 100_000}),
     "tfjs": ("model.json", {}),

@@ -13,18 +13,22 @@ from weightlift.formats._npy import NPY
 from weightlift.formats._npy_pickle import NPY_PICKLE
 from weightlift.formats._npz import NPZ
 from weightlift.formats._safetensors import SAFETENSORS
+from weightlift.formats._tensorbundle import TENSORBUNDLE, TENSORBUNDLE_KEYS
 from weightlift.formats._tfjs import TFJS
 from weightlift.formats._torch import TORCH
 from weightlift.protocols import Format
 
 __all__ = ["FORMATS", "by_name", "by_suffix"]
 
-FORMATS: Sequence[Format] = (NPY, NPY_PICKLE, NPZ, TORCH, HDF5, TFJS, SAFETENSORS)
+FORMATS: Sequence[Format] = (NPY, NPY_PICKLE, NPZ, TORCH, HDF5, TFJS, SAFETENSORS, TENSORBUNDLE)
+
+BY_NAME_ONLY: Sequence[Format] = (TENSORBUNDLE_KEYS,)
+"""Other ways to read and write files of the formats above, which content and suffix never choose."""
 
 
 def by_name(name: str) -> Format:
     """The format called ``name``; FormatError lists the known ones."""
-    for candidate in FORMATS:
+    for candidate in (*FORMATS, *BY_NAME_ONLY):
         if candidate.name == name:
             return candidate
     raise FormatError(f"unknown format {name!r}; known are {', '.join(f.name for f in FORMATS)}")

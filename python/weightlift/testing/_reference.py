@@ -30,9 +30,12 @@ from weightlift._layout import (
     Strided,
     Strings,
     TensorEntry,
+    Tiles,
     UpperHalf,
+    VarintStrings,
 )
 from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
+from weightlift._strings import decode_varint_strings
 from weightlift._unchunk import place_chunks
 from weightlift.errors import ChecksumError, FormatError, NotFoundError, TruncatedError
 from weightlift.protocols import Files, Format, Reader
@@ -148,8 +151,12 @@ def _decode(piece: Piece, stored: bytes, readers: list[Reader], verify: bool) ->
             data = _viewed(step, data)
         elif isinstance(step, Chunks):
             data = place_chunks(step, data, verify=verify).tobytes()
+        elif isinstance(step, Tiles):
+            data = _tiled(step, data)
         elif isinstance(step, Strings):
             data = _split_strings(data, step.count)
+        elif isinstance(step, VarintStrings):
+            data = decode_varint_strings(data, step.count, step.crc32c if verify else None)
         else:
             data = _convert(step, data)
     return data
@@ -165,6 +172,21 @@ def _viewed(step: Strided, data: bytes) -> bytes:
     found = np.concatenate(picked)
     found = np.conjugate(found) if step.conj else found
     return (np.negative(found) if step.neg else found).tobytes()
+
+
+def _tiled(step: Tiles, data: bytes) -> bytes:
+    """What boxes make up, element by element."""
+    item = from_name(step.dtype).numpy.itemsize
+    out = bytearray(len(data))
+    at = 0
+    for begin, size in step.boxes:
+        for index in np.ndindex(size):
+            flat = 0
+            for axis, whole in enumerate(step.shape):
+                flat = flat * whole + begin[axis] + index[axis]
+            out[flat * item : (flat + 1) * item] = data[at : at + item]
+            at += item
+    return bytes(out)
 
 
 def _split_strings(data: bytes, count: int) -> list[bytes]:
