@@ -70,6 +70,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_chunks",
             "_load",
             "_weights",
+            "_transpose",
             "_intake",
             "_superseded",
             "_job",

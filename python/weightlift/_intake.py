@@ -2,8 +2,8 @@
 
 Tensors that are plain runs of bytes (or need only element-wise steps) stream through the core's write engine,
 block by block, from their own files. What cannot (deflated or cut in mid-element) streams first into an unnamed
-temporary file beside the target, and from there like the others. Both in bounded memory; only tensors in Fortran order
-are mapped from the temporary file, whose pages the system counts to the process while it has room for them.
+temporary file beside the target, and from there like the others. Both in bounded memory. Tensors in Fortran order are
+turned on the way into that file.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from weightlift._ops import item_sizes
 from weightlift._plan import read_rows
 from weightlift._source import Row, Source
 from weightlift._stream import TensorStream, tensor_stream
+from weightlift._transpose import fits, gather, scatter, scatters, write_all
 from weightlift.errors import StorageError
 from weightlift.protocols import Store
 from weightlift.stores._local import LocalStore
@@ -134,7 +135,7 @@ class _Checks:
 
 @dataclass(frozen=True)
 class _Spilled:
-    """A tensor's place in the temporary file; ``stream`` None: it is decoded whole."""
+    """A tensor's place in the temporary file; ``stream`` None: it is decoded whole; ``turn``: from Fortran order."""
 
     number: int
     row: Row
@@ -142,6 +143,7 @@ class _Spilled:
     stream: TensorStream | None
     offset: int
     nbytes: int
+    turn: bool
 
 
 class _Spill:
@@ -169,36 +171,53 @@ class _Spill:
         if stream is not None and entry.strides is not None and not all(isinstance(s, Byteswap) for s in stream.steps):
             stream = None
         nbytes = nbytes if stream is None else stream.nbytes
-        self._rows.append(_Spilled(i, row, readers, stream, self._size, nbytes))
+        turn = stream is not None and entry.strides is not None and fits(row.shape, row.dtype.numpy.itemsize)
+        self._rows.append(_Spilled(i, row, readers, stream, self._size, nbytes, turn))
         self._size += -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
     def finish(self, job: Job, readers: list[Any]) -> None:
         """Write what was noted, one tensor at a time; ``readers`` gets one of the file."""
         if not self._size:
             return
-        try:
-            self._file = tempfile.TemporaryFile(dir=self._directory, prefix=".weightlift-")  # noqa: SIM115 (see close)
-            os.posix_fallocate(self._file.fileno(), 0, self._size)
-        except OSError as error:
-            raise StorageError(
-                f"no room for {self._size} bytes of decoded tensors beside the target: {error.strerror}",
-                errno=error.errno,
-                path=str(self._directory),
-            ) from error
+        self._file = self._temporary(self._size)
         for spilled in self._rows:
             if spilled.stream is None:
                 self._decode(spilled)
             else:
-                at = spilled.offset
-                for part in spilled.stream.parts:
-                    at += _write_all(self._file.fileno(), part, at)
+                if spilled.turn:
+                    self._turn(spilled, spilled.stream)
+                else:
+                    _write_parts(self._file.fileno(), spilled.stream.parts, spilled.offset)
                 job.prefix[spilled.number] = (*spilled.stream.steps, *job.prefix.get(spilled.number, ()))
-            if spilled.row.entry.strides is None:
+            if spilled.row.entry.strides is None or spilled.turn:
                 job.segments[spilled.number] = [(len(readers), spilled.offset, spilled.nbytes, -1)]
                 job.sources[spilled.number] = b""
             else:
                 job.sources[spilled.number] = self._view(spilled.row.entry, spilled.offset)
-        readers.append(_core.FileReader(f"/proc/self/fd/{self._file.fileno()}"))
+        readers.append(_reader(self._file))
+
+    def _temporary(self, size: int) -> Any:
+        """An unnamed file with room for ``size`` bytes."""
+        try:
+            file = tempfile.TemporaryFile(dir=self._directory, prefix=".weightlift-")  # noqa: SIM115 (see close)
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise StorageError(
+                f"no room for {size} bytes of decoded tensors beside the target: {error.strerror}",
+                errno=error.errno,
+                path=str(self._directory),
+            ) from error
+        return file
+
+    def _turn(self, spilled: _Spilled, stream: TensorStream) -> None:
+        """Write a tensor that comes in Fortran order in C order."""
+        shape, item = spilled.row.shape, spilled.row.dtype.numpy.itemsize
+        if scatters(shape):
+            scatter(stream.parts, shape, item, self._file.fileno(), spilled.offset)
+            return
+        with self._temporary(stream.nbytes) as stored:
+            _write_parts(stored.fileno(), stream.parts, 0)
+            gather(_reader(stored), shape, item, self._file.fileno(), spilled.offset)
 
     def _decode(self, spilled: _Spilled) -> None:
         source, one = spilled.row.source, np.array([spilled.row.number], np.uint32)
@@ -215,10 +234,11 @@ class _Spill:
         return np.memmap(self._file, entry.dtype.numpy, "r", offset, shape, "F").reshape(entry.shape, order="F")
 
 
-def _write_all(fd: int, part: Any, offset: int) -> int:
-    """Write all of ``part``; returns its size."""
-    left = memoryview(part).cast("B")
-    while left:
-        written = os.pwrite(fd, left, offset)
-        left, offset = left[written:], offset + written
-    return len(part)
+def _reader(file: Any) -> Any:
+    """A temporary file as the core reads it."""
+    return _core.FileReader(f"/proc/self/fd/{file.fileno()}")
+
+
+def _write_parts(fd: int, parts: Iterable[Any], offset: int) -> None:
+    for part in parts:
+        offset += write_all(fd, part, offset)

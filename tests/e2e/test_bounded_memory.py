@@ -42,6 +42,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wl.save({"w": values}, folder / "big.npz", compression="deflate")
     wl.save({"w": values}, folder / "big.safetensors")
     np.savez_compressed(folder / "fortran.npz", w=values.T.astype(">f4"))
+    half = values[: len(values) // 2]
+    np.save(folder / "fortran.npy", half.T)
+    np.save(folder / "tall.npy", half.reshape(-1, 64, order="F"))
     return folder
 
 
@@ -49,6 +52,9 @@ WORK = {
     "convert": 'wl.convert("big.npz", "{out}.safetensors")',
     "convert and cast": 'wl.convert("big.npz", "{out}.safetensors", dtype="bfloat16")',
     "convert and deflate": 'wl.convert("big.npz", "{out}.npz", compression="deflate")',
+    "convert from Fortran order": 'wl.convert("fortran.npy", "{out}.safetensors", durable=False)',
+    "convert from Fortran order, and inflate": 'wl.convert("fortran.npz", "{out}.safetensors", durable=False)',
+    "convert from Fortran order, few columns": 'wl.convert("tall.npy", "{out}.safetensors", durable=False)',
     "convert and quantise": 'wl.convert("big.npz", "{out}/model.json", quantize="uint8")',
     "verify": 'assert wl.verify("big.npz").ok',
     "diff": 'assert wl.diff("big.npz", "big.safetensors").same',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,44 @@ def test_deflated(dtype: str, order: str, tmp_path: Path) -> None:
     assert back.dtype == values.dtype.newbyteorder("=") or back.dtype == values.dtype
     assert np.array_equal(back, values)
     assert wl.diff(tmp_path / "a.npz", target).same
+
+
+@pytest.mark.parametrize(("window", "deflated"), [(1, False), (300, True), (1 << 20, False)])
+@pytest.mark.parametrize("dtype", ["u1", ">f2", "<c16", "S3"])
+@pytest.mark.parametrize(
+    "shape", [(7, 5), (1, 9), (9, 1), (200, 3), (3, 200), (4, 5, 6), (2, 50, 3), (60, 2, 3), (2, 3, 2, 5)]
+)
+def test_fortran_order(
+    shape: tuple[int, ...], dtype: str, deflated: bool, window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turned in windows of any size; what one window takes whole is the common case, and not the hard one."""
+    monkeypatch.setattr("weightlift._transpose.WINDOW", window)
+    values = np.asfortranarray(np.arange(math.prod(shape)).reshape(shape).astype(dtype))
+    (np.savez_compressed if deflated else np.savez)(tmp_path / "a.npz", w=values)
+    wl.convert(tmp_path / "a.npz", tmp_path / "b.npz", durable=False)
+    back = wl.load(tmp_path / "b.npz")["w"]
+    assert back.flags.c_contiguous and np.array_equal(back, values)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "b.npz", "b.npz.crc32c"]
+
+
+def test_slabs_too_large_for_memory_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weightlift._transpose._LARGEST_SLAB", 100)
+    values = np.asfortranarray(np.arange(400, dtype=np.float32).reshape(2, 100, 2))
+    np.save(tmp_path / "a.npy", values)
+    wl.convert(tmp_path / "a.npy", tmp_path / "b.npy", durable=False)
+    assert np.array_equal(wl.load(tmp_path / "b.npy"), values)
+
+
+def test_damage_in_fortran_order_is_found(tmp_path: Path) -> None:
+    for shape in ((20, 50), (500, 2)):
+        np.savez_compressed(tmp_path / "a.npz", w=np.asfortranarray(VALUES.reshape(shape)))
+        data = bytearray((tmp_path / "a.npz").read_bytes())
+        data[len(data) // 2] ^= 1
+        (tmp_path / "a.npz").write_bytes(data)
+        with pytest.raises(wl.FormatError) as caught:
+            wl.convert(tmp_path / "a.npz", tmp_path / "b.safetensors")
+        assert caught.value.tensor == "w"
+        assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
 
 
 def test_damage_is_found_before_the_target_appears(tmp_path: Path) -> None:
