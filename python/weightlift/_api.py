@@ -78,6 +78,7 @@ def save(
             the tensor's largest absolute finite value. Tensors of files that are quantised already stay as they are.
         quantization_report: Measure what quantisation loses, tensor by tensor, as ``"auto:..."`` always does: see
             ``SaveResult.quantization``. It takes one more pass over the values.
+            GGUF: ``"Q8_0"`` (matrices whose last axis is a multiple of 32), or ``{"Q8_0": glob}``.
         compression: ``"deflate"`` for npz.
         shard_size: Largest data file, in bytes; default one file.
         metadata: Your own metadata (safetensors: strings only).
@@ -130,6 +131,7 @@ def load(
     format: str | None = None,
     mode: str = "auto",
     skip_unsafe: bool = False,
+    dequantize: bool = False,
     **store_options: Any,
 ) -> Any:
     """Load what was saved: one array, a list, a (nested) dict.
@@ -156,6 +158,7 @@ def load(
         format: Where content and suffix do not tell.
         mode: How local files are read: ``"auto"`` (by what is in the page cache), ``"buffered"`` or ``"direct"``.
         skip_unsafe: Of a pickle (torch, npy) leave out what is code, instead of refusing the file; nothing is ever run.
+        dequantize: Blocks of quantised values (GGUF) as their float32 values, not as bytes.
         store_options: Of the URL's scheme; for ``http(s)://`` those of :func:`weightlift.http`.
 
     Returns:
@@ -181,7 +184,7 @@ def load(
         raise TypeError("out= is filled: framework= has nothing to make")
     if not isinstance(names, (str, type(None))):
         names = list(names)  # looked through more than once
-    options = ReadOptions(skip_unsafe=skip_unsafe)
+    options = ReadOptions(skip_unsafe=skip_unsafe, dequantize=dequantize)
     source = open_source(url, format=format, mode=mode, store_options=store_options, names=names, options=options)
     if into is not None:
         return load_into(
@@ -201,6 +204,7 @@ def open(  # the field's word for it; builtins.open is not used here
     verify: bool = True,
     mode: str = "auto",
     skip_unsafe: bool = False,
+    dequantize: bool = False,
     **store_options: Any,
 ) -> Weights:
     """Open weights lazily: names, types and shapes at once, bytes when touched.
@@ -213,6 +217,7 @@ def open(  # the field's word for it; builtins.open is not used here
         verify: With ``"arena"``: compare checksums of whole tensors.
         mode: As :func:`load`.
         skip_unsafe: As :func:`load`.
+        dequantize: As :func:`load`.
         store_options: As :func:`load`.
 
     Example:
@@ -221,7 +226,7 @@ def open(  # the field's word for it; builtins.open is not used here
         >>> wl.open("eye.npz")["w"].shape
         (3, 3)
     """
-    options = ReadOptions(skip_unsafe=skip_unsafe)
+    options = ReadOptions(skip_unsafe=skip_unsafe, dequantize=dequantize)
     source = open_source(url, format=format, mode=mode, store_options=store_options, options=options)
     if memory is None:
         memory = "map" if source.mappable else "arena"
@@ -246,6 +251,8 @@ def convert(
     verify: bool = True,
     progress: Progress | None = None,
     source_format: str | None = None,
+    skip_unsafe: bool = False,
+    dequantize: bool = False,
     **store_options: Any,
 ) -> SaveResult:
     """Convert between formats in bounded memory, verified on the way.
@@ -267,6 +274,8 @@ def convert(
         verify: Compare the source's checksums.
         progress: Called with (bytes done, bytes total).
         source_format: Of the source, where content and suffix do not tell.
+        skip_unsafe: As :func:`load`.
+        dequantize: As :func:`load`.
         store_options: Of those of the two that are not local.
 
     Example:
@@ -296,7 +305,8 @@ def convert(
             verify=verify,
         )
     for_source, for_target = options_for((source, target), store_options)
-    opened = open_source(source, format=source_format, store_options=for_source)
+    read = ReadOptions(skip_unsafe=skip_unsafe, dequantize=dequantize)
+    opened = open_source(source, format=source_format, store_options=for_source, options=read)
     place = resolve_target(target, format, for_target)
     options = SaveOptions(
         format, dtype, quantize, compression, shard_size,

@@ -17,6 +17,7 @@ from weightlift import _core
 from weightlift._dtypes import from_name
 from weightlift._inflate import inflate, inflate_parts, whole_items
 from weightlift._layout import (
+    Blocks,
     Chunks,
     Deflate,
     Fill,
@@ -123,7 +124,9 @@ def _decode_job(
             raise error.locate(tensor=table.names[job.row]) from None
     if out is None:
         return None
-    if not steps:
+    if steps and isinstance(steps[0], Blocks):
+        _blocks_job(steps[0], steps[1:], stored, out)
+    elif not steps:
         out[:] = stored
     else:
         _core.run_pipeline(core_steps(steps), stored, out)
@@ -219,6 +222,21 @@ def _view_job(
         _core.run_pipeline(core_steps(after), array, out)
     else:
         out[:] = array.reshape(-1).view(np.uint8)
+
+
+def _blocks_job(step: Blocks, after: tuple[Step, ...], stored: Array, out: Array) -> None:
+    """Compute the values of blocks, and convert them if that is asked for."""
+    from weightlift._ggml import BLOCKS, dequantize_blocks  # for those who have such files
+
+    block = BLOCKS[step.kind]
+    values = out if not after else np.empty(len(stored) // block.nbytes * block.elements * 4, np.uint8)
+    aligned = values.ctypes.data % 4 == 0
+    target = values.view(np.float32) if aligned else np.empty(len(values) // 4, np.float32)
+    dequantize_blocks(step.kind, stored, target, big=step.big)
+    if not aligned:
+        values[:] = target.view(np.uint8)
+    if after:
+        _core.run_pipeline(core_steps(after), values, out)
 
 
 def view_of(view: Strided, stored: Array) -> Array:

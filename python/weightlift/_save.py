@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from weightlift import _core
 from weightlift._arrays import as_array, check_strings
+from weightlift._block_rows import as_blocks
 from weightlift._dtypes import STRING, DType, byte_size, from_numpy
 from weightlift._intake import Intake, scratch_directory
 from weightlift._job import Job, SaveOptions, Target
@@ -34,7 +35,7 @@ from weightlift.errors import UnsupportedFeatureError, WeightliftError
 from weightlift.formats import by_name, by_suffix
 from weightlift.formats._safetensors import SAFETENSORS
 from weightlift.frameworks._adapters import expand
-from weightlift.protocols import EncodesStrings, Format, KeepsEncodings, KeepsValues, SendsInOrder
+from weightlift.protocols import EncodesStrings, Format, KeepsEncodings, KeepsValues, SendsInOrder, StoresBlocks
 from weightlift.stores import at_url
 from weightlift.stores._local import LocalStore
 from weightlift.types import SaveResult
@@ -97,6 +98,8 @@ def save_leaves(
     arrays: list[Array | Row] = list(leaves)
     if not all_arrays(arrays):
         arrays = [_leaf(leaf, name, verify) for name, leaf in zip(names, leaves, strict=True)]
+    if options.quantize and isinstance(target.format, StoresBlocks):
+        arrays, options = as_blocks(target.format, names, arrays, options, verify=verify)
     job = _job(names, arrays, target.format)
     rows = {} if all_arrays(arrays) else {i: a for i, a in enumerate(arrays) if type(a) is Row}
     if options.dtype is not None:

@@ -14,6 +14,7 @@ __all__ = [
     "VARIABLE_STEPS",
     "AffineDecode",
     "AffineEncode",
+    "Blocks",
     "Byteswap",
     "Cast",
     "Chunks",
@@ -136,6 +137,14 @@ class Chunks:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocks:
+    """Blocks of quantised values (ggml) to float32; ``kind`` as in ``_ggml``, ``big``: scales are big-endian."""
+
+    kind: str
+    big: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Tiles:
     """Boxes of elements, one after another, each in C order, to the array that they make up (TensorFlow).
 
@@ -167,6 +176,7 @@ Step: TypeAlias = (
     | UpperHalf
     | AffineDecode
     | AffineEncode
+    | Blocks
     | Deflate
     | Strided
     | Tiles
@@ -175,7 +185,7 @@ Step: TypeAlias = (
     | VarintStrings
 )
 
-VARIABLE_STEPS = (Deflate, Strided, Tiles, Chunks, Strings, VarintStrings)
+VARIABLE_STEPS = (Blocks, Deflate, Strided, Tiles, Chunks, Strings, VarintStrings)
 """Steps whose sizes in and out differ from element to element: the decoded lane."""
 
 CHECKED_STEPS = (Deflate, VarintStrings)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from weightlift._dtypes import DType
     from weightlift._layout import Layout, ReadOptions, TensorEntry
     from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
     from weightlift.types import ModelArtifacts, ModelArtifactsInfo, SaveResult
@@ -36,6 +37,7 @@ __all__ = [
     "SendsInOrder",
     "Slot",
     "Store",
+    "StoresBlocks",
     "SupportsLoad",
     "SupportsMap",
     "SupportsPreload",
@@ -258,6 +260,16 @@ class TakesReadOptions(Protocol):
 
     def read_with(self, files: Files, name: str, options: ReadOptions) -> Layout:
         """As ``Format.read``."""
+
+
+@runtime_checkable
+class StoresBlocks(Protocol):
+    """A format whose quantised tensors are blocks of bytes (ggml)."""
+
+    def blocks(
+        self, quantize: Any, names: Sequence[str], dtypes: Sequence[DType], shapes: Sequence[tuple[int, ...]]
+    ) -> Mapping[int, str]:
+        """The rows that ``quantize`` asks to be stored in blocks, and in which type; UnsupportedFeatureError."""
 
 
 @runtime_checkable

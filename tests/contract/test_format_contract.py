@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
+import numpy as np
 import pytest
 
 from weightlift.formats import FORMATS, by_name, by_suffix
 from weightlift.protocols import Format
 from weightlift.testing import FormatContract, write_tensors
+
+
+class TestGguf(FormatContract):
+    format = by_name("gguf")
+
+    def sample(self) -> dict[str, Any]:
+        return {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "c": np.arange(5, dtype=np.int32)}
 
 
 class TestNpy(FormatContract):
@@ -60,6 +69,7 @@ class TestTensorBundleKeys(FormatContract):
 
 
 ALL = [
+    TestGguf,
     TestNpy,
     TestNpyPickle,
     TestNpz,

@@ -41,6 +41,11 @@ def npy_pickle(data: bytes, folder: Path) -> Path:
     return _write(folder / "x.npy", build_object_header(()) + data)
 
 
+def gguf(data: bytes, folder: Path) -> Path:
+    """The input is a file."""
+    return _write(folder / "x.gguf", data)
+
+
 def zip_directory(data: bytes, folder: Path) -> Path:
     """The input is an archive."""
     return _write(folder / "x.npz", data)
@@ -114,7 +119,19 @@ def tensorbundle(data: bytes, folder: Path) -> Path:
     return _write(folder / "x.index", index)
 
 
-_ALWAYS = (npy, npy_pickle, zip_directory, npz, torch, torch_pickle, tfjs, safetensors, safetensors_index, sidecar)
+_ALWAYS = (
+    npy,
+    npy_pickle,
+    gguf,
+    zip_directory,
+    npz,
+    torch,
+    torch_pickle,
+    tfjs,
+    safetensors,
+    safetensors_index,
+    sidecar,
+)
 _WITH_H5PY = (hdf5, keras_zip) if find_spec("h5py") is not None else ()
 TARGETS: dict[str, Target] = {f.__name__: f for f in (*_ALWAYS, tensorbundle, *_WITH_H5PY)}
 
@@ -144,6 +161,7 @@ def seeds() -> dict[str, list[bytes]]:
     return {
         "npy": [_npy(a) for a in _arrays()],
         "npy_pickle": [_pickle(protocol) for protocol in (2, 3, 4, 5)],
+        "gguf": [_saved("x.gguf", "x.gguf", {"w": np.ones((2, 3), "f4"), "h": np.ones(5, "f2")})],
         "zip_directory": [_npz(compressed=c) for c in (False, True)],
         "npz": [bytes([how]) + _npy(a) for how in (0, 1) for a in _arrays()],
         "torch": [_saved("x.pt", "x.pt"), made.archive(made.pickled(made.tensor()), {"0": bytes(16)}), _old_torch()],

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from weightlift.errors import FormatError
+from weightlift.formats._gguf import GGUF
 from weightlift.formats._hdf5 import HDF5
 from weightlift.formats._npy import NPY
 from weightlift.formats._npy_pickle import NPY_PICKLE
@@ -20,7 +21,7 @@ from weightlift.protocols import Format
 
 __all__ = ["FORMATS", "by_name", "by_suffix"]
 
-FORMATS: Sequence[Format] = (NPY, NPY_PICKLE, NPZ, TORCH, HDF5, TFJS, SAFETENSORS, TENSORBUNDLE)
+FORMATS: Sequence[Format] = (NPY, NPY_PICKLE, NPZ, TORCH, HDF5, TFJS, GGUF, SAFETENSORS, TENSORBUNDLE)
 
 BY_NAME_ONLY: Sequence[Format] = (TENSORBUNDLE_KEYS,)
 """Other ways to read and write files of the formats above, which content and suffix never choose."""

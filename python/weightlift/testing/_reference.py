@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from weightlift._checksum import crc32, crc32c
 from weightlift._dtypes import STRING, array_shape, byte_size, from_name, from_numpy
+from weightlift._ggml import BLOCKS, dequantize_blocks
 from weightlift._inflate import inflate
 from weightlift._layout import (
     AffineDecode,
+    Blocks,
     Byteswap,
     Cast,
     Chunks,
@@ -153,6 +155,8 @@ def _decode(piece: Piece, stored: bytes, readers: list[Reader], verify: bool) ->
             data = place_chunks(step, data, verify=verify).tobytes()
         elif isinstance(step, Tiles):
             data = _tiled(step, data)
+        elif isinstance(step, Blocks):
+            data = _values(step, data)
         elif isinstance(step, Strings):
             data = _split_strings(data, step.count)
         elif isinstance(step, VarintStrings):
@@ -160,6 +164,16 @@ def _decode(piece: Piece, stored: bytes, readers: list[Reader], verify: bool) ->
         else:
             data = _convert(step, data)
     return data
+
+
+def _values(step: Blocks, data: bytes) -> bytes:
+    """The values of blocks, one block after another."""
+    block = BLOCKS[step.kind]
+    out = np.empty((len(data) // block.nbytes, block.elements), np.float32)
+    for i, row in enumerate(out):
+        one = np.frombuffer(data, np.uint8, block.nbytes, i * block.nbytes)
+        dequantize_blocks(step.kind, one, row, big=step.big)
+    return out.tobytes()
 
 
 def _viewed(step: Strided, data: bytes) -> bytes:
