@@ -253,6 +253,7 @@ def convert(
     source_format: str | None = None,
     skip_unsafe: bool = False,
     dequantize: bool = False,
+    include_optimizer: bool = False,
     **store_options: Any,
 ) -> SaveResult:
     """Convert between formats in bounded memory, verified on the way.
@@ -276,6 +277,7 @@ def convert(
         source_format: Of the source, where content and suffix do not tell.
         skip_unsafe: As :func:`load`.
         dequantize: As :func:`load`.
+        include_optimizer: Of a ``.keras`` or ``.h5`` file: the training configuration and the optimizer's state, too.
         store_options: Of those of the two that are not local.
 
     Example:
@@ -298,12 +300,15 @@ def convert(
             quantize=quantize,
             shard_size=shard_size,
             metadata=metadata,
+            include_optimizer=include_optimizer,
             durable=durable,
             checksums=checksums,
             progress=progress,
             quantization_report=quantization_report,
             verify=verify,
         )
+    if include_optimizer:
+        raise UnsupportedFeatureError("include_optimizer is for .keras and .h5 files; of others all tensors are taken")
     for_source, for_target = options_for((source, target), store_options)
     read = ReadOptions(skip_unsafe=skip_unsafe, dequantize=dequantize)
     opened = open_source(source, format=source_format, store_options=for_source, options=read)

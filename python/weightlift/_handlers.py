@@ -206,13 +206,20 @@ def select_weights(artifacts: ModelArtifacts, names: Names, *, strict: bool) -> 
     )
 
 
+@dataclass(frozen=True)
+class KerasLoadOptions(LoadOptions):
+    """Of a file of Keras; ``include_optimizer``: with the training configuration and the optimizer's state."""
+
+    include_optimizer: bool = False
+
+
 # --- Keras' files ---------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class KerasFile:
     """A model in a file of Keras, as artifacts that TensorFlow.js loads; Keras is not needed."""
 
     path: Path
-    options: LoadOptions | SaveOptions
+    options: KerasLoadOptions | SaveOptions
 
     def save(self, artifacts: ModelArtifacts) -> SaveResult:
         """Write a layers model as a ``.keras`` file that Keras 3 loads.
@@ -252,8 +259,9 @@ class KerasFile:
         from weightlift.frameworks._keras_h5 import read_h5
 
         options = self.options
-        assert isinstance(options, LoadOptions)
-        artifacts = read_keras(self.path) if self.path.suffix.lower() == ".keras" else read_h5(self.path)
+        assert isinstance(options, KerasLoadOptions)
+        read = read_keras if self.path.suffix.lower() == ".keras" else read_h5
+        artifacts = read(self.path, include_optimizer=options.include_optimizer)
         if options.weight_names is not None:
             artifacts = select_weights(artifacts, options.weight_names, strict=options.strict)
         total = sum(int(w.nbytes) for w in artifacts.weights.values())
@@ -294,7 +302,7 @@ def _load_file(url: str, options: Options) -> SupportsLoad | None:
         return None
     path = local_path(url)
     if path.suffix.lower() in KERAS_SUFFIXES and not path.is_dir():
-        return KerasFile(path, _options(LoadOptions, options, url))
+        return KerasFile(path, _options(KerasLoadOptions, options, url))
     if path.is_dir():
         path = in_directory(path)
     return StoreHandler(

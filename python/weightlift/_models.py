@@ -161,7 +161,9 @@ def load_model(
         progress: Likewise, called with (bytes done, bytes total).
         lazy: False: read the weights before the call returns.
         verify: Compare checksums, where the files have them.
-        options: What the scheme's own handler understands; for ``http(s)://`` those of :func:`weightlift.http`.
+        options: What the scheme's own handler understands; for ``http(s)://`` those of :func:`weightlift.http`; for
+            ``.keras`` and ``.h5`` files ``include_optimizer=True``: with the training configuration and the optimizer's
+            state, or UnsupportedFeatureError with every reason why TensorFlow.js cannot take them.
 
     Returns:
         The artifacts; ``weights`` are views, ``weights["w"][...]`` is the array.
@@ -208,7 +210,13 @@ def finish_load(
 
 # --- files of whole models ---------------------------------------------------------------------------
 def convert_model(
-    source: Url, target: Url, refused: Mapping[str, Any], *, verify: bool = True, **options: Any
+    source: Url,
+    target: Url,
+    refused: Mapping[str, Any],
+    *,
+    verify: bool = True,
+    include_optimizer: bool = False,
+    **options: Any,
 ) -> SaveResult:
     """Load a model and save it with ``options``; ``refused`` are those that only conversions of tensors have.
 
@@ -219,7 +227,8 @@ def convert_model(
         raise UnsupportedFeatureError(
             f"{', '.join(refused)}: a whole model is converted here, and goes whole: convert it to model.json first"
         )
-    result: SaveResult = save_model(load_model(source, verify=verify), target, **options)
+    also: dict[str, Any] = {"include_optimizer": True} if include_optimizer else {}
+    result: SaveResult = save_model(load_model(source, verify=verify, **also), target, **options)
     return result
 
 

@@ -79,6 +79,9 @@ class _Quantize(click.ParamType[tuple[str, str]]):
 @click.option("--no-checksums", is_flag=True, help="Store no CRC-32C checksums.")
 @click.option("--no-verify", is_flag=True, help="Do not check SRC against its checksums: to salvage a damaged file.")
 @click.option("--no-sync", is_flag=True, help="Do not wait until the data is on the disk.")
+@click.option(
+    "--include-optimizer", is_flag=True, help="Of a .keras or .h5 file: the training configuration and its state, too."
+)
 @click.option("--force", is_flag=True, help="Replace DST if it exists.")
 @remote_options
 def command(
@@ -95,6 +98,7 @@ def command(
     no_checksums: bool,
     no_verify: bool,
     no_sync: bool,
+    include_optimizer: bool,
     force: bool,
     remote: Remote,
 ) -> None:
@@ -121,6 +125,7 @@ def command(
             durable=not no_sync,
             progress=callback,
             source_format=source_format,
+            include_optimizer=include_optimizer,
             **remote.of(source, target),
         )
     elapsed = perf_counter() - begin

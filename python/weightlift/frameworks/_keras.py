@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 
 from weightlift.errors import UnsupportedFeatureError
 from weightlift.frameworks._keras_graph import Problem
+from weightlift.frameworks._keras_order import in_order
+from weightlift.frameworks._keras_state import Stored, optimizer_state
 from weightlift.frameworks._keras_topology import Holder, Rewritten, refuse, rewrite
-from weightlift.frameworks._keras_training import optimizer_state, training_config
+from weightlift.frameworks._keras_training import optimizer_of
 from weightlift.frameworks._keras_weights import gather, weight_names
 from weightlift.types import ModelArtifacts
 
-__all__ = ["FORMAT", "artifacts_of", "export", "metadata_of"]
+__all__ = ["FORMAT", "artifacts_of", "export", "metadata_of", "with_training"]
 
 FORMAT = "layers-model"
 _MODULES = ("keras", "tf_keras")
@@ -37,43 +40,56 @@ def export(model: Any, *, trainable_only: bool, include_optimizer: bool) -> Mode
         raise UnsupportedFeatureError(
             f"this {kind} model cannot be written as JSON ({error}); build it of Keras' own layers"
         ) from error
-    problems: list[Problem] = []
-    training = _training(model, problems) if include_optimizer else None
-    rewritten = rewrite(document, problems)
+    compiled = None
+    if include_optimizer:
+        compiled = model.get_compile_config() if getattr(model, "optimizer", None) is not None else {}
+    rewritten = rewrite(document, compiled)
     find = lambda holder: [_array(v) for v in _variables(model, holder)]  # noqa: E731
     weights, names = gather(rewritten.holders, find, trainable_only=trainable_only)
     version = document.get("keras_version") or _version(model)
-    artifacts = artifacts_of(rewritten, weights, generated_by=f"keras {version}", training_config=training)
-    if training is None:
-        return artifacts
-    return _with_state(artifacts, optimizer_state(model.optimizer, *_trained(model, rewritten, names)))
-
-
-def _training(model: Any, problems: list[Problem]) -> dict[str, Any]:
-    compiled = model.get_compile_config() if getattr(model, "optimizer", None) is not None else None
+    artifacts = artifacts_of(rewritten, weights, generated_by=f"keras {version}")
     if not compiled:
-        why = "the model is not compiled: it has no optimizer"
-        problems.append(Problem("training", "optimizer", why, "save without include_optimizer"))
-        return {}
-    return training_config(compiled, problems)
+        return artifacts
+    return with_training(artifacts, rewritten, names, compiled, _stored(model, rewritten, names))
 
 
-def _trained(model: Any, rewritten: Rewritten, names: list[str]) -> tuple[list[Any], dict[int, str]]:
-    """The trained variables in TensorFlow.js' order, and its names of them by ``id``."""
+def _stored(model: Any, rewritten: Rewritten, names: list[str]) -> Stored:
+    """The optimizer's variables. Keras 3 says which variables of the model they are of."""
     variables: dict[str, Any] = {}
     for holder in rewritten.holders:
         own = weight_names(holder.class_name, holder.config, holder.name)
         variables.update(zip(own, _variables(model, holder), strict=True) if own else ())
-    return [variables[name] for name in names], {id(variables[name]): name for name in names}
+    known = {id(variables[name]): i for i, name in enumerate(names)}
+    of = getattr(model.optimizer, "_trainable_variables", None)
+    listed = model.optimizer.variables
+    arrays = [_array(v) for v in (listed if isinstance(listed, (list, tuple)) else listed())]
+    return Stored(arrays, None if not of else [known.get(id(v), -1) for v in of])
 
 
-def _with_state(artifacts: ModelArtifacts, state: dict[str, Any]) -> ModelArtifacts:
-    """The optimizer's weights behind the model's, in a group of their own."""
+def with_training(
+    artifacts: ModelArtifacts, rewritten: Rewritten, names: list[str], compiled: Mapping[str, Any], stored: Stored
+) -> ModelArtifacts:
+    """The artifacts with the training configuration, and the optimizer's weights in a group of their own.
+
+    Args:
+        artifacts: With all weights of the model.
+        rewritten: The topology.
+        names: The trained weights, in Keras' order.
+        compiled: As ``model.get_compile_config()``.
+        stored: The optimizer's variables.
+
+    Raises:
+        MismatchError: The optimizer's state is not that of these weights.
+    """
+    shapes = {name: tuple(artifacts.weights[name].shape) for name in names}
+    order = in_order(rewritten.topology, rewritten.holders, names)
+    state = optimizer_state(*optimizer_of(compiled), stored, shapes, order)
     specs = [{"name": n, "shape": list(w.shape), "dtype": str(w.dtype)} for n, w in artifacts.weights.items()]
     specs += [
         {"name": n, "shape": list(w.shape), "dtype": str(w.dtype), "group": "optimizer"} for n, w in state.items()
     ]
-    return replace(artifacts, weights={**artifacts.weights, **state}, weight_specs=specs)
+    weights = {**artifacts.weights, **state}
+    return replace(artifacts, weights=weights, weight_specs=specs, training_config=rewritten.training)
 
 
 def _version(model: Any) -> str:
@@ -96,16 +112,13 @@ def _array(weight: Any) -> Any:
     return value if isinstance(value, np.ndarray) else np.asarray(value)
 
 
-def artifacts_of(
-    rewritten: Rewritten, weights: dict[str, Any], *, generated_by: str, training_config: Any = None
-) -> ModelArtifacts:
+def artifacts_of(rewritten: Rewritten, weights: dict[str, Any], *, generated_by: str) -> ModelArtifacts:
     """A rewritten topology and its weights as artifacts."""
     return ModelArtifacts(
         model_topology={**rewritten.topology, "keras_version": generated_by.removeprefix("keras "), "backend": "keras"},
         weights=weights,
         format=FORMAT,
         generated_by=generated_by,
-        training_config=training_config,
         user_defined_metadata=metadata_of(rewritten) or None,
     )
 

@@ -16,8 +16,9 @@ from typing import Any
 
 from weightlift.errors import FormatError, NotFoundError, UnsafeContentError, WeightliftError
 from weightlift.frameworks._hdf5 import child, datasets, open_hdf5, read_array
-from weightlift.frameworks._keras import artifacts_of
+from weightlift.frameworks._keras import artifacts_of, with_training
 from weightlift.frameworks._keras_graph import Graph, read_model
+from weightlift.frameworks._keras_state import Stored
 from weightlift.frameworks._keras_topology import Holder, rewrite
 from weightlift.frameworks._keras_weights import gather, weight_names
 from weightlift.types import ModelArtifacts
@@ -33,8 +34,8 @@ _LISTS = ("layers", "_layer_checkpoint_dependencies")
 """The group of a model's layers; the second in files of Keras 2."""
 
 
-def read_keras(path: Path) -> ModelArtifacts:
-    """A ``.keras`` file as artifacts that TensorFlow.js loads.
+def read_keras(path: Path, *, include_optimizer: bool = False) -> ModelArtifacts:
+    """A ``.keras`` file as artifacts that TensorFlow.js loads, with the optimizer and its state if they are asked for.
 
     Raises:
         NotFoundError: There is no such file.
@@ -46,11 +47,15 @@ def read_keras(path: Path) -> ModelArtifacts:
         with _opened(path) as (archive, members):
             document = _json(archive, members[CONFIG])
             metadata = _json(archive, members[METADATA]) if METADATA in members else {}
-            rewritten = rewrite(document)
+            compiled = (document.get("compile_config") or {}) if include_optimizer else None
+            rewritten = rewrite(document, compiled)
             groups = group_paths(read_model(document))
             with _weights_file(archive, members[WEIGHTS]) as source, open_hdf5(source) as root:
-                weights, _ = gather(rewritten.holders, lambda holder: _find(root, groups, holder))
-            return artifacts_of(rewritten, weights, generated_by=f"keras {metadata.get('keras_version', 3)}")
+                weights, names = gather(rewritten.holders, lambda holder: _find(root, groups, holder))
+                kept = child(root, "optimizer/vars") if compiled else None
+                stored = Stored([] if kept is None else [read_array(item) for item in datasets(kept)])
+            artifacts = artifacts_of(rewritten, weights, generated_by=f"keras {metadata.get('keras_version', 3)}")
+            return with_training(artifacts, rewritten, names, compiled, stored) if compiled else artifacts
     except WeightliftError as error:
         error.locate(path=str(path))
         raise

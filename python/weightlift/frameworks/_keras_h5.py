@@ -9,7 +9,8 @@ from typing import Any
 
 from weightlift.errors import FormatError, MismatchError, NotFoundError, WeightliftError
 from weightlift.frameworks._hdf5 import child, open_hdf5, read_array
-from weightlift.frameworks._keras import artifacts_of
+from weightlift.frameworks._keras import artifacts_of, with_training
+from weightlift.frameworks._keras_state import Stored
 from weightlift.frameworks._keras_topology import Holder, rewrite
 from weightlift.frameworks._keras_weights import gather, trained, weight_names
 from weightlift.types import ModelArtifacts
@@ -17,8 +18,8 @@ from weightlift.types import ModelArtifacts
 __all__ = ["read_h5"]
 
 
-def read_h5(path: Path) -> ModelArtifacts:
-    """A ``.h5`` file of a whole model as artifacts that TensorFlow.js loads.
+def read_h5(path: Path, *, include_optimizer: bool = False) -> ModelArtifacts:
+    """A ``.h5`` file of a whole model as artifacts that TensorFlow.js loads, with the optimizer if it is asked for.
 
     Raises:
         NotFoundError: There is no such file.
@@ -30,14 +31,16 @@ def read_h5(path: Path) -> ModelArtifacts:
         raise NotFoundError("no such file", path=str(path))
     try:
         with open_hdf5(str(path)) as root:
-            rewritten = rewrite(_config(root))
+            compiled = _compiled(root) if include_optimizer else None
+            rewritten = rewrite(_config(root), compiled)
             version = _text(root.attrs.get("keras_version", "2"))
             weights_group = child(root, "model_weights")
             if weights_group is None:
                 raise FormatError("the file has no group model_weights")
             arrays = _by_layer(weights_group, rewritten.holders)
-            weights, _ = gather(rewritten.holders, lambda holder: arrays.get(holder.trail, []))
-            return artifacts_of(rewritten, weights, generated_by=f"keras {version}")
+            weights, names = gather(rewritten.holders, lambda holder: arrays.get(holder.trail, []))
+            artifacts = artifacts_of(rewritten, weights, generated_by=f"keras {version}")
+            return with_training(artifacts, rewritten, names, compiled, _stored(root)) if compiled else artifacts
     except WeightliftError as error:
         error.locate(path=str(path))
         raise
@@ -48,18 +51,41 @@ def _text(value: Any) -> str:
 
 
 def _config(root: Any) -> dict[str, Any]:
-    text = root.attrs.get("model_config")
-    if text is None:
+    config = _json(root, "model_config")
+    if config is None:
         raise FormatError(
             "the file holds weights without their model (no model_config): save the whole model with model.save"
         )
+    return config
+
+
+def _json(root: Any, name: str) -> dict[str, Any] | None:
+    text = root.attrs.get(name)
+    if text is None:
+        return None
     try:
         config = json.loads(_text(text))
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"model_config cannot be read: {error}") from error
+        raise FormatError(f"{name} cannot be read: {error}") from error
     if not isinstance(config, dict):
-        raise FormatError("model_config is not a JSON object")
+        raise FormatError(f"{name} is not a JSON object")
     return config
+
+
+def _compiled(root: Any) -> dict[str, Any]:
+    """As ``model.get_compile_config()``; {} of a model that is not compiled."""
+    config = _json(root, "training_config")
+    return {} if config is None else {**config, "optimizer": config.get("optimizer_config")}
+
+
+def _stored(root: Any) -> Stored:
+    """The optimizer's variables; a model that was never trained may have none."""
+    group = child(root, "optimizer_weights")
+    found = [] if group is None else [(name, child(group, name)) for name in _names(group)]
+    missing = [name for name, dataset in found if dataset is None]
+    if missing:
+        raise FormatError(f"the optimizer's weight {missing[0]!r} is not in the file")
+    return Stored([read_array(dataset) for _, dataset in found])
 
 
 def _names(group: Any) -> list[str]:

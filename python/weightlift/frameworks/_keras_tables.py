@@ -132,7 +132,10 @@ LAYERS: dict[str, Rule] = {
     "Cropping2D": Rule(("cropping", "data_format")),
     "Dense": Rule(_DENSE, _KERNEL, splits=True),
     "DepthwiseConv2D": Rule(
-        (*_CONV, "depth_multiplier", *_of("depthwise", "bias")), ("depthwise_kernel", "bias?use_bias"), splits=True
+        (*_CONV, "depth_multiplier", *_of("depthwise", "bias")),
+        ("depthwise_kernel", "bias?use_bias"),
+        refuse=(_GROUPS,),
+        splits=True,
     ),
     "Dot": Rule(("axes", "normalize")),
     "Dropout": Rule(("rate", "noise_shape")),
@@ -178,7 +181,7 @@ LAYERS: dict[str, Rule] = {
     "SeparableConv2D": Rule(
         (*_CONV, "depth_multiplier", *_of("depthwise", "pointwise", "bias")),
         ("depthwise_kernel", "pointwise_kernel", "bias?use_bias"),
-        refuse=(_CAUSAL,),
+        refuse=(_CAUSAL, _GROUPS),
         splits=True,
     ),
     "SimpleRNN": Rule((*_CELL, *_RNN), _RECURRENT),
@@ -211,9 +214,11 @@ IGNORED = frozenset(
         "lora_alpha", "layer", "backward_layer", "cell", "cells", "layers", "axis", "data_format", "time_major",
         "negative_slope", "threshold", "keepdims", "reset_after", "zero_output_for_mask", "value_range", "rms_scaling",
         "unit_forget_bias", "implementation", "input_length", "force_generator", "l1", "l2", "batch_size",
+        "kernel_initializer", "kernel_regularizer", "kernel_constraint",
     )
 )  # fmt: skip
-"""Options that are read elsewhere, or mean nothing for what a model computes."""
+"""Options that are read elsewhere, or mean nothing for what a model computes. Those of a kernel are of Keras 2, which
+writes them for separable convolutions, too; these have two other kernels."""
 
 DROPPED = frozenset(
     (

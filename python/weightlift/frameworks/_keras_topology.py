@@ -8,7 +8,7 @@ collected and raised at once, before anything is written.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from weightlift.frameworks._keras_layers import Piece, rewrite_layer
 from weightlift.frameworks._keras_masks import check_masks
 from weightlift.frameworks._keras_ranks import fill_ranks
 from weightlift.frameworks._keras_tables import OPERATIONS
+from weightlift.frameworks._keras_training import Outputs, training_config
 
 __all__ = ["Holder", "Rewritten", "refuse", "rewrite"]
 
@@ -47,6 +48,7 @@ class Rewritten:
         names: TensorFlow.js' names of layers that Keras calls otherwise; Keras' names, joined by ``/``.
         input_names: The keys of the inputs, where they are a dict.
         output_names: The keys of the outputs, likewise.
+        training: ``trainingConfig``, where it was asked for.
     """
 
     topology: dict[str, Any]
@@ -54,14 +56,15 @@ class Rewritten:
     names: dict[str, str] = field(default_factory=dict)
     input_names: list[str] | None = None
     output_names: list[str] | None = None
+    training: dict[str, Any] | None = None
 
 
-def rewrite(document: Mapping[str, Any], also: Sequence[Problem] = ()) -> Rewritten:
+def rewrite(document: Mapping[str, Any], compiled: Mapping[str, Any] | None = None) -> Rewritten:
     """A topology that TensorFlow.js loads, of ``json.loads(model.to_json())`` or ``config.json``.
 
     Args:
         document: The configuration.
-        also: Problems found elsewhere, to be reported with those found here.
+        compiled: As ``model.get_compile_config()``, of a model that is to be trained further; {} if it is not compiled.
 
     Raises:
         UnsupportedFeatureError: TensorFlow.js cannot have something of it; lists all reasons.
@@ -71,18 +74,27 @@ def rewrite(document: Mapping[str, Any], also: Sequence[Problem] = ()) -> Rewrit
         kind = str(document.get("class_name"))
         why = "a subclassed model is code, and has no topology"
         refuse([Problem(kind, kind, why, "build it as a Functional model")])
-    problems = list(also)
+    problems: list[Problem] = []
+    if compiled is not None and not compiled:
+        why = "the model is not compiled: it has no optimizer"
+        problems.append(Problem("training", "optimizer", why, "leave include_optimizer out"))
     try:
         graph = read_model(document)
+        outputs = graph.output_names or [r.layer for r in graph.outputs]
         fill_ranks(graph)
         changed = _rewrite_graph(graph, problems)
     except RecursionError as error:
         raise FormatError("the model's configuration is nested too deep") from error
     if not problems:
         check_masks(changed, problems)
+    if compiled:
+        training_config(compiled, Outputs(outputs, outputs), problems)
     refuse(problems)
     names = _rename(changed)
     result = Rewritten(_write(changed), names=names, input_names=graph.input_names, output_names=graph.output_names)
+    if compiled:
+        result.training = training_config(compiled, Outputs(outputs, [r.layer for r in changed.outputs]), problems)
+        refuse(problems)
     result.holders = [
         Holder(layer.trail, layer.name, layer.class_name, layer.config)
         for layer in changed.walk()
