@@ -11,6 +11,7 @@ export CCACHE_DIR=$PWD/build/ccache CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
 readonly SKIPPED=77
 readonly VENV_PYTHON=.venv/bin/python
 readonly SMOKE_PYTHONS=(3.10 3.13)
+readonly SIDE_BY_SIDE=(-n 2 --dist loadfile) # pytest's, where tests do not measure
 readonly FUZZ_SECONDS=20
 readonly PYFUZZ_RUNS=10000 # so many in every run; look for new ones by hand, for longer
 
@@ -34,7 +35,7 @@ skip() {
 run_pytest() {
   local name=$1
   shift
-  "$VENV_PYTHON" -m pytest -q --junitxml="build/ci/junit/$name.xml" "$@"
+  "$VENV_PYTHON" -m pytest -q "${SIDE_BY_SIDE[@]}" --junitxml="build/ci/junit/$name.xml" "$@"
 }
 
 # run_ctest NAME BUILD-FOLDER ARGUMENT…
@@ -151,29 +152,56 @@ stage_portable() {
 stage_fuzz() {
   cmake --preset fuzz
   cmake --build --preset fuzz
-  local target name
-  for target in build/fuzz/cpp/fuzz/*_fuzz; do
-    name=$(basename "$target")
-    mkdir -p "build/ci/fuzz/$name"
-    local options=()
-    [[ -f cpp/fuzz/${name%_fuzz}.dict ]] && options=("-dict=cpp/fuzz/${name%_fuzz}.dict")
-    echo "-- $name, $FUZZ_SECONDS s"
-    "$target" -error_exitcode=1 -seed=1 -max_total_time="$FUZZ_SECONDS" -rss_limit_mb=2048 -timeout=10 \
-      -print_final_stats=1 -artifact_prefix="build/ci/fuzz/$name/" "${options[@]}" "build/ci/fuzz/$name" 2>&1 | tail -n 12
-  done
+  local targets=(build/fuzz/cpp/fuzz/*_fuzz)
+  two_at_a_time fuzz_one "${targets[@]}"
+}
+
+# fuzz_one TARGET: the program of one of the core's parsers.
+fuzz_one() {
+  local target=$1 name options=()
+  name=$(basename "$target")
+  mkdir -p "build/ci/fuzz/$name"
+  [[ -f cpp/fuzz/${name%_fuzz}.dict ]] && options=("-dict=cpp/fuzz/${name%_fuzz}.dict")
+  "$target" -error_exitcode=1 -seed=1 -max_total_time="$FUZZ_SECONDS" -rss_limit_mb=2048 -timeout=10 \
+    -print_final_stats=1 -artifact_prefix="build/ci/fuzz/$name/" "${options[@]}" "build/ci/fuzz/$name"
 }
 
 # The Python parsers, guided by coverage. The tests run the same targets on a few damaged files without the fuzzer.
 stage_pyfuzz() {
   "$VENV_PYTHON" -m pip install -q --only-binary :all: atheris || skip 'atheris is not available for this Python here'
-  local name
-  for name in $("$VENV_PYTHON" -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do
-    mkdir -p "build/ci/pyfuzz/$name"
-    echo "-- $name, $PYFUZZ_RUNS inputs"
-    "$VENV_PYTHON" -m tests.fuzz.fuzz "$name" "build/ci/pyfuzz/corpus-$name" -error_exitcode=1 -seed=1 \
-      -runs="$PYFUZZ_RUNS" -max_total_time="$FUZZ_SECONDS" \
-      -artifact_prefix="build/ci/pyfuzz/$name/" -print_final_stats=1 2>&1 | tail -n 12
+  local names
+  mapfile -t names < <("$VENV_PYTHON" -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS, sep="\n")')
+  two_at_a_time pyfuzz_one "${names[@]}"
+}
+
+# pyfuzz_one NAME: one of tests/fuzz/targets.py.
+pyfuzz_one() {
+  mkdir -p "build/ci/pyfuzz/$1"
+  "$VENV_PYTHON" -m tests.fuzz.fuzz "$1" "build/ci/pyfuzz/corpus-$1" -error_exitcode=1 -seed=1 \
+    -runs="$PYFUZZ_RUNS" -max_total_time="$FUZZ_SECONDS" -artifact_prefix="build/ci/pyfuzz/$1/" -print_final_stats=1
+}
+
+# two_at_a_time COMMAND ARGUMENT…: COMMAND for each ARGUMENT, two of them side by side; the end of what each prints,
+# in order. Fails when one of them did, or when there was none.
+two_at_a_time() {
+  local command=$1 argument log failed=0 logs
+  shift
+  (($#)) || return 1
+  logs=$(mktemp -d)
+  for argument in "$@"; do
+    while (($(jobs -rp | wc -l) >= 2)); do wait -n || true; done
+    log=$logs/$(basename "$argument")
+    { "$command" "$argument" >"$log" 2>&1 || touch "$log.failed"; } &
   done
+  wait
+  for argument in "$@"; do
+    log=$logs/$(basename "$argument")
+    echo "-- $(basename "$argument")"
+    tail -n 12 "$log"
+    if [[ -e $log.failed ]]; then failed=1; fi
+  done
+  rm -r "$logs"
+  return "$failed"
 }
 
 # The sdist, built in isolation and installed on the oldest and the newest Python that we promise; on the oldest
@@ -219,5 +247,5 @@ stage_bench() {
     echo "-- $bench --quick"
     timeout 300 "$VENV_PYTHON" "$bench" --quick
   done
-  run_pytest micro bench/micro --benchmark-disable
+  run_pytest micro bench/micro --benchmark-disable -n 0
 }

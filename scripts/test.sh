@@ -27,4 +27,4 @@ cmake --build --preset release
 ctest --preset release
 
 say "Running the Python tests"
-"$VENV/bin/python" -m pytest "$@"
+"$VENV/bin/python" -m pytest -n "$(($(nproc) < 8 ? $(nproc) : 8))" --dist loadfile "$@"
