@@ -280,6 +280,92 @@ def a_save_that_was_cut_short(folder: Path) -> None:
     same(tf.train.load_checkpoint(str(folder / "x")).get_tensor("w" + VALUE), old["w"])
 
 
+# --- live models ----------------------------------------------------------------------------------
+@case
+def the_story_of_the_chapter(folder: Path) -> None:
+    x, y = tf.range(4), tf.zeros(4)
+    for name, options in (("plain", {}), ("bundle", {"format": "tensorbundle"})):
+        wl.save(x, folder / f"x-{name}", **options)
+        same(wl.load(folder / f"x-{name}"), x.numpy())
+        wl.save([x, y], folder / f"xy-{name}", **options)
+        for found, expected in zip(wl.load(folder / f"xy-{name}"), (x, y), strict=True):
+            same(found, expected.numpy())
+        wl.save({"x": x, "y": y}, folder / f"mydict-{name}", **options)
+        assert list(wl.load(folder / f"mydict-{name}")) == ["x", "y"]
+    net = MLP()
+    outputs = net(X).numpy()
+    net.save_weights(str(folder / "theirs"))
+    wl.save(net, folder / "mlp.params", format="tensorbundle")
+    wl.save(net, folder / "mlp.safetensors")
+    for file in ("theirs", "mlp.params", "mlp.safetensors"):
+        clone = MLP()
+        clone(X)
+        assert wl.load(folder / file, into=clone) is clone
+        same(clone(X).numpy(), outputs)
+    clone = MLP()
+    clone(X)
+    clone.load_weights(str(folder / "mlp.params")).assert_consumed()
+    same(clone(X).numpy(), outputs)
+
+
+@case
+def the_first_layers_in_another_model(folder: Path) -> None:
+    net = MLP()
+    net(X)
+    net.save_weights(str(folder / "mlp.params"))
+    other = Holder()
+    other.encoder = tf_keras.layers.Dense(16)
+    other.encoder.build((None, 20))
+    other.head = tf.Variable([1.0])
+    wl.load(folder / "mlp.params", into=other, names="hidden/*", rename={"hidden/": "encoder/"})
+    same(other.encoder.kernel.numpy(), net.hidden.kernel.numpy())
+    same(other.head.numpy(), np.ones(1, "f4"))
+    try:
+        wl.load(folder / "mlp.params", into=other)
+    except wl.MismatchError as error:
+        assert error.missing == ["head", "encoder/kernel", "encoder/bias"], error.missing
+        assert set(error.unexpected) == {f"{n}/{v}" for n in ("hidden", "out") for v in ("kernel", "bias")}
+    else:
+        raise AssertionError("it does not fit")
+
+
+@case
+def compiled_models_and_checkpoints(folder: Path) -> None:
+    model = small(tf_keras.optimizers.Adam())
+    wl.save(model, folder / "x", format="tensorbundle")
+    assert not any("optimizer" in name for name in wl.load(folder / "x"))
+    other = small(tf_keras.optimizers.Adam())
+    wl.load(folder / "x", into=other)
+    for found, expected in zip(other.get_weights(), model.get_weights(), strict=True):
+        same(found, expected)
+    step = tf.Variable(7, dtype=tf.int64)
+    wl.save(tf.train.Checkpoint(model=model, optimizer=model.optimizer, step=step), folder / "all.npz")
+    restored = tf.train.Checkpoint(model=other, optimizer=other.optimizer, step=tf.Variable(0, dtype=tf.int64))
+    wl.load(folder / "all.npz", into=restored)
+    assert int(restored.step) == 7
+    for found, expected in zip(other.optimizer.variables, model.optimizer.variables, strict=True):
+        same(found.numpy(), expected.numpy())
+    try:
+        wl.save(MLP(), folder / "y")
+    except wl.UnsupportedFeatureError as error:
+        assert "call it once" in str(error)
+    else:
+        raise AssertionError("it has no variables yet")
+
+
+@case
+def every_type_of_live_variables(folder: Path) -> None:
+    holder, other = Holder(), Holder()
+    values = {**arrays(), "s": np.array([b"a", b"\xff"], object)}
+    for name, array in values.items():
+        setattr(holder, f"v_{name}", tf.Variable(array))
+        setattr(other, f"v_{name}", tf.Variable(np.array([b"", b""], object) if name == "s" else np.zeros_like(array)))
+    wl.save(holder, folder / "x", format="tensorbundle")
+    wl.load(folder / "x", into=other)
+    for name, array in values.items():
+        same(getattr(other, f"v_{name}").numpy(), array, name)
+
+
 def main() -> None:
     results = {}
     for name, function in CASES.items():
