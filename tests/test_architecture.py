@@ -56,6 +56,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_unchunk",
             "_ops",
             "_ranges",
+            "_sparse",
             "_decode",
             "_plan",
             "_write_plan",

@@ -23,6 +23,7 @@ from weightlift._layout import (
     Fill,
     Inline,
     Piece,
+    Sparse,
     Step,
     Strided,
     Strings,
@@ -31,6 +32,7 @@ from weightlift._layout import (
     VarintStrings,
 )
 from weightlift._ops import NONE, Checks, Counter, ReadColumns, check_columns, core_steps, item_sizes
+from weightlift._sparse import places_of, split_parts, whole_array
 from weightlift._strings import decode_strings, decode_varint_strings
 from weightlift._unchunk import place_chunks
 from weightlift.errors import FormatError
@@ -122,6 +124,14 @@ def _decode_job(
             stored = place_chunks(chunks, stored, verify=verify)
         except FormatError as error:
             raise error.locate(tensor=table.names[job.row]) from None
+    if steps and isinstance(steps[0], Sparse):
+        try:
+            _sparse_job(steps[0], stored, out, steps[1:])
+        except FormatError as error:
+            first = piece.extents[0]
+            place = {"offset": first.offset, "end": piece.extents[-1].offset + piece.extents[-1].nbytes}
+            raise error.locate(path=readers[first.source].name, tensor=table.names[job.row], **place) from None
+        return None
     if out is None:
         return None
     if steps and isinstance(steps[0], Blocks):
@@ -237,6 +247,18 @@ def _blocks_job(step: Blocks, after: tuple[Step, ...], stored: Array, out: Array
         values[:] = target.view(np.uint8)
     if after:
         _core.run_pipeline(core_steps(after), values, out)
+
+
+def _sparse_job(sparse: Sparse, stored: Array, out: Array | None, after: tuple[Step, ...]) -> None:
+    """Put the stored elements into zeros; what is wrong with their places is found even if nothing is kept."""
+    parts = split_parts(sparse, stored)
+    if out is None:
+        places_of(sparse, parts)
+    elif after:
+        array = whole_array(sparse, parts)
+        _core.run_pipeline(core_steps(after), array.reshape(-1).view(np.uint8), out)
+    else:
+        whole_array(sparse, parts, out.view(parts["data"].dtype))
 
 
 def view_of(view: Strided, stored: Array) -> Array:

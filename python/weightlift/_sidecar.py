@@ -27,7 +27,7 @@ from weightlift._json import loads
 from weightlift._layout import U32, Layout, TensorTable
 from weightlift._packing import Placements
 from weightlift.errors import FormatError, NotFoundError
-from weightlift.protocols import Files, Store
+from weightlift.protocols import Files, Store, SupportsPreload
 
 __all__ = ["SUFFIX", "attach", "dump", "existing_records", "may_rename", "record", "rest_digest"]
 
@@ -60,8 +60,10 @@ def file_digest(reader: Any, table: TensorTable) -> int:
     taken = np.stack([table.offset[plain], (table.offset + table.nbytes)[plain]], axis=1)
     if extents:
         taken = np.concatenate([taken, np.array(extents, np.uint64)])
-    crc = 0
-    for begin, end in _gaps(reader.size, taken):
+    gaps, crc = list(_gaps(reader.size, taken)), 0
+    if isinstance(reader, SupportsPreload):
+        reader.preload([(begin, end - begin) for begin, end in gaps])
+    for begin, end in gaps:
         crc = _core.crc32c(reader.read_at(begin, end - begin), crc)
     return crc
 
@@ -137,7 +139,7 @@ def may_rename(table: TensorTable) -> bool:
 
 def attach(layout: Layout, files: Files, name: str) -> None:
     """Fill a layout's checksums, true dtypes, structure and metadata from the sidecar, if there is one."""
-    if layout.format not in ("gguf", "npy", "npy-pickle", "npz", "hdf5"):
+    if layout.format not in ("gguf", "mxnet", "npy", "npy-pickle", "npz", "hdf5"):
         return
     try:
         records = _read(files, name)

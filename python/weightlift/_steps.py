@@ -19,6 +19,7 @@ __all__ = [
     "Cast",
     "Chunks",
     "Deflate",
+    "Sparse",
     "Step",
     "Strided",
     "Strings",
@@ -170,6 +171,21 @@ class VarintStrings:
     crc32c: int
 
 
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """The whole array of one whose zeros are not stored (MXNet).
+
+    Attributes:
+        kind: ``"row_sparse"`` (some rows along the first axis) or ``"csr"`` (compressed rows of a matrix).
+        shape: Of the whole array.
+        parts: What is stored, one after another: (``"data"``, ``"indices"`` or ``"indptr"``, core dtype, elements).
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    parts: tuple[tuple[str, str, int], ...]
+
+
 Step: TypeAlias = (
     Byteswap
     | Cast
@@ -178,6 +194,7 @@ Step: TypeAlias = (
     | AffineEncode
     | Blocks
     | Deflate
+    | Sparse
     | Strided
     | Tiles
     | Chunks
@@ -185,7 +202,7 @@ Step: TypeAlias = (
     | VarintStrings
 )
 
-VARIABLE_STEPS = (Blocks, Deflate, Strided, Tiles, Chunks, Strings, VarintStrings)
+VARIABLE_STEPS = (Blocks, Deflate, Sparse, Strided, Tiles, Chunks, Strings, VarintStrings)
 """Steps whose sizes in and out differ from element to element: the decoded lane."""
 
 CHECKED_STEPS = (Deflate, VarintStrings)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from weightlift._chunks import CHUNK, iter_chunks
 from weightlift._dtypes import STRING, DType
-from weightlift._layout import CHECKED_STEPS
+from weightlift._layout import CHECKED_STEPS, Sparse
 from weightlift._load import read_arrays
 from weightlift._ops import Progress
 from weightlift._plan import check_pieces, decoded_sizes, hash_rows
@@ -48,10 +48,11 @@ def verify_url(
             same = int(computed[i]) == entry.checksum.value
             status = "ok" if same else "corrupt"
             detail = "" if same else f"{entry.checksum.kind} is {computed[i]:08x}, should be {entry.checksum.value:08x}"
-        if status != "corrupt" and any(isinstance(s, CHECKED_STEPS) for p in entry.pieces for s in p.steps):
+        steps = [step for piece in entry.pieces for step in piece.steps]
+        if status != "corrupt" and any(isinstance(step, (*CHECKED_STEPS, Sparse)) for step in steps):
             try:
                 check_pieces(layout, readers, i)
-                status = "ok"
+                status = "ok" if any(isinstance(step, CHECKED_STEPS) for step in steps) else status
             except (FormatError, TruncatedError) as error:
                 status, detail = "corrupt", error.message
         file, offset = (paths[extents[0].source], extents[0].offset) if extents else (source.paths()[0], 0)

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from weightlift import _core
 from weightlift._dtypes import DType, array_shape
-from weightlift._layout import KINDS, Extent
+from weightlift._layout import KINDS, Extent, Sparse
 from weightlift._load import Memory, read_arrays
 from weightlift._plan import arrays_over
 from weightlift._ranges import read_ranges
 from weightlift._source import Names, Row, Source, choose_rows
+from weightlift._sparse import split_parts
 from weightlift.errors import StorageError
 
 __all__ = ["TensorView", "Weights"]
@@ -263,6 +264,21 @@ class TensorView:
             return entry.dtype.name
         first = steps[0]
         return str(getattr(first, "stored", getattr(first, "source", type(first).__name__.lower())))
+
+    def parts(self) -> dict[str, Array]:
+        """What is stored of a sparse array: ``data``, ``indices`` and for csr ``indptr``; of any other nothing, ``{}``.
+
+        The tensor itself comes whole, with its zeros. Checksums are not compared here.
+        """
+        entry = self._weights.source.table.entry(self._row)
+        sparse = next((step for piece in entry.pieces for step in piece.steps if isinstance(step, Sparse)), None)
+        if sparse is None:
+            return {}
+        ranges = [(extent.offset, extent.nbytes) for extent in entry.pieces[0].extents]
+        stored = np.empty(sum(nbytes for _, nbytes in ranges), np.uint8)
+        (reader,) = self._weights.source.readers(np.array([self._row], np.uint32))
+        read_ranges(reader, ranges, stored)
+        return split_parts(sparse, stored)
 
     @property
     def file(self) -> str:

@@ -10,7 +10,25 @@ import pytest
 
 from weightlift.formats import FORMATS, by_name, by_suffix
 from weightlift.protocols import Format
-from weightlift.testing import FormatContract, write_tensors
+from weightlift.testing import FormatContract, MemoryFiles, write_tensors
+
+
+class TestMxnet(FormatContract):
+    format = by_name("mxnet")
+
+
+class TestMxnetV2(FormatContract):
+    format = by_name("mxnet-v2")
+
+    @pytest.mark.parametrize("shape", [(7,), (2, 3, 4)])
+    def test_what_was_saved_comes_back(self, shape: tuple[int, ...]) -> None:
+        """It has no scalars and no arrays without elements."""
+        super().test_what_was_saved_comes_back(shape)
+
+    def test_layout_fits_its_files(self) -> None:
+        """What is read is of one format, whichever version was written."""
+        written = self.write(self.sample())
+        assert by_name("mxnet").read(MemoryFiles(written.files), written.name).format == "mxnet"
 
 
 class TestGguf(FormatContract):
@@ -69,6 +87,7 @@ class TestTensorBundleKeys(FormatContract):
 
 
 ALL = [
+    TestMxnet,
     TestGguf,
     TestNpy,
     TestNpyPickle,

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from tests.unit import mxnet_support as nd
 from tests.unit import tensorbundle_support as bundles
 from tests.unit import torch_support as made
 
@@ -59,6 +60,11 @@ def npz(data: bytes, folder: Path) -> Path:
             method = zipfile.ZIP_DEFLATED if how & 1 else zipfile.ZIP_STORED
             archive.writestr(zipfile.ZipInfo(f"w{i}.npy"), member[i:], method)
     return folder / "x.npz"
+
+
+def mxnet(data: bytes, folder: Path) -> Path:
+    """The input is a file of MXNet's."""
+    return _write(folder / "x.params", data)
 
 
 def torch(data: bytes, folder: Path) -> Path:
@@ -125,6 +131,7 @@ _ALWAYS = (
     gguf,
     zip_directory,
     npz,
+    mxnet,
     torch,
     torch_pickle,
     tfjs,
@@ -164,6 +171,7 @@ def seeds() -> dict[str, list[bytes]]:
         "gguf": [_saved("x.gguf", "x.gguf", {"w": np.ones((2, 3), "f4"), "h": np.ones(5, "f2")})],
         "zip_directory": [_npz(compressed=c) for c in (False, True)],
         "npz": [bytes([how]) + _npy(a) for how in (0, 1) for a in _arrays()],
+        "mxnet": _mxnet_files(),
         "torch": [_saved("x.pt", "x.pt"), made.archive(made.pickled(made.tensor()), {"0": bytes(16)}), _old_torch()],
         "torch_pickle": [made.pickled(body) for body in _torch_objects()],
         "tfjs": [_tfjs_model(), _tfjs_of_others()],
@@ -228,6 +236,15 @@ def _npz(*, compressed: bool) -> bytes:
     file = io.BytesIO()
     (np.savez_compressed if compressed else np.savez)(file, **TENSORS)
     return file.getvalue()
+
+
+def _mxnet_files() -> list[bytes]:
+    """A list with every version, one without values, and both kinds of sparse arrays; and a dict."""
+    array = TENSORS["a"]
+    rows = nd.sparse(1, (5, 3), array, [1, 4])
+    matrix = nd.sparse(2, (3, 4), np.array([1, 2, 3], "f8"), [0, 2, 2, 3], [0, 3, 1])
+    records = [nd.dense(array, version) for version in range(4)]
+    return [nd.listed([*records, nd.NONE, rows, matrix]), nd.named({"arg:a": records[3], "aux:b": records[2]})]
 
 
 def _old_torch() -> bytes:

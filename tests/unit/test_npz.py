@@ -17,7 +17,7 @@ from weightlift._dtypes import DTYPES, from_numpy
 from weightlift._layout import Byteswap, Deflate, Layout
 from weightlift._packing import Checksums, PackOptions, TensorSpecs
 from weightlift._tree import SINGLE, flatten, unflatten
-from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
+from weightlift.errors import ChecksumError, FormatError, UnsafeContentError, UnsupportedFeatureError
 from weightlift.formats._npz import NPZ
 from weightlift.testing import MemoryFiles, read_tensors, write_tensors
 
@@ -249,18 +249,71 @@ def test_object_member_is_an_error_only_when_asked_for() -> None:
     assert (error.tensor, error.path) == ("bad", "x.npz")
 
 
-def test_sparse_arrays_of_mxnet_2_are_read_in_parts() -> None:
-    # MXNet 2.0 writes the name of the sparse format after a header that is no literal.
-    text = b"{'descr': '|s10{'descr': '<i8', 'fortran_order': False, 'shape': (), }"
+def mxnet_word(word: bytes) -> bytes:
+    """MXNet 2.0 writes the name of the sparse format after a header that is no literal."""
+    text = f"{{'descr': '|s{len(word)}{{'descr': '<i8', 'fortran_order': False, 'shape': (), }}".encode()
     text += b" " * (-(10 + len(text) + 1) % 64) + b"\n"
-    word = b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text
-    parts = {"data": np.ones((2, 3), "f4"), "indices": np.array([0, 4]), "shape": np.array([6, 3])}
-    members = {f"w/{name}.npy": npy(array) for name, array in parts.items()}
-    layout, tensors = load(archive_of({**members, "w/format.npy": word + b"row_sparse"}))
-    assert_same(tensors, {f"w/{name}": array for name, array in parts.items()})
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + word
+
+
+def sparse_of_mxnet(name: str, kind: bytes, method: int = zipfile.ZIP_STORED, **parts: Any) -> bytes:
+    """An archive of a sparse array and a dense one."""
+    members = {f"{name}/{part}.npy": npy(np.asarray(array)) for part, array in parts.items()}
+    return archive_of({"first.npy": npy(np.ones(2)), **members, f"{name}/format.npy": mxnet_word(kind)}, method)
+
+
+ROWS = {"data": np.ones((2, 3), "f4"), "indices": [0, 4], "shape": [6, 3]}
+MATRIX = {"data": np.array([1.0, 2, 3]), "indptr": [0, 2, 2, 3], "indices": [0, 3, 1], "shape": [3, 4]}
+
+
+def test_sparse_arrays_of_mxnet_2_come_whole() -> None:
+    layout, tensors = load(sparse_of_mxnet("a/w", b"row_sparse", **ROWS))
+    whole = np.zeros((6, 3), "f4")
+    whole[[0, 4]] = 1
+    assert_same(tensors, {"first": np.ones(2), "a/w": whole})
+    assert (layout.objects, layout.extra) == ({}, {"sparse": {"a/w": "row_sparse"}})
+    data = sparse_of_mxnet("w", b"csr", **MATRIX)
+    matrix = np.array([[1, 0, 0, 2], [0, 0, 0, 0], [0, 3, 0, 0.0]])
+    assert_same(load(data)[1], {"first": np.ones(2), "w": matrix})
+    at = data.index(np.array([1.0, 2, 3]).tobytes())
+    with pytest.raises(ChecksumError):
+        load(data[:at] + b"\1" + data[at + 1 :])
+
+
+def test_sparse_arrays_of_mxnet_2_that_are_compressed_are_read_in_parts() -> None:
+    parts = {part: np.asarray(array) for part, array in ROWS.items()}
+    data = archive_of({f"w/{part}.npy": npy(array) for part, array in parts.items()}, zipfile.ZIP_DEFLATED)
+    stream = io.BytesIO(data)
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.writestr("w/format.npy", mxnet_word(b"row_sparse"))
+    layout, tensors = load(stream.getvalue())
+    assert_same(tensors, {f"w/{part}": array for part, array in parts.items()})
     assert layout.objects == {"w/format": "row_sparse"}
-    with pytest.raises(FormatError, match="header"):
-        load(archive_of({**members, "w/format.npy": word + b"unheard_of"}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "reason"),
+    [
+        (b"unheard_of", {}, "header"),
+        (b"row_sparse", {"indices": [0, 6]}, "row 6 of 6"),
+        (b"row_sparse", {"indices": [0, 1, 2]}, "with the parts"),
+        (b"row_sparse", {"indices": [0.0, 4.0]}, "with the parts"),
+        (b"row_sparse", {"shape": [-6, 3]}, "shape"),
+        (b"row_sparse", {"shape": [6, 4]}, "with the parts"),
+        (b"row_sparse", {"shape": [6.0, 3.0]}, "float64"),
+        (b"csr", {}, "no member w/indptr.npy"),
+    ],
+)
+def test_malformed_sparse_array_of_mxnet_2(kind: bytes, change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(FormatError, match=reason):
+        load(sparse_of_mxnet("w", kind, **{**ROWS, **change}))
+
+
+def test_a_few_bytes_in_an_archive_do_not_become_terabytes() -> None:
+    data = sparse_of_mxnet("w", b"row_sparse", **{**ROWS, "shape": [1 << 40, 3]})
+    layout, tensors = load(data)
+    assert list(tensors) == ["first", "w/data", "w/indices", "w/shape"]
+    assert isinstance(layout.objects["w"], UnsafeContentError)
 
 
 def test_comment_after_the_archive() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from weightlift.errors import FormatError
 from weightlift.formats._gguf import GGUF
 from weightlift.formats._hdf5 import HDF5
+from weightlift.formats._mxnet import MXNET, MXNET_V2
 from weightlift.formats._npy import NPY
 from weightlift.formats._npy_pickle import NPY_PICKLE
 from weightlift.formats._npz import NPZ
@@ -21,9 +22,9 @@ from weightlift.protocols import Format
 
 __all__ = ["FORMATS", "by_name", "by_suffix"]
 
-FORMATS: Sequence[Format] = (NPY, NPY_PICKLE, NPZ, TORCH, HDF5, TFJS, GGUF, SAFETENSORS, TENSORBUNDLE)
+FORMATS: Sequence[Format] = (NPY, NPY_PICKLE, NPZ, TORCH, MXNET, HDF5, TFJS, GGUF, SAFETENSORS, TENSORBUNDLE)
 
-BY_NAME_ONLY: Sequence[Format] = (TENSORBUNDLE_KEYS,)
+BY_NAME_ONLY: Sequence[Format] = (MXNET_V2, TENSORBUNDLE_KEYS)
 """Other ways to read and write files of the formats above, which content and suffix never choose."""
 
 
@@ -32,7 +33,7 @@ def by_name(name: str) -> Format:
     for candidate in (*FORMATS, *BY_NAME_ONLY):
         if candidate.name == name:
             return candidate
-    raise FormatError(f"unknown format {name!r}; known are {', '.join(f.name for f in FORMATS)}")
+    raise FormatError(f"unknown format {name!r}; known are {', '.join(f.name for f in (*FORMATS, *BY_NAME_ONLY))}")
 
 
 def by_suffix(path: str) -> Format | None:

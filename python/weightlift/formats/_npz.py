@@ -2,7 +2,8 @@
 
 Reading: the directory, the local headers and the npy headers give the table; a stored member is one extent, a
 deflated one an extent to inflate, both under the archive's CRC-32. A member called ``NAME.npy`` is the tensor
-``NAME``; what else the archive holds is listed in ``extra["other_members"]``. MXNet 2's archives are npz.
+``NAME``; what else the archive holds is listed in ``extra["other_members"]``. MXNet 2's archives are npz, and their
+sparse arrays come whole (``_npz_sparse``).
 
 Writing: members stored, their data aligned to 64 bytes (large arrays to pages) by an extra field in the local
 header, CRC-32 patched in when the payload has been hashed. ``compression="deflate"`` goes through ``compress``.
@@ -32,6 +33,8 @@ from weightlift.formats._npy_header import HEAD_BYTES, Header, header_length, pa
 from weightlift.formats._npy_objects import check_repeated
 from weightlift.formats._npz_deflate import NewArchive, archive_bound, write_archive
 from weightlift.formats._npz_objects import member_objects
+from weightlift.formats._npz_sparse import SparseMembers, sparse_members
+from weightlift.formats._sparse_limit import too_large
 from weightlift.formats._window import Window
 from weightlift.formats._zip import (
     DEFLATED,
@@ -58,7 +61,6 @@ _CRC32 = KINDS.index("crc32")
 _ALIGNMENT = 64
 _PAGE = 4096
 _PAGE_FROM = 1 << 20  # arrays from this size on begin on a page, for direct reads and writes
-_SPARSE_FORMATS = (b"row_sparse", b"csr")
 
 
 @dataclass
@@ -111,6 +113,17 @@ class _Rows:
         plain = row not in self.pieces
         self.offset.append(data if plain else 0)
         self.nbytes.append(header.data_nbytes if plain else 0)
+
+    def add_entry(self, name: str, entry: TensorEntry) -> None:
+        """The row of a sparse array, whose checksum is that of its parts."""
+        assert entry.checksum is not None
+        self.pieces[len(self.names)] = entry.pieces
+        self.names.append(name)
+        self.shapes.append(entry.shape)
+        self.dtype_index.append(self.dtypes.setdefault(entry.dtype, len(self.dtypes)))
+        self.offset.append(0)
+        self.nbytes.append(0)
+        self.crc.append((_CRC32, entry.checksum.value, 0))
 
     def table(self) -> TensorTable:
         """The columns."""
@@ -167,8 +180,9 @@ class Npz:
         reader = files.open(name)
         with _located(reader):
             directory = read_directory(reader)
-            wanted = choose([_key(member) for member in directory.members if member.name.endswith(_SUFFIX)])
-            if wanted is None:
+            known = [_key(member) for member in directory.members if member.name.endswith(_SUFFIX)]
+            wanted = None if any(key.endswith("/format") for key in known) else choose(known)
+            if wanted is None:  # not there, or there may be sparse arrays, which are several members
                 return None
             members = {key + _SUFFIX for key in wanted}
             return _read_members(reader, name, directory, members, skip_unsafe=False)
@@ -292,18 +306,31 @@ def _inflate_head(window: Window, member: Member) -> bytes:
 def _layout(
     name: str, members: Sequence[Member], headers: Mapping[str, bytes], window: Window, *, skip_unsafe: bool
 ) -> Layout:
-    """The layout, with tensors in directory order."""
+    """The layout, with tensors in directory order; a sparse array where the first of its members is."""
     rows = _Rows()
     objects: dict[str, object] = {}
     others: list[str] = []
     nodes: dict[str, Any] = {}
     skipped: dict[str, str] = {}
+    sparse = dict(sparse_members(members, headers, window))
+    whole = _whole_ones(sparse, objects, window.reader.size)
     for member in members:
         header = headers.get(member.name)
         if header is None:
             others.append(member.name)
             continue
         key = _key(member)
+        array = key.rpartition("/")[0]
+        if array in sparse and member.name in sparse[array].members:
+            if array in whole:
+                rows.add_entry(array, whole.pop(array))
+                nodes[array] = array
+                continue
+            if sparse[array].entry is not None and array not in objects:
+                continue
+            if key == f"{array}/format":
+                objects.setdefault(key, sparse[array].kind)
+                continue
         try:
             parsed = parse_header(header)
             if parsed.nbytes + parsed.data_nbytes != member.size:
@@ -311,40 +338,37 @@ def _layout(
                     f"zip member of {member.size} bytes holds a header of {parsed.nbytes} and an array of "
                     f"{parsed.data_nbytes}: {parsed.dtype} of shape {parsed.shape}"
                 )
-        except FormatError as error:
+        except UnsafeContentError as error:
             _place(error, member)
-            sparse = _sparse_format(window, member, len(header))
-            if sparse is not None:
-                objects[key] = sparse
-            elif not isinstance(error, UnsafeContentError):
-                raise
-            else:
-                try:
-                    walk = member_objects(window.reader, member, header, key, skip_unsafe=skip_unsafe)
-                    check_repeated(walk.tensors, window.reader.size)
-                except FormatError as refused:
-                    objects[key] = _place(refused, member).locate(path=window.reader.name).with_traceback(None)
-                    continue
-                rows.add_entries(walk.tensors)
-                objects.update(walk.objects)
-                skipped.update(walk.skipped)
-                nodes[key] = walk.structure
+            try:
+                walk = member_objects(window.reader, member, header, key, skip_unsafe=skip_unsafe)
+                check_repeated(walk.tensors, window.reader.size)
+            except FormatError as refused:
+                objects[key] = _place(refused, member).locate(path=window.reader.name).with_traceback(None)
+                continue
+            rows.add_entries(walk.tensors)
+            objects.update(walk.objects)
+            skipped.update(walk.skipped)
+            nodes[key] = walk.structure
             continue
+        except FormatError as error:
+            raise _place(error, member) from None
         rows.add(key, parsed, member)
         nodes[key] = key
-    facts = {"other_members": others, "skipped": skipped}
+    kinds = {array: found.kind for array, found in sparse.items() if found.entry is not None and array not in objects}
+    facts = {"other_members": others, "skipped": skipped, "sparse": kinds}
     return Layout(
         "npz", rows.table(), (name,), objects=objects, extra={k: fact for k, fact in facts.items() if fact},
         structure={"dict": [list(item) for item in nodes.items()]} if rows.pickled else None, shared=rows.pickled,
     )  # fmt: skip
 
 
-def _sparse_format(window: Window, member: Member, header_size: int) -> str | None:
-    """What MXNet 2 writes beside the parts of a sparse array: a word after a malformed npy header."""
-    if not member.name.endswith("/format.npy") or member.method != STORED or member.size - header_size > 16:
-        return None
-    word = window.read(member.data + header_size, member.size - header_size)
-    return word.decode() if word in _SPARSE_FORMATS else None
+def _whole_ones(sparse: Mapping[str, SparseMembers], objects: dict[str, object], size: int) -> dict[str, TensorEntry]:
+    """The sparse arrays that can be made whole; of the others ``objects`` gets the reason."""
+    found = {array: members.entry for array, members in sparse.items() if members.entry is not None}
+    refused = too_large({array: entry.nbytes for array, entry in found.items()}, size)
+    objects |= refused
+    return {array: entry for array, entry in found.items() if array not in refused}
 
 
 def _key(member: Member) -> str:

@@ -28,6 +28,7 @@ from weightlift._layout import (
     Inline,
     Layout,
     Piece,
+    Sparse,
     Step,
     Strided,
     Strings,
@@ -157,6 +158,8 @@ def _decode(piece: Piece, stored: bytes, readers: list[Reader], verify: bool) ->
             data = _tiled(step, data)
         elif isinstance(step, Blocks):
             data = _values(step, data)
+        elif isinstance(step, Sparse):
+            data = _densified(step, data)
         elif isinstance(step, Strings):
             data = _split_strings(data, step.count)
         elif isinstance(step, VarintStrings):
@@ -201,6 +204,27 @@ def _tiled(step: Tiles, data: bytes) -> bytes:
             out[flat * item : (flat + 1) * item] = data[at : at + item]
             at += item
     return bytes(out)
+
+
+def _densified(step: Sparse, data: bytes) -> bytes:
+    """A sparse array with its zeros, element by element."""
+    parts, at = {}, 0
+    for name, kind, count in step.parts:
+        dtype = from_name(kind).numpy
+        parts[name] = np.frombuffer(data, dtype, count, at)
+        at += count * dtype.itemsize
+    array = np.zeros(step.shape, parts["data"].dtype)
+    if step.kind == "row_sparse":
+        for number, row in enumerate(parts["indices"]):
+            if not 0 <= row < len(array):
+                raise FormatError(f"row {row} of {len(array)}")
+            array[row] = parts["data"].reshape(len(parts["indices"]), *step.shape[1:])[number]
+        return array.tobytes()
+    indptr = parts.get("indptr", np.zeros(0, np.int64))
+    for row in range(len(array) if len(indptr) else 0):
+        for k in range(indptr[row], indptr[row + 1]):
+            array[row, parts["indices"][k]] = parts["data"][k]
+    return array.tobytes()
 
 
 def _split_strings(data: bytes, count: int) -> list[bytes]:
