@@ -231,6 +231,47 @@ TEST(TiesGoToEven) {
   });
 }
 
+// Of ranges of all sizes, the values closest to where the level changes; and what is far outside.
+TEST(NearTiesAreRoundedAsTheQuotientIs) {
+  struct Range {
+    float min, max;
+  };
+  const std::vector<Range> ranges = {{-1, 1},           {-0.031F, 0.03F},      {0, 0.7F},
+                                     {-3, 0},           {-1e-9F, 250},         {-250, 1e-9F},
+                                     {-1e-36F, 2e-36F}, {-3e38F, 3e38F},       {0.5F, 1},
+                                     {1000, 1001},      {-0x1p-101F, 0x1p-99F}};
+  check::OnEveryIsa([&] {
+    for (const auto& [min, max] : ranges) {
+      const AffineParameters chosen = ChooseAffine(min, max, 255);
+      for (const double part : {1.0, 100.5 / 255, 0.3}) {  // of the grid, by the clipping
+        const AffineEncode step{DType::kUInt8, chosen.scale, chosen.min,
+                                chosen.min + (chosen.max - chosen.min) * part};
+        std::vector<float> values = {kNan, kInfinity, -kInfinity, 3.4e38F, -3.4e38F, 0, -0.0F};
+        for (int level = -1; level <= 256; ++level) {
+          auto tie = static_cast<float>((level + 0.5) * step.scale + step.min);
+          for (int i = 0; i < 6; ++i) tie = std::nextafter(tie, -kInfinity);
+          for (int i = 0; i < 12; ++i) {
+            values.push_back(tie);
+            tie = std::nextafter(tie, kInfinity);
+          }
+          for (const double off : {0x1p-13, 0x1p-14, 0x1p-15, 0x1p-16}) {
+            values.push_back(static_cast<float>((level + 0.5 - off) * step.scale + step.min));
+            values.push_back(static_cast<float>((level + 0.5 + off) * step.scale + step.min));
+          }
+        }
+        const auto got = Convert<std::uint8_t>(step, values);
+        for (std::size_t i = 0; i < values.size(); ++i) {
+          const double clipped =
+              std::fmin(std::fmax(static_cast<double>(values[i]), step.min), step.max);
+          const double level = std::nearbyint((clipped - step.min) / step.scale);
+          CHECK_EQ(int{got[i]},
+                   std::isnan(values[i]) ? 0 : static_cast<int>(std::fmin(level, 255)));
+        }
+      }
+    }
+  });
+}
+
 TEST(DecodingToInt32RoundsHalfUp) {
   check::OnEveryIsa([] {
     const std::vector<std::uint8_t> codes = {0, 1, 2, 3, 4, 5};
