@@ -236,7 +236,11 @@ plain = st.fixed_dictionaries(
     {"name": st.text(), "shape": st.lists(st.integers(0)), "dtype": st.sampled_from(["bool"])}
 )
 odd = st.fixed_dictionaries({"name": scalars, "shape": st.lists(scalars), "dtype": scalars})
-entries = st.lists(plain | odd | values, max_size=4)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+affine = {"dtype": st.text(), "min": finite, "scale": finite, "original_dtype": st.text()}
+quantizations = st.fixed_dictionaries(affine) | st.fixed_dictionaries(dict.fromkeys(affine, scalars)) | values
+quantised = st.builds(lambda entry, more: {**entry, "quantization": more}, plain, quantizations)
+entries = st.lists(plain | quantised | odd | values, max_size=4)
 groups = st.lists(st.fixed_dictionaries({"paths": values, "weights": entries | values}) | values, max_size=3)
 documents = st.fixed_dictionaries({"b": values, "weightsManifest": groups | values, "a": values})
 

@@ -242,7 +242,7 @@ def parse_weights(entries: Sequence[Any], group: int, originals: Mapping[str, st
 
 
 def _is_plain(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry of three keys is a name, a shape of integers and a dtype."""
+    """Whether an entry has a name, a shape of integers and a dtype."""
     shape = entry.get("shape")
     return (
         type(entry.get("name")) is str
@@ -250,6 +250,15 @@ def _is_plain(entry: Mapping[str, Any]) -> bool:
         and type(shape) is list
         and set(map(type, shape)) <= {int}
     )
+
+
+def _is_affine(quantization: Any) -> bool:
+    """Whether it is what a save makes of uint8 and uint16, in its order."""
+    if type(quantization) is not dict or (*quantization,) != ("dtype", "min", "scale", "original_dtype"):
+        return False
+    stored, low, scale, original = quantization.values()
+    texts, numbers = {type(stored), type(original)} == {str}, {type(low), type(scale)} == {float}
+    return texts and numbers and isfinite(low) and isfinite(scale)
 
 
 def _shape(raw: Any, name: str) -> tuple[int, ...]:
@@ -367,14 +376,23 @@ def _document_text(document: Mapping[str, Any], *, canonical: bool) -> str:
     dumps, quote = encoder.encode, encode_basestring_ascii if canonical else encode_basestring
 
     def entry(raw: Any) -> str:
-        if type(raw) is not dict or len(raw) != 3 or not _is_plain(raw):
+        keys = (*raw,) if type(raw) is dict else ()
+        if keys[:3] != ("name", "shape", "dtype") or not _is_plain(raw):
             return dumps(raw)
         name, shape, dtype = quote(raw["name"]), str(raw["shape"]).replace(" ", ""), quote(raw["dtype"])
+        more = ""
+        if len(keys) > 3:
+            if keys[3:] != ("quantization",) or not _is_affine(raw["quantization"]):
+                return dumps(raw)
+            stored, low, scale, original = raw["quantization"].values()
+            stored, low, scale, original = quote(stored), repr(low), repr(scale), quote(original)
+            if canonical:
+                more = f',"quantization":{{"dtype":{stored},"min":{low},"original_dtype":{original},"scale":{scale}}}'
+            else:
+                more = f',"quantization":{{"dtype":{stored},"min":{low},"scale":{scale},"original_dtype":{original}}}'
         if canonical:
-            return f'{{"dtype":{dtype},"name":{name},"shape":{shape}}}'
-        if (*raw,) == ("name", "shape", "dtype"):
-            return f'{{"name":{name},"shape":{shape},"dtype":{dtype}}}'
-        return dumps(raw)
+            return f'{{"dtype":{dtype},"name":{name}{more},"shape":{shape}}}'
+        return f'{{"name":{name},"shape":{shape},"dtype":{dtype}{more}}}'
 
     def members(value: Mapping[str, Any], key: str, text: Callable[[Any], str]) -> str:
         keys = sorted(value) if canonical else value
