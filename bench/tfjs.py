@@ -3,7 +3,10 @@
 It is loaded 8 x as fast, in at most 1.1 x the memory of the decoded weights. The converter's rows are its own
 write_weights and read_weights, which need no TensorFlow. TensorFlow.js runs in Node.js and times itself, start and
 imports aside; it cannot quantise, so its save is the plain one, of four times the bytes. Nobody else waits for the disk
-or hashes: our rows say which do. Files are in the page cache.
+or hashes: our rows say which do. Files are in the page cache. All overwrite what their round before left.
+
+The rooflines do the same job in plain C++, without checksums or exact rounding: what this machine allows. How many
+times as fast they are as the peers bounds what can be claimed here, and is printed.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from harness import ROOT, Case, Skip, Timed, Workspace, arguments, claim, finish, measure, ratio, table
+from harness import ROOT, Case, Skip, Timed, Workspace, arguments, claim, finish, measure, ratio, roofline, table
 from models import llama
 
 SHARD = 4 << 20
@@ -90,6 +93,12 @@ def node(params: dict[str, Any]) -> Any:
     return run
 
 
+def in_plain_cpp(params: dict[str, Any]) -> Any:
+    folder = Path(params["directory"]) / f"roofline-{params['verb']}"
+    folder.mkdir()
+    return roofline("roofline_quantize", params["verb"], str(folder), str(params["size"]))
+
+
 SAVES = [
     Case("weightlift, uint8", "save_ours", "checksums", "us", group="save",
          args={"name": "a", "quantize": "uint8", "durable": False}),
@@ -101,12 +110,18 @@ SAVES = [
     Case("converter, uint8", "save_converter", "", group="save", args={"name": "e", "quantize": "uint8"}),
     Case("converter, plain", "save_converter", "", group="save", args={"name": "f"}),
     Case("TensorFlow.js, plain", "node", "", group="save", args={"verb": "save"}),
+    Case("roofline, uint8", "in_plain_cpp", "", "roofline", group="save", args={"verb": "save"}),
 ]  # fmt: skip
 LOADS = [
     Case("weightlift, load uint8", "load_ours", "owned verified", "us", group="load", args={"verify": True}),
     Case("weightlift, load uint8, verify=False", "load_ours", "owned", "us", group="load", args={"verify": False}),
     Case("converter, load uint8", "load_converter", "owned", group="load"),
     Case("TensorFlow.js, load uint8", "node", "owned", group="load", args={"verb": "load"}),
+    Case("roofline, load uint8", "in_plain_cpp", "owned", "roofline", group="load", args={"verb": "load"}),
+]
+BOUNDS = [
+    ("roofline, uint8", "converter, uint8", "TensorFlow.js, plain"),
+    ("roofline, load uint8", "converter, load uint8", "TensorFlow.js, load uint8"),
 ]
 
 
@@ -131,6 +146,12 @@ def main() -> None:
         claim("load uint8, of TensorFlow.js'", ratio(rows, "weightlift, load uint8", "TensorFlow.js, load uint8"), 8),
         claim("load uint8, peak memory, of the decoded weights", peak / nbytes, 1.1, at_most=True),
     ]
+    for bound, *peers in BOUNDS:
+        for peer in peers:
+            value = ratio(rows, bound, peer)
+            if value is not None:
+                print(f"  bound: {bound!r} is {value:.2f} x as fast as {peer!r}")
+                records.append({"bound": bound, "peer": peer, "value": value})
     finish(args, "tfjs", records)
 
 
