@@ -223,6 +223,36 @@ WriteSource SourceFromPython(py::handle object, HeldMemory& held) {
                       .check = check < 0 ? kNoIndex : static_cast<std::uint32_t>(check)};
 }
 
+// Ranges that the plan finds: (pipeline, source) a row, and where the parameters go.
+struct LateColumns {
+  std::optional<Array<std::uint32_t>> ranges;
+  std::optional<py::array_t<double>> chosen;
+
+  std::vector<LateRange> Ranges() const {
+    if (!ranges) return {};
+    if (ranges->ndim() != 2 || ranges->shape(1) != 2) Refuse("late_ranges must be pairs");
+    if (!chosen || chosen->ndim() != 2 || chosen->shape(0) != ranges->shape(0) ||
+        chosen->shape(1) != 3) {
+      Refuse("chosen must have three columns and a row for each of late_ranges");
+    }
+    const auto pairs = ranges->unchecked<2>();
+    std::vector<LateRange> made;
+    for (py::ssize_t i = 0; i < pairs.shape(0); ++i) made.push_back({pairs(i, 0), pairs(i, 1)});
+    return made;
+  }
+
+  void Give(const std::vector<AffineParameters>& found) {
+    if (found.empty()) return;
+    auto rows = chosen->mutable_unchecked<2>();
+    for (py::ssize_t i = 0; i < rows.shape(0); ++i) {
+      const auto& [scale, min, max] = found[static_cast<std::size_t>(i)];
+      rows(i, 0) = scale;
+      rows(i, 1) = min;
+      rows(i, 2) = max;
+    }
+  }
+};
+
 struct ChecksumsWanted {
   std::size_t tensors;
   bool crc32c;
@@ -235,7 +265,7 @@ py::tuple RunWrite(const std::vector<std::shared_ptr<Writer>>& writers,
                    const Array<std::uint64_t>& offset, const Array<std::uint64_t>& nbytes,
                    const Array<std::uint64_t>& start, const Array<std::uint32_t>& pipeline,
                    const Array<std::uint32_t>& tensor, const py::sequence& pipelines,
-                   const ChecksumsWanted& wanted, const CheckColumns& checks,
+                   const ChecksumsWanted& wanted, const CheckColumns& checks, LateColumns late,
                    const RunArguments& arguments) {
   const auto rows = static_cast<std::size_t>(file.size());
   const auto files = Column(file, rows, "file");
@@ -251,7 +281,8 @@ py::tuple RunWrite(const std::vector<std::shared_ptr<Writer>>& writers,
                  .tensors = wanted.tensors,
                  .crc32c = wanted.crc32c,
                  .crc32 = wanted.crc32,
-                 .source_checksums = checks.Specs()};
+                 .source_checksums = checks.Specs(),
+                 .late_ranges = late.Ranges()};
   plan.ops.reserve(rows);
   for (std::size_t i = 0; i < rows; ++i) {
     plan.ops.push_back({.file = files[i],
@@ -269,6 +300,7 @@ py::tuple RunWrite(const std::vector<std::shared_ptr<Writer>>& writers,
   const WriteReport report = RunPlan(arguments, [&](const ExecuteOptions& options) {
     return ExecuteWrite(plan, writers, shared, options);
   });
+  late.Give(report.chosen);
   return py::make_tuple(ToNumpy(report.crc32c), ToNumpy(report.crc32));
 }
 
@@ -336,11 +368,12 @@ void BindPlans(py::module_& m) {
          const Array<std::uint32_t>& tensor, const py::sequence& pipelines, std::size_t tensors,
          bool crc32c, bool crc32, U8 source_kind, U32 source_initial, U32 source_expected,
          U8 source_verify, py::object names, int threads, py::object progress,
-         std::uint64_t task_bytes) {
+         std::uint64_t task_bytes, U32 late_ranges, std::optional<py::array_t<double>> chosen) {
         return RunWrite(writers, readers, sources, file, source, offset, nbytes, start, pipeline,
                         tensor, pipelines, {tensors, crc32c, crc32},
                         {std::move(source_kind), std::move(source_initial),
                          std::move(source_expected), std::move(source_verify)},
+                        {std::move(late_ranges), std::move(chosen)},
                         {std::move(names), threads, std::move(progress), task_bytes});
       },
       py::arg("writers"), py::arg("readers"), py::arg("sources"), py::arg("file"),
@@ -349,7 +382,8 @@ void BindPlans(py::module_& m) {
       py::arg("crc32c") = true, py::arg("crc32") = false, py::arg("source_kind") = none,
       py::arg("source_initial") = none, py::arg("source_expected") = none,
       py::arg("source_verify") = none, py::arg("names") = none, py::arg("threads") = 0,
-      py::arg("progress") = none, py::arg("task_bytes") = 0);
+      py::arg("progress") = none, py::arg("task_bytes") = 0, py::arg("late_ranges") = none,
+      py::arg("chosen") = none);
 
   m.def("coalesce", &RunCoalesce, py::arg("offset"), py::arg("nbytes"), py::arg("task_bytes"),
         py::arg("max_gap"));

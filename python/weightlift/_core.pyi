@@ -233,6 +233,8 @@ def execute_write(
     threads: int = 0,
     progress: Callable[[int, int], object] | None = None,
     task_bytes: int = 0,
+    late_ranges: npt.NDArray[np.uint32] | None = None,
+    chosen: npt.NDArray[np.float64] | None = None,
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
     """Run a write plan; columns as ``WriteOp`` in plan.h (0xFFFFFFFF is none).
 
@@ -240,6 +242,8 @@ def execute_write(
     the pipeline. ``sources``: an array of any strides, anything with a contiguous buffer, or
     ``(reader index, offset, nbytes, check index or -1)``; ``source_*``: one row a check index, which covers
     all extents that name it. Signals, ``progress``, ``names`` and ``task_bytes`` as for ``execute_read``.
+    ``late_ranges``: rows (pipeline, source) of pipelines whose affine encoding is chosen by the range of their
+    float32 array; (scale, min, max) of each is put into ``chosen``.
     Returns (CRC-32C, CRC-32) of each tensor's stored bytes, zeros for those not asked for.
     """
 

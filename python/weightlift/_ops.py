@@ -88,6 +88,11 @@ class Pipelines:
             self.columns.append(core_steps(steps))
         return found
 
+    def add_own(self, steps: tuple[Step, ...]) -> int:
+        """The number of a chain that nothing else shares."""
+        self.columns.append(core_steps(steps))
+        return len(self.columns) - 1
+
 
 class ReadOps(NamedTuple):
     """The columns of ``_core.execute_read``, in its order."""

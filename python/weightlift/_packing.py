@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from weightlift._dtypes import DType
-from weightlift._layout import U32, U64, Step
+from weightlift._dtypes import DTYPES, DType
+from weightlift._layout import U32, U64, AffineEncode, Step
 from weightlift.errors import FormatError
 
 __all__ = [
+    "LATE",
     "Checksums",
     "Companion",
     "Encoding",
@@ -29,6 +30,7 @@ __all__ = [
     "Packing",
     "Placements",
     "TensorSpecs",
+    "affine_encoding",
     "tolerance_of",
 ]
 
@@ -71,6 +73,15 @@ class Encoding:
     min: float | None = None
 
 
+LATE = (1.0, 0.0, 1.0)
+"""Scale, smallest and largest value of an affine encoding until its tensor's range is known (``TensorSpecs.late``)."""
+
+
+def affine_encoding(kind: str, scale: float, low: float, high: float) -> Encoding:
+    """float32 as ``kind``, uint8 or uint16, with these parameters of TensorFlow.js."""
+    return Encoding(DTYPES[kind], (AffineEncode(kind, scale, low, high),), kind, scale, low)
+
+
 @dataclass
 class TensorSpecs:
     """What is to be stored, in columns (one row a tensor, in the caller's order).
@@ -85,6 +96,7 @@ class TensorSpecs:
         string_sums: Of rows of strings, the checksum that the format's ``encode_strings`` gave, if it has its own.
         same: Rows that are the very bytes of an earlier one (tied weights), with its number: a format that can let
             tensors share bytes writes them once, and says so by ``Packing.stored_once``.
+        late: Rows whose affine encoding has the parameters ``LATE`` until the tensor is written; in memory, not empty.
     """
 
     names: list[str]
@@ -95,6 +107,7 @@ class TensorSpecs:
     strings: frozenset[int] = frozenset()
     string_sums: dict[int, int] = field(default_factory=dict)
     same: Mapping[int, int] = field(default_factory=dict)
+    late: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
         """How many tensors."""

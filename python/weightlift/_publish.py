@@ -19,13 +19,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from weightlift import _core, _sidecar
 from weightlift._checksum import NamedSums
 from weightlift._job import Job, SaveOptions, Target, stored_parts
 from weightlift._ops import Pipelines, item_sizes
-from weightlift._packing import Checksums, PackedFile, Packing
+from weightlift._packing import Checksums, PackedFile, Packing, affine_encoding
 from weightlift._superseded import Superseded, marked
 from weightlift._write_plan import WriteOps
 from weightlift.protocols import CommitsTogether, NumbersFiles, SendsInOrder
@@ -114,12 +115,16 @@ class Publication:
         """Literals and payload through the core, hashed in the same pass; ``only``: of the file of this number."""
         specs = job.specs
         pipelines, ops = Pipelines(), WriteOps(self.packing, job.sources)
-        for i in {*job.prefix, *specs.encodings}:
+        for i in {*job.prefix, *specs.encodings} - specs.late:
             encoding = specs.encodings.get(i)
             steps = (*job.prefix.get(i, ()), *(encoding.steps if encoding else ()))
             ops.pipeline[i] = pipelines.add(steps)
             if steps and i in job.segments:
                 ops.ratio[i] = (item_sizes(steps[0])[0], item_sizes(steps[-1])[1])
+        late = sorted(specs.late)
+        for i in late:
+            ops.pipeline[i] = pipelines.add_own(specs.encodings[i].steps)
+        chosen = np.empty((len(late), 3))
         same = specs.same if self.packing.stored_once else {}
         for i, segments in job.segments.items():
             if i not in same:
@@ -136,8 +141,13 @@ class Publication:
             crc32=self.packing.crc32,
             names=specs.names,
             progress=self.progress,
+            late_ranges=np.array([(ops.pipeline[i], i) for i in late], np.uint32).reshape(-1, 2),
+            chosen=chosen,
             **job.checks,
         )
+        for i, parameters in zip(late, chosen.tolist(), strict=True):
+            specs.encodings[i] = affine_encoding(specs.stored(i).name, *parameters)
+        specs.late.clear()
         for row, first in same.items():
             crc32c[row] = crc32c[first]
         return Checksums(crc32c, crc32)

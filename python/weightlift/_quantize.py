@@ -18,7 +18,7 @@ from weightlift._dtypes import DTYPES, byte_size
 from weightlift._job import Job
 from weightlift._layout import AffineDecode, AffineEncode, Cast, Step
 from weightlift._ops import core_steps
-from weightlift._packing import Encoding, TensorSpecs, tolerance_of
+from weightlift._packing import LATE, Encoding, TensorSpecs, affine_encoding, tolerance_of
 from weightlift._source import Row
 from weightlift.errors import UnsupportedFeatureError
 from weightlift.types import TensorQuantization
@@ -36,7 +36,7 @@ _FLOAT32 = DTYPES["float32"]
 
 
 def settle_quantization(
-    job: Job, rows: Mapping[int, Row], wanted: Mapping[int, str], *, report: bool
+    job: Job, rows: Mapping[int, Row], wanted: Mapping[int, str], *, report: bool, late: bool = False
 ) -> tuple[TensorQuantization, ...]:
     """Give the rows of ``wanted`` their encodings; returns what is lost, for those where it was measured.
 
@@ -45,6 +45,7 @@ def settle_quantization(
         rows: Tensors of open files, by row.
         wanted: ``"uint8"``, ``"uint16"`` or ``"auto:TOLERANCE"``, by row, as the format's ``encode`` gave them.
         report: Measure every quantised tensor, not only those of ``auto``.
+        late: Leave the ranges of arrays that are not measured to the write itself, where it can find them.
 
     Raises:
         UnsupportedFeatureError: NaN or infinite values where the type has none.
@@ -55,6 +56,10 @@ def settle_quantization(
         tolerance = tolerance_of(kind)
         if tolerance is not None:
             measured[i] = _choose(job.specs, i, values, tolerance)
+            continue
+        if late and not report and values.in_memory():
+            _set(job.specs, i, affine_encoding(kind, *LATE))
+            job.specs.late.add(i)
             continue
         bounds = values.bounds()
         _set_affine(job.specs, i, kind, bounds)
@@ -76,6 +81,13 @@ class _Values:
     job: Job
     rows: Mapping[int, Row]
     row: int
+
+    def in_memory(self) -> bool:
+        """Whether they are an array in C order, and there are some."""
+        if self.row in self.rows or self.job.prefix.get(self.row):
+            return False
+        array = self.job.sources[self.row]
+        return bool(array.flags.c_contiguous and array.size)
 
     def tiles(self) -> Iterator[Values]:
         """Contiguous, flat, up to ``TILE`` elements each; valid until the next."""
@@ -125,9 +137,7 @@ class _Values:
 
 # --- types ----------------------------------------------------------------------------------------
 def _affine(kind: str, bounds: Bounds) -> Encoding:
-    stored = DTYPES[kind]
-    scale, low, high = _core.choose_affine(*bounds, (1 << stored.bits) - 1)
-    return Encoding(stored, (AffineEncode(stored.name, scale, low, high),), stored.name, scale, low)
+    return affine_encoding(kind, *_core.choose_affine(*bounds, (1 << DTYPES[kind].bits) - 1))
 
 
 def _set(specs: TensorSpecs, i: int, encoding: Encoding) -> None:

@@ -35,7 +35,15 @@ from weightlift.errors import UnsupportedFeatureError, WeightliftError
 from weightlift.formats import by_name, by_suffix
 from weightlift.formats._safetensors import SAFETENSORS
 from weightlift.frameworks._adapters import expand
-from weightlift.protocols import EncodesStrings, Format, KeepsEncodings, KeepsValues, SendsInOrder, StoresBlocks
+from weightlift.protocols import (
+    EncodesStrings,
+    Format,
+    KeepsEncodings,
+    KeepsValues,
+    SendsInOrder,
+    StoresBlocks,
+    TakesLateRanges,
+)
 from weightlift.stores import at_url
 from weightlift.stores._local import LocalStore
 from weightlift.types import SaveResult
@@ -104,7 +112,7 @@ def save_leaves(
     rows = {} if all_arrays(arrays) else {i: a for i, a in enumerate(arrays) if type(a) is Row}
     if options.dtype is not None:
         convert(job, options.dtype)
-    raw = _encode(job, target.format, options, rows)
+    raw = _encode(job, target.format, options, rows, in_order=isinstance(target.store, SendsInOrder))
     with Intake(scratch_directory(target.store), verify=verify) as intake:
         intake.fill(job, rows, raw)
         groups = _shared(arrays)
@@ -174,8 +182,10 @@ def convert(job: Job, dtype: DTypes) -> None:
             specs.nbytes[i] = byte_size(want, specs.shapes[i])
 
 
-def _encode(job: Job, fmt: Format, options: SaveOptions, rows: Mapping[int, Row]) -> set[int]:
+def _encode(job: Job, fmt: Format, options: SaveOptions, rows: Mapping[int, Row], *, in_order: bool) -> set[int]:
     """The format settles how tensors are stored, and what is quantised.
+
+    ``in_order``: the manifest may be sent before the tensors.
 
     Returns:
         The rows of open files whose stored bytes are taken as they are, because the format has the same encoding.
@@ -183,7 +193,8 @@ def _encode(job: Job, fmt: Format, options: SaveOptions, rows: Mapping[int, Row]
     specs = job.specs
     kept = _keep(specs, fmt, rows) if isinstance(fmt, KeepsEncodings) else {}
     wanted = fmt.encode(specs, options.quantize)
-    job.quantization = settle_quantization(job, rows, wanted, report=options.quantization_report)
+    late = isinstance(fmt, TakesLateRanges) and fmt.takes_late_ranges and not in_order
+    job.quantization = settle_quantization(job, rows, wanted, report=options.quantization_report, late=late)
     return {i for i, encoding in kept.items() if specs.encodings.get(i) is encoding}
 
 

@@ -281,6 +281,18 @@ class KeepsEncodings(Protocol):
 
 
 @runtime_checkable
+class TakesLateRanges(Protocol):
+    """A format that needs the ranges of quantised tensors (``TensorSpecs.late``) for its ``manifest`` only.
+
+    They are then found while the tensors are written, from memory that is read once instead of twice.
+    """
+
+    @property
+    def takes_late_ranges(self) -> bool:
+        """Whether it does."""
+
+
+@runtime_checkable
 class KeepsValues(Protocol):
     """A format that holds plain values (numbers, text, None ...) beside tensors: they are not made arrays."""
 

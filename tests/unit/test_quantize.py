@@ -194,3 +194,42 @@ def test_what_is_not_finite_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedFeatureError, match="float16 has them") as caught:
         wl.save({"w": TENSORS["not finite"]}, tmp_path / "model.json", quantize="uint8")
     assert caught.value.tensor == "w"
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16"])
+def test_ranges_found_while_writing_are_those_found_before(tmp_path: Path, kind: str) -> None:
+    """With a report they are found before; the files are the same, whatever the arrays' order and the shards' size."""
+    rng = np.random.default_rng(5)
+    tensors: dict[str, Array] = {n: t for n, t in TENSORS.items() if n != "not finite"}
+    tensors["several pieces"] = rng.normal(size=(1300, 700)).astype("f4")
+    tensors["transposed"] = tensors["several pieces"].T
+    tensors["every other"] = tensors["several pieces"][::2]
+    tensors["swapped"] = tensors["normal"].astype(">f4")
+    tensors["tied"] = tensors["normal"]
+    for report in (False, True):
+        out = tmp_path / str(report) / "model.json"
+        wl.save(tensors, out, quantize=kind, quantization_report=report, shard_size=300_001, durable=False)
+    late, early = files_of(tmp_path / "False"), files_of(tmp_path / "True")
+    assert len(late) > 4 and late == early
+    loaded = wl.load(tmp_path / "False" / "model.json")
+    for name, tensor in tensors.items():
+        spread = float(np.ptp(tensor.astype("f8"))) if tensor.size else 0.0
+        assert np.allclose(loaded[name], tensor, rtol=0, atol=spread / (255 if kind == "uint8" else 65535) + 1e-45)
+
+
+def test_a_tensor_without_a_finite_range_leaves_the_old_model(tmp_path: Path) -> None:
+    bad = np.arange(600_000, dtype="f4")
+    bad[-1] = np.inf
+    wl.save({"w": np.ones(3, "f4")}, tmp_path / "model.json", quantize="uint8", shard_size=1 << 20)
+    before = files_of(tmp_path)
+    message = r"the values run from 0(\.0)? to inf: NaN and infinities cannot be quantised to uint8"
+    for report in (False, True):
+        with pytest.raises(UnsupportedFeatureError, match=message) as error:
+            wl.save({"ok": np.ones(9, "f4"), "bad": bad}, tmp_path / "model.json", quantize="uint8",
+                    quantization_report=report, shard_size=1 << 20)  # fmt: skip
+        assert error.value.tensor == "bad"
+        assert files_of(tmp_path) == before

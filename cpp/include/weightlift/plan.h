@@ -128,6 +128,14 @@ struct WriteOp {
   std::uint64_t end() const noexcept { return offset + nbytes; }
 };
 
+// A pipeline, of one AffineEncode to uint8 or uint16, whose scale, min and max are placeholders:
+// the plan chooses them by the range of the source, all of it, as ChooseAffine does. The source is
+// float32 in memory, in C order, with one value at least; ops with that pipeline take it only.
+struct LateRange {
+  std::uint32_t pipeline;
+  std::uint32_t source;
+};
+
 struct WritePlan {
   std::vector<WriteOp> ops;  // sorted by (file, offset), not overlapping; gaps between are zeros
   std::vector<WriteSource> sources;
@@ -136,17 +144,20 @@ struct WritePlan {
   bool crc32c = true;  // compute CRC-32C of each tensor's stored bytes
   bool crc32 = false;  // and CRC-32 (zip)
   std::vector<ChecksumSpec> source_checksums;
+  std::vector<LateRange> late_ranges;
 };
 
 struct WriteReport {
   std::vector<std::uint32_t> crc32c;  // one a tensor, over its ops in plan order; 0: not asked for
   std::vector<std::uint32_t> crc32;
+  std::vector<AffineParameters> chosen;  // of each of the late ranges
 };
 
 // Fills the files; does not Sync, Commit or Abort them. Work is cut at block boundaries (up to 8
 // MiB, aligned in the file). A block is gathered into an aligned bounce buffer, the checksum riding
 // along, and written by the pool; contiguous memory that a buffered writer takes as it is goes
-// straight. Errors as for ExecuteRead; a damaged source is kChecksum with the place of its extent.
+// straight. Errors as for ExecuteRead; a damaged source is kChecksum with the place of its extent,
+// a late range that is not finite kUnsupported with its tensor.
 WriteReport ExecuteWrite(const WritePlan& plan, std::span<const std::shared_ptr<Writer>> writers,
                          std::span<const std::shared_ptr<const Reader>> readers,
                          const ExecuteOptions& options = {});

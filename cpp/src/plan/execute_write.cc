@@ -165,7 +165,9 @@ class WriteExecution {
     CheckSources(op_sums);
     if (execution_.failed_op() != Execution::kNoOp) execution_.Rethrow();
     execution_.Finish();
-    return FoldOps(op_sums);
+    WriteReport report = FoldOps(op_sums);
+    report.chosen = producer_.ChosenRanges();
+    return report;
   }
 
  private:
@@ -325,8 +327,9 @@ class WriteExecution {
   }
 
   WriteReport FoldOps(std::span<const PartSums> op_sums) const {
-    WriteReport report{std::vector<std::uint32_t>(plan_.tensors),
-                       std::vector<std::uint32_t>(plan_.tensors)};
+    WriteReport report{.crc32c = std::vector<std::uint32_t>(plan_.tensors),
+                       .crc32 = std::vector<std::uint32_t>(plan_.tensors),
+                       .chosen = {}};
     for (std::size_t i = 0; i < plan_.ops.size(); ++i) {
       const WriteOp& op = plan_.ops[i];
       if (op.tensor == kNoIndex) continue;

@@ -37,7 +37,7 @@ std::span<std::byte> Producer::Scratch::Get(std::uint64_t nbytes, std::uint64_t 
 }
 
 Producer::Producer(const WritePlan& plan, std::span<const std::shared_ptr<const Reader>> readers)
-    : plan_(plan), readers_(readers) {
+    : plan_(plan), readers_(readers), late_ranges_(std::make_unique<LateRanges>(plan)) {
   gathers_.reserve(plan.sources.size());
   for (const WriteSource& source : plan.sources) {
     const auto* const memory = std::get_if<MemorySource>(&source);
@@ -84,8 +84,9 @@ void Producer::Hash(const WriteOp& op, std::span<const std::byte> stored, PartSu
 void Producer::Produce(const WriteOp& op, std::uint64_t begin, std::span<std::byte> out,
                        Scratch& scratch, PartSums& sums) const {
   if (out.empty()) return;
-  if (const Pipeline* const pipeline = PipelineOf(op)) {
-    return Convert(op, *pipeline, begin, out, scratch, sums);
+  if (op.pipeline != kNoIndex) {
+    const Pipeline& pipeline = late_ranges_->Get(op.pipeline, scratch.stop);
+    return Convert(op, pipeline, begin, out, scratch, sums);
   }
   if (const std::byte* const data = AsTheyAre(op)) {
     return CopyMemory(op, data + begin, out, scratch.next_reader, sums);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "plan/gather.h"
+#include "plan/late_ranges.h"
 #include "weightlift/buffer.h"
 #include "weightlift/checksum.h"
 #include "weightlift/plan.h"
@@ -52,6 +53,9 @@ class Producer {
   const std::byte* AsTheyAre(const WriteOp& op) const;
   void Hash(const WriteOp& op, std::span<const std::byte> stored, PartSums& sums) const;
 
+  // Of the plan's late ranges, once all has been produced.
+  std::vector<AffineParameters> ChosenRanges() const { return late_ranges_->Chosen(); }
+
   // The kind of checksum that the op's source is verified by.
   ChecksumKind SourceKind(const WriteOp& op) const;
 
@@ -79,6 +83,7 @@ class Producer {
 
   const WritePlan& plan_;
   const std::span<const std::shared_ptr<const Reader>> readers_;
+  const std::unique_ptr<LateRanges> late_ranges_;
   std::vector<Gather> gathers_;  // one a source; of nothing where it is an extent
 };
 

@@ -93,6 +93,35 @@ std::uint64_t SourceBytes(const WritePlan& plan, std::size_t index,
   return memory.nbytes;
 }
 
+// Sizes of sources and indices of ops have been checked.
+void ValidateLateRanges(const WritePlan& plan) {
+  if (plan.late_ranges.empty()) return;
+  std::vector<std::uint32_t> source_of(plan.pipelines.size(), kNoIndex);
+  for (const LateRange& late : plan.late_ranges) {
+    const auto refuse = [](const char* what) {
+      throw Error(ErrorCode::kInvalidArgument, std::string("late range: ") + what);
+    };
+    if (late.pipeline >= plan.pipelines.size()) refuse("no such pipeline");
+    if (late.source >= plan.sources.size()) refuse("no such source");
+    const Pipeline& pipeline = plan.pipelines[late.pipeline];
+    if (pipeline.in_item() != sizeof(float) || pipeline.out_item() > sizeof(std::uint16_t)) {
+      refuse("the pipeline does not quantise float32");
+    }
+    const auto* const memory = std::get_if<MemorySource>(&plan.sources[late.source]);
+    if (memory == nullptr || !memory->strides.empty())
+      refuse("the source is not in memory in order");
+    if (memory->nbytes == 0 || memory->nbytes % sizeof(float) != 0) refuse("no float32 values");
+    if (source_of[late.pipeline] != kNoIndex) refuse("two for one pipeline");
+    source_of[late.pipeline] = late.source;
+  }
+  for (std::size_t i = 0; i < plan.ops.size(); ++i) {
+    const WriteOp& op = plan.ops[i];
+    if (op.pipeline == kNoIndex || source_of[op.pipeline] == kNoIndex) continue;
+    if (op.source != source_of[op.pipeline])
+      Refuse(i, "its pipeline has the range of another source");
+  }
+}
+
 }  // namespace
 
 std::uint64_t ValidateRead(const ReadPlan& plan,
@@ -158,6 +187,7 @@ std::uint64_t ValidateWrite(const WritePlan& plan, std::span<const std::shared_p
     const auto* extent = std::get_if<ExtentSource>(&source);
     if (extent != nullptr) CheckRange(*readers[extent->reader], extent->offset, extent->nbytes);
   }
+  ValidateLateRanges(plan);
   return total;
 }
 

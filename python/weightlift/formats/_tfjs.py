@@ -71,6 +71,11 @@ class TfjsFormat:
         """As ``Format.encode``: widen exactly what TensorFlow.js lacks, quantise what was asked for."""
         return _tfjs_pack.encode(specs, quantize)
 
+    @property
+    def takes_late_ranges(self) -> bool:
+        """As ``TakesLateRanges``: scale and min of weights are in the document alone, which is written last."""
+        return True
+
     def keep(self, entry: TensorEntry) -> Encoding | None:
         """As ``KeepsEncodings.keep``: quantised weights need not lose more by being quantised again."""
         return _tfjs_pack.keep(entry)

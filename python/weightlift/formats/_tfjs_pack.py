@@ -155,6 +155,8 @@ class _State:
     names: list[str]
     record: dict[str, Any]
     checksums: bool
+    specs: TensorSpecs
+    late: tuple[int, ...]
 
 
 def pack(specs: TensorSpecs, name: str, options: PackOptions) -> Packing:
@@ -190,6 +192,8 @@ def pack(specs: TensorSpecs, name: str, options: PackOptions) -> Packing:
             names=specs.names,
             record=_record(specs, options),
             checksums=options.checksums,
+            specs=specs,
+            late=tuple(specs.late),
         ),
     )
 
@@ -255,7 +259,7 @@ def _entries(specs: TensorSpecs, extra: Mapping[str, Any]) -> list[dict[str, Any
         if entry["name"] in groups:
             entry["group"] = groups[entry["name"]]
     for i, encoding in specs.encodings.items():
-        if encoding.quantization is not None:
+        if encoding.quantization is not None and i not in specs.late:
             entries[i]["quantization"] = _quantization(encoding, specs.dtypes[i], specs.names[i])
     return entries
 
@@ -309,7 +313,9 @@ def manifest(
     packing: Packing, checksums: Checksums, names: Mapping[str, str], first: Sequence[str] = MODEL_KEYS
 ) -> bytes:
     """The document's bytes, with weight files under their final ``names``, and the keys ``first`` in this order."""
-    state: _State = packing.state
+    state, specs = packing.state, packing.state.specs
+    for i in state.late:
+        state.entries[i]["quantization"] = _quantization(specs.encodings[i], specs.dtypes[i], specs.names[i])
     record = dict(state.record)
     if state.checksums:
         record["crc32c"] = {n: f"{c:08x}" for n, c in zip(state.names, checksums.crc32c.tolist(), strict=True)}
