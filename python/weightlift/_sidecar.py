@@ -139,7 +139,7 @@ def may_rename(table: TensorTable) -> bool:
 
 def attach(layout: Layout, files: Files, name: str) -> None:
     """Fill a layout's checksums, true dtypes, structure and metadata from the sidecar, if there is one."""
-    if layout.format not in ("gguf", "mxnet", "npy", "npy-pickle", "npz", "hdf5"):
+    if layout.format not in ("flax", "gguf", "mxnet", "npy", "npy-pickle", "npz", "hdf5"):
         return
     try:
         records = _read(files, name)

@@ -31,6 +31,10 @@ class TestMxnetV2(FormatContract):
         assert by_name("mxnet").read(MemoryFiles(written.files), written.name).format == "mxnet"
 
 
+class TestFlax(FormatContract):
+    format = by_name("flax")
+
+
 class TestGguf(FormatContract):
     format = by_name("gguf")
 
@@ -88,6 +92,7 @@ class TestTensorBundleKeys(FormatContract):
 
 ALL = [
     TestMxnet,
+    TestFlax,
     TestGguf,
     TestNpy,
     TestNpyPickle,

@@ -42,6 +42,11 @@ def npy_pickle(data: bytes, folder: Path) -> Path:
     return _write(folder / "x.npy", build_object_header(()) + data)
 
 
+def flax(data: bytes, folder: Path) -> Path:
+    """The input is a file."""
+    return _write(folder / "x.msgpack", data)
+
+
 def gguf(data: bytes, folder: Path) -> Path:
     """The input is a file."""
     return _write(folder / "x.gguf", data)
@@ -128,6 +133,7 @@ def tensorbundle(data: bytes, folder: Path) -> Path:
 _ALWAYS = (
     npy,
     npy_pickle,
+    flax,
     gguf,
     zip_directory,
     npz,
@@ -168,6 +174,7 @@ def seeds() -> dict[str, list[bytes]]:
     return {
         "npy": [_npy(a) for a in _arrays()],
         "npy_pickle": [_pickle(protocol) for protocol in (2, 3, 4, 5)],
+        "flax": [_saved("x.msgpack", "x.msgpack")],
         "gguf": [_saved("x.gguf", "x.gguf", {"w": np.ones((2, 3), "f4"), "h": np.ones(5, "f2")})],
         "zip_directory": [_npz(compressed=c) for c in (False, True)],
         "npz": [bytes([how]) + _npy(a) for how in (0, 1) for a in _arrays()],

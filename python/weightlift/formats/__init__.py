@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from weightlift.errors import FormatError
+from weightlift.formats._flax import FLAX
 from weightlift.formats._gguf import GGUF
 from weightlift.formats._hdf5 import HDF5
 from weightlift.formats._mxnet import MXNET, MXNET_V2
@@ -22,7 +23,7 @@ from weightlift.protocols import Format
 
 __all__ = ["FORMATS", "by_name", "by_suffix"]
 
-FORMATS: Sequence[Format] = (NPY, NPY_PICKLE, NPZ, TORCH, MXNET, HDF5, TFJS, GGUF, SAFETENSORS, TENSORBUNDLE)
+FORMATS: Sequence[Format] = (NPY, NPY_PICKLE, NPZ, TORCH, MXNET, HDF5, TFJS, GGUF, SAFETENSORS, TENSORBUNDLE, FLAX)
 
 BY_NAME_ONLY: Sequence[Format] = (MXNET_V2, TENSORBUNDLE_KEYS)
 """Other ways to read and write files of the formats above, which content and suffix never choose."""

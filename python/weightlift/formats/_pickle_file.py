@@ -1,4 +1,4 @@
-"""The bytes of a pickle that lies in a file, read as they are asked for.
+"""The bytes of a pickle, or of MessagePack, that lies in a file, read as they are asked for.
 
 NumPy pickles arrays with their elements in the stream, so such a pickle is as large as its arrays. Only what stands
 between the arrays is read, in windows, and only so much of it.
@@ -55,7 +55,7 @@ class PickledFile:
         self.fetched += max(0, end - max(begin, self._high))
         self._high = max(self._high, end)
         if self.fetched > MAX_PICKLE:
-            raise FormatError(f"the pickle has more than {MAX_PICKLE} bytes beside its arrays")
+            raise FormatError(f"it has more than {MAX_PICKLE} bytes beside its arrays")
         at = begin - self._at
         if at < 0 or end - self._at > len(self._data):
             near = 0 <= at <= len(self._data)
