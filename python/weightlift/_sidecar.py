@@ -139,7 +139,7 @@ def may_rename(table: TensorTable) -> bool:
 
 def attach(layout: Layout, files: Files, name: str) -> None:
     """Fill a layout's checksums, true dtypes, structure and metadata from the sidecar, if there is one."""
-    if layout.format not in ("flax", "gguf", "mxnet", "npy", "npy-pickle", "npz", "hdf5"):
+    if layout.format not in ("flax", "gguf", "mxnet", "npy", "npy-pickle", "npz", "hdf5", "onnx"):
         return
     try:
         records = _read(files, name)
@@ -199,5 +199,5 @@ def _apply(layout: Layout, candidate: Mapping[str, Any], path: str) -> None:
             table.set_dtype(table.index(tensor), known)
     layout.structure = candidate.get("structure", layout.structure)
     metadata = candidate.get("metadata")
-    if isinstance(metadata, dict) and layout.format != "gguf":  # which holds its own
+    if isinstance(metadata, dict) and layout.format not in ("gguf", "onnx"):  # which hold their own
         layout.metadata = metadata

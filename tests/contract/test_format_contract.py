@@ -64,6 +64,10 @@ class TestHdf5(FormatContract):
     format = by_name("hdf5")
 
 
+class TestOnnx(FormatContract):
+    format = by_name("onnx")
+
+
 class TestSafetensors(FormatContract):
     format = by_name("safetensors")
 
@@ -94,6 +98,7 @@ ALL = [
     TestMxnet,
     TestFlax,
     TestGguf,
+    TestOnnx,
     TestNpy,
     TestNpyPickle,
     TestNpz,

@@ -47,6 +47,11 @@ def flax(data: bytes, folder: Path) -> Path:
     return _write(folder / "x.msgpack", data)
 
 
+def onnx(data: bytes, folder: Path) -> Path:
+    """The input is a file."""
+    return _write(folder / "x.onnx", data)
+
+
 def gguf(data: bytes, folder: Path) -> Path:
     """The input is a file."""
     return _write(folder / "x.gguf", data)
@@ -135,6 +140,7 @@ _ALWAYS = (
     npy_pickle,
     flax,
     gguf,
+    onnx,
     zip_directory,
     npz,
     mxnet,
@@ -175,6 +181,7 @@ def seeds() -> dict[str, list[bytes]]:
         "npy": [_npy(a) for a in _arrays()],
         "npy_pickle": [_pickle(protocol) for protocol in (2, 3, 4, 5)],
         "flax": [_saved("x.msgpack", "x.msgpack")],
+        "onnx": [_saved("x.onnx", "x.onnx")],
         "gguf": [_saved("x.gguf", "x.gguf", {"w": np.ones((2, 3), "f4"), "h": np.ones(5, "f2")})],
         "zip_directory": [_npz(compressed=c) for c in (False, True)],
         "npz": [bytes([how]) + _npy(a) for how in (0, 1) for a in _arrays()],

@@ -15,6 +15,7 @@ from weightlift.formats._mxnet import MXNET, MXNET_V2
 from weightlift.formats._npy import NPY
 from weightlift.formats._npy_pickle import NPY_PICKLE
 from weightlift.formats._npz import NPZ
+from weightlift.formats._onnx import ONNX
 from weightlift.formats._safetensors import SAFETENSORS
 from weightlift.formats._tensorbundle import TENSORBUNDLE, TENSORBUNDLE_KEYS
 from weightlift.formats._tfjs import TFJS
@@ -23,7 +24,20 @@ from weightlift.protocols import Format
 
 __all__ = ["FORMATS", "by_name", "by_suffix"]
 
-FORMATS: Sequence[Format] = (NPY, NPY_PICKLE, NPZ, TORCH, MXNET, HDF5, TFJS, GGUF, SAFETENSORS, TENSORBUNDLE, FLAX)
+FORMATS: Sequence[Format] = (
+    NPY,
+    NPY_PICKLE,
+    NPZ,
+    TORCH,
+    MXNET,
+    HDF5,
+    TFJS,
+    GGUF,
+    SAFETENSORS,
+    TENSORBUNDLE,
+    FLAX,
+    ONNX,
+)
 
 BY_NAME_ONLY: Sequence[Format] = (MXNET_V2, TENSORBUNDLE_KEYS)
 """Other ways to read and write files of the formats above, which content and suffix never choose."""
