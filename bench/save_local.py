@@ -2,6 +2,9 @@
 
 Durable: the data is on the disk, renamed, and the directory is synced, for everyone (peers get an fsync of file and
 directory). Page cache: nobody syncs. We compute and store a checksum of every tensor in both.
+
+The speed of light writes from memory aligned for the device. Arrays are not (malloc gives them addresses of 16 bytes
+and any phase), so whoever writes them past the page cache copies them first: a second program does that and no more.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Case, Workspace, arguments, claim, finish, measure, ratio, roofline, table
+from harness import Case, Row, Workspace, arguments, claim, finish, measure, ratio, roofline, table
 from models import llama
 
 DURABLE, CACHE = "durable", "page cache"
+ROOF = "roofline: 2 x O_DIRECT 8 MiB"
 CASES = [
     Case("weightlift.save", "ours", "durable atomic verified", "us", group=DURABLE, args={"durable": True}),
     Case("safetensors.numpy + fsync", "safetensors_save", "durable atomic", group=DURABLE, args={"durable": True}),
@@ -23,7 +27,8 @@ CASES = [
     Case("torch DCP (fsync)", "dcp_save", "durable", group=DURABLE, args={"durable": True}),
     Case("np.savez + fsync", "savez", "durable", group=DURABLE, args={"durable": True}),
     Case("ndarray.tofile + fsync", "tofile", "durable", group=DURABLE, args={"durable": True}),
-    Case("roofline: 2 x O_DIRECT 8 MiB", "roofline_direct", "durable", "roofline", group=DURABLE),
+    Case(ROOF, "roofline_direct", "durable", "roofline", group=DURABLE),
+    Case("roofline: the same, of memory as arrays have it", "roofline_bounce", "durable", "roofline", group=DURABLE),
     Case("weightlift.save(durable=False)", "ours", "atomic verified", "us", group=CACHE, args={"durable": False}),
     Case("safetensors.numpy", "safetensors_save", "atomic", group=CACHE, args={"durable": False}),
     Case("torch.save", "torch_save", "", group=CACHE, args={"durable": False}),
@@ -106,8 +111,35 @@ def roofline_direct(params: dict[str, Any]) -> Any:
     )
 
 
+def roofline_bounce(params: dict[str, Any]) -> Any:
+    return roofline(
+        "roofline_write",
+        f"{params['directory']}/roofc",
+        str(params["nbytes"] & ~4095),
+        "--direct",
+        "--fsync",
+        "--bounce",
+        "--threads",
+        "2",
+    )
+
+
 def roofline_buffered(params: dict[str, Any]) -> Any:
     return roofline("roofline_write", f"{params['directory']}/roofb", str(params["nbytes"] & ~4095), "--threads", "2")
+
+
+def limits(rows: list[Row]) -> list[dict[str, Any]]:
+    """Print what the roofline, which copies and hashes nothing, reaches against each durable peer."""
+    if ratio(rows, ROOF, ROOF) is None:
+        return []
+    print("  what the machine allows: the roofline itself is")
+    records = []
+    for row in rows:
+        if row.case.group == DURABLE and row.case.role == "peer" and not row.skipped:
+            most = ratio(rows, ROOF, row.case.name)
+            print(f"    {most:5.2f} x {row.case.name}")
+            records.append({"limit": f"x {row.case.name}", "value": most})
+    return records
 
 
 def main() -> None:
@@ -125,7 +157,12 @@ def main() -> None:
     records += [
         claim(
             "durable, of the direct-write roofline",
-            ratio(rows, "weightlift.save", "roofline: 2 x O_DIRECT 8 MiB"),
+            ratio(rows, "weightlift.save", ROOF),
+            0.95,
+        ),
+        claim(
+            "durable, of the same that copies arrays first",
+            ratio(rows, "weightlift.save", "roofline: the same, of memory as arrays have it"),
             0.95,
         ),
         claim("durable, CPU s/GiB", cpu, 0.25, at_most=True),
@@ -135,6 +172,7 @@ def main() -> None:
         claim("durable, x DCP", ratio(rows, "weightlift.save", "torch DCP (fsync)"), 2.0),
         claim("page cache, x safetensors", ratio(rows, "weightlift.save(durable=False)", "safetensors.numpy"), 1.2),
     ]
+    records += limits(rows)
     finish(args, "save_local", records)
 
 
