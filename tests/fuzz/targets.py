@@ -21,8 +21,10 @@ from tests.unit import torch_support as made
 
 import weightlift as wl
 from weightlift._sidecar import record as sidecar_record
+from weightlift._strings import encode_varint_strings
 from weightlift.formats._npy_header import build_object_header
 from weightlift.formats._tensorbundle_slices import slice_key
+from weightlift.formats._tensorbundle_table import build_table, read_table
 
 Target = Callable[[bytes, Path], Path]
 SEPARATOR = b"\0\0"
@@ -135,6 +137,13 @@ def tensorbundle(data: bytes, folder: Path) -> Path:
     return _write(folder / "x.index", index)
 
 
+def tensorbundle_entry(data: bytes, folder: Path) -> Path:
+    """The input is a header and an entry, in an index that is otherwise right: its checksums are."""
+    header, _, entry = data.partition(BUNDLE_SEPARATOR)
+    _write(folder / "x.data-00000-of-00001", bytes(range(48)))
+    return _write(folder / "x.index", build_table([(b"", header), (b"a", entry)]))
+
+
 _ALWAYS = (
     npy,
     npy_pickle,
@@ -152,7 +161,7 @@ _ALWAYS = (
     sidecar,
 )
 _WITH_H5PY = (hdf5, keras_zip) if find_spec("h5py") is not None else ()
-TARGETS: dict[str, Target] = {f.__name__: f for f in (*_ALWAYS, tensorbundle, *_WITH_H5PY)}
+TARGETS: dict[str, Target] = {f.__name__: f for f in (*_ALWAYS, tensorbundle, tensorbundle_entry, *_WITH_H5PY)}
 
 
 def run(target: Target, data: bytes, folder: Path) -> bool:
@@ -195,6 +204,7 @@ def seeds() -> dict[str, list[bytes]]:
             b'{"weight_map": {}}',
         ],
         "tensorbundle": _bundles(),
+        "tensorbundle_entry": _bundle_entries(),
         "sidecar": [_saved("x.npz", "x.npz.crc32c"), _sidecar_without_sums()],
         **(_hdf5_seeds() if "hdf5" in TARGETS else {}),
     }
@@ -293,6 +303,14 @@ def _bundles() -> list[bytes]:
     }
     ours = _saved("x", "x.index", format="tensorbundle"), _saved("x", "x.data-00000-of-00001", format="tensorbundle")
     return [BUNDLE_SEPARATOR.join(files) for files in (ours, bundles.bundle(tensors).values())]
+
+
+def _bundle_entries() -> list[bytes]:
+    """Of a matrix, and of strings whose checksum is right."""
+    strings, crc = encode_varint_strings([b"ab", b""])
+    made = {b"a": bundles.Tensor(4, [2, 3], bytes(range(6))), b"b": bundles.Tensor(7, [2], strings, crc=crc)}
+    entries = dict(read_table(bundles.bundle(made)["x.index"]))
+    return [BUNDLE_SEPARATOR.join((bundles.HEADER, entries[key])) for key in made]
 
 
 def _tfjs_model() -> bytes:

@@ -324,3 +324,18 @@ def test_identity_is_asked_for_and_no_head_request_is_made(server: FaultServer, 
     assert first.range is not None and first.range[0] == 0
     assert parts and {part.path for part in parts} == {first.path}
     assert all("if-range" in part.headers or "if-match" in part.headers for part in parts)
+
+
+def test_a_tensor_of_a_checkpoint_of_tensorflow_costs_three_requests(nginx: Nginx) -> None:
+    """The index, the data file it lies in, and its bytes; the other data files are not touched."""
+    tensors = {f"layer{i}/kernel": np.full((100, 100), i, "f4") for i in range(30)}
+    wl.save(tensors, nginx.files / "bundle" / "x", format="tensorbundle", shard_size=400_000)
+    nginx.forget()
+    with wl.open(nginx.url("plain/bundle/x.index")) as weights:
+        assert len(weights) == 30
+        assert spent(nginx)[0] == 1
+        assert np.array_equal(weights["layer29/kernel"][...], tensors["layer29/kernel"])
+    requests, nbytes = spent(nginx)
+    assert requests <= 3
+    assert nbytes < 200_000
+    assert_same(wl.load(nginx.url("plain/bundle/x"), names="layer3/*"), {"layer3/kernel": tensors["layer3/kernel"]})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from weightlift._strings import unmasked, varint
 from weightlift.errors import FormatError
@@ -76,6 +77,8 @@ class Entry:
 # --- the wire format --------------------------------------------------------------------------------
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """The unsigned number at ``at``, and where the next thing is."""
+    if at < len(data) and data[at] < 0x80:  # as nearly all are
+        return data[at], at + 1
     value = shift = 0
     for i in range(at, min(at + 10, len(data))):
         byte = data[i]
@@ -92,7 +95,8 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """(number, value) of each field of a message, in order."""
     at, end = 0, len(data)
     while at < end:
-        key, at = read_varint(data, at)
+        key = data[at]
+        key, at = (key, at + 1) if key < 0x80 else read_varint(data, at)
         number, kind = key >> 3, key & 7
         if number == 0:
             raise FormatError("not a protocol buffer: a field has the number 0")
@@ -185,6 +189,7 @@ def parse_entry(data: bytes) -> Entry:
     return Entry(dtype, shape, shard, offset, size, crc, tuple(slices))
 
 
+@lru_cache(maxsize=1024)
 def _parse_shape(data: bytes) -> tuple[int, ...]:
     shape = []
     for number, value in fields(data):
