@@ -27,6 +27,8 @@ def as_array(value: Any, name: str = "") -> Array:
         raise UnsupportedFeatureError("a masked array cannot be saved: fill it first", tensor=name)
     if type(value).__module__.partition(".")[0] == "torch":
         return _from_torch(value, name)
+    if type(value).__module__.partition(".")[0] == "mxnet" and hasattr(value, "asnumpy"):
+        return _from_mxnet(value)
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError, BufferError):
@@ -55,6 +57,12 @@ def _from_dlpack(value: Any, name: str) -> Array:
         raise UnsupportedFeatureError(
             f"a {type(value).__name__} is not an array, and does not become one: {error}", tensor=name
         ) from error
+
+
+def _from_mxnet(value: Any) -> Array:
+    """MXNet's arrays; sparse ones come whole."""
+    array: Array = value.asnumpy()
+    return array.view(DTYPES["bfloat16"].numpy) if array.dtype.names == ("bfloat16",) else array
 
 
 def _from_torch(value: Any, name: str) -> Array:

@@ -75,3 +75,15 @@ def test_parameters_of_a_network(answer: Any) -> None:
     assert found["names"] == shapes
     assert found["mxnet"] and found["mxnet-v2"], "a clone that loads our file gives the same bits"
     assert found["same bytes"], "what we write is what save_parameters writes"
+
+
+def test_the_chapter_with_live_networks(tmp_path: Path) -> None:
+    """One array, a list, a dict; parameters, a clone, the first two layers in another network."""
+    found = run_script("mxnet", Path(__file__).with_name("mxnet_live_check.py"), tmp_path)
+    assert found.pop("names") == ["0.weight", "0.bias", "1.weight", "1.bias", "2.weight", "2.bias"]
+    assert "initialize" in found.pop("early")
+    assert found.pop("report") == [["0.weight", "0.bias", "1.weight", "1.bias"], 2]
+    assert found.pop("wrong before the first pass") == [["2.weight", [32, -1], [10, 64]]]
+    assert [name for name, _, _ in found.pop("wrong")] == ["1.weight", "1.bias", "2.weight"]
+    assert set(found) == {"one", "list", "dict", "theirs", "clone", "two layers", "renamed", "tied"}
+    assert all(found.values()), found

@@ -23,6 +23,7 @@ _ADAPTERS: dict[str, str | Adapter] = {
     "keras": "weightlift.frameworks._keras_live:adapt",
     "tensorflow": "weightlift.frameworks._tensorflow_live:adapt",
     "tf_keras": "weightlift.frameworks._tensorflow_live:adapt",
+    "mxnet": "weightlift.frameworks._mxnet_live:adapt",
     "torch": "weightlift.frameworks._torch_live:adapt",
 }
 """By package; ``"module:function"`` is imported when the first object of that package is seen."""
