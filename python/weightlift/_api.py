@@ -24,6 +24,7 @@ from weightlift._urls import is_keras_file
 from weightlift._verify import diff_sources, verify_url
 from weightlift._weights import Weights
 from weightlift.errors import UnsupportedFeatureError
+from weightlift.formats import by_name, by_suffix
 from weightlift.frameworks._adapters import register_adapter
 from weightlift.frameworks._tensors import converter
 from weightlift.types import DiffReport, SaveResult, VerifyReport
@@ -286,7 +287,7 @@ def convert(
         >>> wl.convert("a.npz", "a.safetensors").format
         'safetensors'
     """
-    if is_keras_file(source) or is_keras_file(target):
+    if _of_models(source, target, format):
         from weightlift._models import convert_model  # for those who have such files
 
         other = {
@@ -319,6 +320,22 @@ def convert(
         quantization_report=quantization_report,
     )  # fmt: skip
     return convert_source(opened, place, options, names=names, rename=rename, verify=verify)
+
+
+def _of_models(source: Path, target: Path, format: str | None) -> bool:
+    """Whether a conversion is one of whole models: to or from a file of Keras, unless weights alone are asked for."""
+    if not (is_keras_file(source) or is_keras_file(target)):
+        return False
+    if format is not None and format != "tfjs" and by_name(format):
+        return False
+    to, whole = by_suffix(str(target)), str(target).lower().endswith(".keras")
+    if str(source).lower().endswith(".weights.h5") and not whole:
+        return False
+    if to is None or to.name == "tfjs" or whole:
+        return True
+    kept = by_suffix(str(source))  # a model.json is a model, which an .h5 file of weights is not
+    models = kept is None or kept.name == "tfjs"
+    return models and is_keras_file(target) and not str(target).lower().endswith(".weights.h5")
 
 
 def verify(

@@ -30,6 +30,8 @@ def convert_source(
     if verify:
         source.refuse_damaged()
     refuse_objects(source, names)
+    if names is None and verify:
+        source.check_whole()
     if names is None:
         unflatten(layout.structure, dict.fromkeys(table.names))  # refuses a structure that is not of these tensors
     rows = choose_rows(table, names).tolist()

@@ -15,6 +15,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from weightlift._artifacts import DOCUMENT_KEYS, plain
 from weightlift._job import SaveOptions, Target
 from weightlift._load import read_arrays
@@ -25,7 +27,14 @@ from weightlift._source import Names, Source, choose_rows, in_directory, open_in
 from weightlift._tree import flatten
 from weightlift._urls import KERAS_SUFFIXES, is_file, local_path
 from weightlift._weights import Weights
-from weightlift.errors import ChecksumError, MismatchError, StorageError, UnsupportedFeatureError
+from weightlift.errors import (
+    ChecksumError,
+    MismatchError,
+    NotFoundError,
+    StorageError,
+    UnsupportedFeatureError,
+    WeightliftError,
+)
 from weightlift.formats import by_name, by_suffix
 from weightlift.protocols import Format, Store, SupportsLoad, SupportsSave
 from weightlift.stores._local import LocalStore
@@ -249,27 +258,53 @@ class KerasFile:
         return replace(result, model_artifacts_info=info)
 
     def load(self) -> ModelArtifacts:
-        """The model, with its weights read.
+        """Open the model; its weights are views that are read when they are touched.
 
         Raises:
             UnsupportedFeatureError: TensorFlow.js cannot have it, or h5py is not installed.
             FormatError: It is damaged.
         """
-        from weightlift.frameworks._keras_file import read_keras  # for those who have such files
-        from weightlift.frameworks._keras_h5 import read_h5
-
         options = self.options
         assert isinstance(options, KerasLoadOptions)
-        read = read_keras if self.path.suffix.lower() == ".keras" else read_h5
-        artifacts = read(self.path, include_optimizer=options.include_optimizer)
+        if not self.path.is_file():
+            raise NotFoundError("no such file", path=str(self.path))
+        source = open_in(LocalStore(self.path.parent, self.path.name), self.path.name, format="hdf5")
+        try:
+            if options.verify:
+                source.refuse_damaged()
+                source.check_whole()
+            artifacts = self._artifacts(source, options)
+        except WeightliftError as error:
+            error.locate(path=str(self.path))
+            raise
         if options.weight_names is not None:
             artifacts = select_weights(artifacts, options.weight_names, strict=options.strict)
-        total = sum(int(w.nbytes) for w in artifacts.weights.values())
+        if options.lazy and options.on_progress is None and options.progress is None:
+            return artifacts
+        arrays = {name: np.asarray(weight) for name, weight in artifacts.weights.items()}
+        total = sum(array.nbytes for array in arrays.values())
         if options.on_progress is not None:
             options.on_progress(1.0)
         if options.progress is not None:
             options.progress(total, total)
-        return artifacts
+        return replace(artifacts, weights=arrays)
+
+    def _artifacts(self, source: Source, options: KerasLoadOptions) -> ModelArtifacts:
+        from weightlift.frameworks._hdf5 import StoredWeights  # for those who have such files
+        from weightlift.frameworks._keras_file import read_keras
+        from weightlift.frameworks._keras_h5 import read_h5
+
+        extra = source.layout.extra
+        stored = StoredWeights(
+            Weights(source, memory="arena", verify=options.verify),
+            {name: error for name, error in source.layout.objects.items() if isinstance(error, Exception)},
+            extra.get("links", ()),
+            extra.get("layer_names", {}),
+            extra.get("weight_names", {}),
+            source.layout.metadata,
+        )
+        read = read_keras if self.path.suffix.lower() == ".keras" else read_h5
+        return read(stored, include_optimizer=options.include_optimizer)
 
 
 # --- file:// --------------------------------------------------------------------------------------

@@ -313,6 +313,7 @@ class Layout:
         shared: Extents may overlap, because the format lets tensors share memory.
         expected: Sizes in bytes, by source number, of files that the layout took for granted unopened.
         order: Rows in the order of the dict that was saved, where that is not the table's.
+        whole: Runs of bytes that hold many tensors and have a checksum each (a zip member), as tensors of bytes.
         damaged: Why the table itself does not match its checksum, if it does not.
     """
 
@@ -324,6 +325,7 @@ class Layout:
     structure: Any = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     shared: bool = False
+    whole: TensorTable | None = None
     damaged: str | None = None
     order: U32 | None = None
     expected: Mapping[int, int] | None = None

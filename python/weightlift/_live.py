@@ -35,7 +35,7 @@ from weightlift.errors import MismatchError, UnsupportedFeatureError, Weightlift
 from weightlift.frameworks._adapters import live_object
 from weightlift.frameworks._holder import names_of
 from weightlift.frameworks._tensors import converter
-from weightlift.protocols import LiveTensors, LiveTree, Slot
+from weightlift.protocols import LiveTensors, LiveTree, NamesVariables, Slot
 from weightlift.types import LoadReport
 
 __all__ = ["IntoOptions", "load_into"]
@@ -125,13 +125,14 @@ def _groups(slots: Mapping[str, Slot]) -> dict[str, Any]:
     return {name: ("", name) if slot.tied is None else ("tied", slot.tied) for name, slot in slots.items()}
 
 
-def _fit(source: Source, slots: Mapping[str, Slot], options: IntoOptions) -> _Fit:
-    """Match the chosen rows with the slots, by name. Pure."""
+def _fit(source: Source, slots: Mapping[str, Slot], options: IntoOptions, own: Mapping[str, str]) -> _Fit:
+    """Match the chosen rows with the slots, by name, or by another that ``own`` has for it. Pure."""
     table, fit = source.table, _Fit()
     found: dict[str, int] = {}
     first: dict[Any, str] = {}  # the name whose row is read, by what is equal for names of one tensor
     for row in choose_rows(table, options.names).tolist():
         name = new_name(table.names[row], options.rename)
+        name = name if name in slots else own.get(name, name)
         if name in found:
             raise MismatchError(f"rename gives two tensors the name {name!r}", tensor=table.names[row])
         found[name] = row
@@ -156,9 +157,12 @@ def _fit(source: Source, slots: Mapping[str, Slot], options: IntoOptions) -> _Fi
 def _fill(source: Source, live: LiveTensors, options: IntoOptions) -> LoadReport:
     if options.verify:
         source.refuse_damaged()
+        if options.names is None:
+            source.check_whole()
     refuse_objects(source, options.names)
     slots = live.slots()
-    fit = _fit(source, slots, options)
+    theirs = live.names_in(source.format.name) if isinstance(live, NamesVariables) else {}
+    fit = _fit(source, slots, options, {name: own for own, name in theirs.items()})
     if options.strict:
         fit.refuse(partial=options.names is not None)
     dtypes = _dtypes(source, slots, fit, options)

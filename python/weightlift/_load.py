@@ -50,6 +50,8 @@ def load_source(
     if verify:
         source.refuse_damaged()
     refuse_objects(source, names)
+    if verify and names is None:
+        source.check_whole()
     rows = choose_rows(source.table, names)
     dtypes = target_dtypes(source, rows, dtype)
     if out is not None:

@@ -34,12 +34,13 @@ from weightlift._weights import TensorView
 from weightlift.errors import UnsupportedFeatureError, WeightliftError
 from weightlift.formats import by_name, by_suffix
 from weightlift.formats._safetensors import SAFETENSORS
-from weightlift.frameworks._adapters import expand
+from weightlift.frameworks._adapters import expand, live_object
 from weightlift.protocols import (
     EncodesStrings,
     Format,
     KeepsEncodings,
     KeepsValues,
+    NamesVariables,
     SendsInOrder,
     StoresBlocks,
     TakesLateRanges,
@@ -86,6 +87,10 @@ def save_object(
     tree, live = expand(obj)
     # What stands beside the tensors of a live object (hyperparameters, None) has to come back as it was.
     values = live or (isinstance(target.format, KeepsValues) and target.format.keeps_values)
+    found = live_object(obj) if live else None
+    if isinstance(found, NamesVariables):
+        theirs = found.names_in(target.format.name)
+        tree = {theirs.get(name, name): value for name, value in tree.items()}
     names, leaves, structure = flatten(tree, values=values)
     return save_leaves(names, leaves, structure, target, options)
 

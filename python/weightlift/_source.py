@@ -20,7 +20,8 @@ from weightlift import _sidecar
 from weightlift._dtypes import DType, byte_size
 from weightlift._json import impostor
 from weightlift._layout import U32, Layout, ReadOptions, TensorEntry, TensorTable
-from weightlift._plan import OpenFiles
+from weightlift._ops import NONE
+from weightlift._plan import OpenFiles, read_rows
 from weightlift._urls import Url, any_remote, as_text, is_file, local_path
 from weightlift.errors import ChecksumError, FormatError, MismatchError, NotFoundError, WeightliftError
 from weightlift.formats import FORMATS, by_name, by_suffix
@@ -110,6 +111,15 @@ class Source:
         """ChecksumError, if there is damage."""
         if self.damage is not None:
             raise ChecksumError(self.damage, path=self.paths()[0])
+
+    def check_whole(self) -> None:
+        """Compare the checksums of runs that hold many tensors (ChecksumError), if the file is local."""
+        whole = self.layout.whole
+        if whole is None or self.files.remote:
+            return
+        rows = np.arange(len(whole), dtype=np.uint32)
+        nowhere, layout = np.full(len(rows), NONE, np.uint32), Layout(self.layout.format, whole, self.layout.sources)
+        read_rows(layout, self.readers(), rows, [], nowhere, np.zeros(len(rows), np.uint64), {}, verify=True)
 
     @property
     def mappable(self) -> bool:

@@ -16,7 +16,7 @@ from weightlift._load import read_arrays
 from weightlift._ops import Progress
 from weightlift._plan import check_pieces, decoded_sizes, hash_rows
 from weightlift._source import Source, open_source
-from weightlift.errors import FormatError, TruncatedError
+from weightlift.errors import ChecksumError, FormatError, TruncatedError
 from weightlift.types import DiffReport, TensorDiff, TensorReport, VerifyReport
 
 __all__ = ["diff_sources", "verify_url"]
@@ -36,6 +36,10 @@ def verify_url(
         return VerifyReport(str(url), format or "unknown", (), (str(error),))
     layout, table = source.layout, source.table
     problems = [] if source.damage is None else [source.damage]
+    try:
+        source.check_whole()
+    except ChecksumError as error:
+        problems.append(str(error))
     readers = source.readers()
     computed = hash_rows(layout, readers, progress)
     paths = [source.store.path(s) for s in layout.sources]

@@ -29,6 +29,7 @@ __all__ = [
     "LiveTensors",
     "LiveTree",
     "ModelManager",
+    "NamesVariables",
     "NumbersFiles",
     "OpensRemotely",
     "Reader",
@@ -418,6 +419,14 @@ class LiveTensors(Protocol):
         Returns:
             The object, or the one that takes its place, where objects do not change.
         """
+
+
+@runtime_checkable
+class NamesVariables(LiveTensors, Protocol):
+    """A live model whose framework has names of its own for its tensors, in the files of one format."""
+
+    def names_in(self, format: str) -> Mapping[str, str]:
+        """Their names in files of this format, by the names that ``slots`` has; those left out are called the same."""
 
 
 @runtime_checkable

@@ -17,6 +17,7 @@ from tests.interop.keras_graphs import MODELS, make
 from tests.interop.keras_support import keras_or_skip
 
 import weightlift as wl
+from weightlift._weights import TensorView
 
 h5py = pytest.importorskip("h5py", reason="h5py is not installed")
 keras = keras_or_skip()
@@ -195,6 +196,30 @@ def test_no_archive_at_all(tmp_path: Path) -> None:
         wl.load_model(tmp_path / "m.keras")
 
 
+def test_weights_are_views_until_they_are_touched(saved: Path) -> None:
+    lazy, read = wl.load_model(saved), wl.load_model(saved, lazy=False)
+    name = "dense/kernel"
+    assert isinstance(lazy.weights[name], TensorView) and isinstance(read.weights[name], np.ndarray)
+    np.testing.assert_array_equal(lazy.weights[name], read.weights[name])
+    later = wl.load_model(saved)
+    saved.write_bytes(saved.read_bytes()[:-1])
+    with pytest.raises(wl.ChangedError):
+        np.asarray(later.weights[name])
+
+
+def test_weights_alone_are_converted_where_the_target_holds_no_model(saved: Path, tmp_path: Path) -> None:
+    expected = {"layers/dense/vars/0", "layers/dense/vars/1", "layers/dense_1/vars/0", "layers/dense_1/vars/1"}
+    wl.convert(saved, tmp_path / "m.safetensors")
+    assert set(wl.load(tmp_path / "m.safetensors")) == expected
+    wl.convert(tmp_path / "m.safetensors", tmp_path / "back.weights.h5")
+    make("mlp").load_weights(tmp_path / "back.weights.h5")
+    wl.convert(tmp_path / "back.weights.h5", tmp_path / "m.npz", names="*/1")
+    assert set(wl.load(tmp_path / "m.npz")) == {"layers/dense/vars/1", "layers/dense_1/vars/1"}
+    wl.save_model(wl.load_model(saved), tmp_path / "tfjs")
+    with pytest.raises(wl.UnsupportedFeatureError, match=r"\.keras, not as \.h5"):
+        wl.convert(tmp_path / "tfjs" / "model.json", tmp_path / "m.h5")
+
+
 def test_a_zip_bomb_is_refused(saved: Path) -> None:
     bomb = rewritten(saved, lambda m: m.update({"model.weights.h5": bytes(1 << 27)}), compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(wl.UnsafeContentError, match="inflates from"):
@@ -202,7 +227,7 @@ def test_a_zip_bomb_is_refused(saved: Path) -> None:
 
 
 def test_a_compressed_archive_is_read(saved: Path) -> None:
-    before = wl.load_model(saved)
+    before = wl.load_model(saved, lazy=False)
     assert_same(wl.load_model(rewritten(saved, lambda m: None, compression=zipfile.ZIP_DEFLATED)), before)
 
 

@@ -17,9 +17,9 @@ from weightlift._json import impostor
 from weightlift._layout import Layout, TensorTable
 from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
 from weightlift.errors import FormatError, WeightliftError
-from weightlift.formats._hdf5_file import open_hdf5
+from weightlift.formats._hdf5_file import Hdf5File, read_hdf5
 from weightlift.formats._hdf5_keras import is_keras_index, is_keras_zip, read_index, read_zip
-from weightlift.formats._hdf5_walk import attributes, keras_order, layer_names, walk
+from weightlift.formats._hdf5_walk import Found, attributes, keras_order, layer_names, walk
 from weightlift.formats._hdf5_write import pack_hdf5, refuse_types
 from weightlift.formats._npy import check_options
 from weightlift.protocols import Files, Reader
@@ -53,7 +53,10 @@ class Hdf5:
             if is_keras_index(head):
                 layout = read_index(files, reader, _read_file)
                 return layout.validate([files.open(shard).size for shard in layout.sources])
-            layout = read_zip(reader, name, read_part) if is_keras_zip(head) else _read_file(files, name)
+            if is_keras_zip(head) or name.lower().endswith(".keras"):
+                layout = read_zip(reader, name, read_part)
+            else:
+                layout = _read_file(files, name)
         except WeightliftError as error:
             raise error.locate(path=reader.name) from None
         return layout.validate([reader.size])
@@ -82,17 +85,20 @@ def _read_file(files: Files, name: str) -> Layout:
     reader = files.open(name)
     found = impostor(reader.read_at(0, min(_HEAD, reader.size)))
     if found is not None:
-        raise FormatError(f"not an HDF5 file: it is {found}", offset=0)
+        raise FormatError(f"the HDF5 file cannot be read: it is {found}", offset=0)
     return read_part(reader, name, 0, reader.size)
 
 
 def read_part(reader: Reader, name: str, begin: int, size: int) -> Layout:
     """The layout of the HDF5 file that lies in ``size`` bytes of file ``name`` from ``begin`` on; not validated."""
-    with open_hdf5(reader, begin, size) as file:
+
+    def look(file: Hdf5File) -> tuple[Found, list[str], dict[str, Any], dict[str, Any]]:
         found = walk(file)
-        order = keras_order(file, found)
-        extra: dict[str, Any] = {} if file.remote else layer_names(file, found)
-        metadata = attributes(file, file.root)
+        order, lists = keras_order(file, found)
+        extra = {"layer_names": layer_names(file, found), "weight_names": lists, "links": found.links}
+        return found, order, extra, attributes(file, file.root)
+
+    found, order, extra, metadata = read_hdf5(reader, begin, size, look)
     for error in found.objects.values():
         error.locate(path=reader.name)
     table = TensorTable.from_entries({path: found.tensors[path] for path in order})

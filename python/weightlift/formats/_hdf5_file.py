@@ -3,20 +3,27 @@
 h5py's C code asks for bytes by address; it gets them here, out of a cache of blocks, and nothing else: it is given no
 path and opens no file. What it may ask for is bounded, in one read and altogether. An error on the way (the network,
 a budget) cannot be raised through C code: zeros are handed over, and the error is raised when h5py returns.
+
+Where each read costs a round trip, structures are fetched in rounds: h5py goes through the file with the blocks that
+are there, zeros stand for the others, and those are fetched together for the next round, with what they refer to
+(``_hdf5_hints``). What a round finds counts only if nothing was missing.
 """
 
 from __future__ import annotations
 
 import io
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from weightlift.errors import FormatError, UnsupportedFeatureError, WeightliftError
+from weightlift.formats._hdf5_hints import addresses
 from weightlift.protocols import Reader, SupportsPreload
 
-__all__ = ["DAMAGE", "Hdf5File", "open_hdf5"]
+__all__ = ["DAMAGE", "Hdf5File", "read_hdf5"]
+
+Found = TypeVar("Found")
 
 DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError, OverflowError, AttributeError)
 """What h5py raises at damage."""
@@ -25,6 +32,10 @@ _BLOCK = 4096
 _MOST_BLOCKS = 1 << 14
 """Blocks kept: 64 MiB."""
 
+_ROUND = 1 << 20
+"""Larger reads than this are not put off to the next round."""
+
+_MOST_ROUNDS = 40
 _MOST_AT_ONCE = 64 << 20
 """Bytes of one read; the largest is a heap that holds a text, such as a model's configuration."""
 
@@ -45,6 +56,8 @@ class _Bytes(io.RawIOBase):
         self.largest = 0
         self._left = _MOST_ALTOGETHER
         self._at = 0
+        self.gathering = False
+        self._missing: set[int] = set()
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
     def readable(self) -> bool:
@@ -81,7 +94,7 @@ class _Bytes(io.RawIOBase):
         end = min(at + nbytes, self.size)
         if at >= end:
             return b""
-        if end - at > _BLOCK:
+        if end - at > (_ROUND if self.gathering else _BLOCK):
             return self._fetch(at, end - at)
         first, last = at // _BLOCK, (end - 1) // _BLOCK
         data = b"".join(self._block(number) for number in range(first, last + 1))
@@ -91,7 +104,11 @@ class _Bytes(io.RawIOBase):
         block = self._blocks.get(number)
         if block is None:
             at = number * _BLOCK
-            block = self._fetch(at, min(_BLOCK, self.size - at))
+            nbytes = min(_BLOCK, self.size - at)
+            if self.gathering:
+                self._missing.update((number, min(number + 1, (self.size - 1) // _BLOCK)))
+                return bytes(nbytes)
+            block = self._fetch(at, nbytes)
             self._keep(number, block)
         return block
 
@@ -106,19 +123,35 @@ class _Bytes(io.RawIOBase):
             raise FormatError(f"more than {_MOST_ALTOGETHER} bytes of HDF5 structure; the file is refused")
         return self.reader.read_at(self.begin + at, nbytes)
 
-    def preload(self, addresses: Iterable[int]) -> None:
-        """Fetch the blocks in which structures begin, at once, where each read costs a round trip."""
-        if not isinstance(self.reader, SupportsPreload):
-            return
+    def fetch_missing(self) -> bool:
+        """Fetch the blocks that a round missed, at once; whether there were any, and room for them."""
+        missing, self._missing = self._missing - self._blocks.keys(), set()
+        if not missing:
+            return False
         last = max(0, self.size - 1) // _BLOCK
-        numbers = {min(at // _BLOCK + k, last) for at in addresses if 0 <= at < self.size for k in (0, 1)}
-        wanted = sorted(numbers - self._blocks.keys())[: _MOST_BLOCKS // 2]
-        if not wanted:
-            return
+        for _ in range(_MOST_ROUNDS):
+            if len(missing) + len(self._blocks) > _MOST_BLOCKS:
+                return False
+            self._fetch_blocks(sorted(missing))
+            seen = {b for number in missing for b in (number - 1, number)}
+            runs = (self._blocks.get(n, b"") + self._blocks.get(n + 1, b"") for n in seen)
+            near = {at // _BLOCK for run in runs for at in addresses(run) if at < self.size}
+            missing = {min(n + k, last) for n in near for k in (0, 1)} - self._blocks.keys()
+            if not missing:
+                break
+        return True
+
+    def _fetch_blocks(self, wanted: Sequence[int]) -> None:
         spans = [(number * _BLOCK, min(_BLOCK, self.size - number * _BLOCK)) for number in wanted]
-        self.reader.preload([(self.begin + at, nbytes) for at, nbytes in spans])
+        if isinstance(self.reader, SupportsPreload):
+            self.reader.preload([(self.begin + at, nbytes) for at, nbytes in spans])
         for number, (at, nbytes) in zip(wanted, spans, strict=True):
             self._keep(number, self._fetch(at, nbytes))
+
+    @property
+    def missed(self) -> bool:
+        """Whether zeros stood for something in this round."""
+        return bool(self._missing)
 
 
 class Hdf5File:
@@ -134,7 +167,7 @@ class Hdf5File:
     """
 
     def __init__(self, h5py: Any, file: Any, source: _Bytes) -> None:
-        """Use ``open_hdf5``."""
+        """Use ``read_hdf5``."""
         self.h5py = h5py
         self.root = file
         self.begin, self.size = source.begin, source.size
@@ -142,10 +175,10 @@ class Hdf5File:
         self.remote = isinstance(source.reader, SupportsPreload)
         self._source = source
 
-    def preload(self, addresses: Iterable[int]) -> None:
-        """Says which structures will be opened next, by their addresses in the HDF5 file."""
-        self._source.preload([self.base + at for at in addresses])
-        self.check()
+    @property
+    def guessing(self) -> bool:
+        """Whether something was missing in this round, so that what is found and raised means nothing."""
+        return self._source.missed
 
     def check(self) -> None:
         """Raise the error that h5py could not be told of."""
@@ -172,6 +205,14 @@ class Hdf5File:
         Raises:
             FormatError: It cannot be read, or is larger than any should be.
         """
+        try:
+            return self._attribute(holder, name)
+        except (FormatError, *DAMAGE):
+            if self.guessing:
+                return None
+            raise
+
+    def _attribute(self, holder: Any, name: str) -> Any:
         h5py = self.h5py
         if not h5py.h5a.exists(holder.id, name.encode()):
             return None
@@ -191,20 +232,39 @@ class Hdf5File:
             return holder.attrs[name]
 
 
-@contextmanager
-def open_hdf5(reader: Reader, begin: int = 0, size: int | None = None) -> Iterator[Hdf5File]:
-    """The HDF5 file that lies in ``size`` bytes of a file from ``begin`` on.
+def read_hdf5(reader: Reader, begin: int, size: int, look: Callable[[Hdf5File], Found]) -> Found:
+    """What ``look`` finds in the HDF5 file that lies in ``size`` bytes of a file from ``begin`` on.
 
     Raises:
         UnsupportedFeatureError: h5py is not installed.
         FormatError: It is damaged, or no HDF5 file.
         WeightliftError: What reading raised.
     """
+    source = _Bytes(reader, begin, size)
+    for _ in range(_MOST_ROUNDS if isinstance(reader, SupportsPreload) else 0):
+        source.gathering = True
+        try:
+            with _open(source) as file:
+                found = look(file)
+        except WeightliftError:
+            if not source.missed or source.error is not None:
+                raise
+        else:
+            if not source.missed:
+                return found
+        if not source.fetch_missing():
+            break
+    source.gathering = False
+    with _open(source) as file:
+        return look(file)
+
+
+@contextmanager
+def _open(source: _Bytes) -> Iterator[Hdf5File]:
     try:
         import h5py
     except ImportError as error:
         raise UnsupportedFeatureError("HDF5 files need h5py: pip install weightlift[keras]") from error
-    source = _Bytes(reader, begin, reader.size - begin if size is None else size)
     try:
         with h5py.File(source, "r") as file:
             opened = Hdf5File(h5py, file, source)
@@ -217,4 +277,6 @@ def open_hdf5(reader: Reader, begin: int = 0, size: int | None = None) -> Iterat
         if source.error is not None:
             raise source.error from None
         said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise FormatError(f"the HDF5 structure cannot be read: {said}", offset=begin, end=begin + source.size) from None
+        raise FormatError(
+            f"the HDF5 file cannot be read: {said}", offset=source.begin, end=source.begin + source.size
+        ) from None

@@ -9,8 +9,10 @@ from typing import Any
 
 from weightlift import _json
 from weightlift._checksum import crc32
+from weightlift._dtypes import from_name
 from weightlift._inflate import inflate
-from weightlift._layout import Chain, Deflate, Extent, Inline, Layout, Piece, TensorEntry, TensorTable
+from weightlift._json import impostor
+from weightlift._layout import Chain, Checksum, Deflate, Extent, Inline, Layout, Piece, TensorEntry, TensorTable
 from weightlift.errors import ChecksumError, FormatError, NotFoundError, TruncatedError, UnsafeContentError
 from weightlift.formats._npz import NPZ
 from weightlift.formats._safetensors_index import checked_shards, is_index
@@ -26,7 +28,7 @@ from weightlift.formats._zip import (
     locate,
     read_directory,
 )
-from weightlift.protocols import Files, Reader
+from weightlift.protocols import Files, Reader, SupportsPreload
 
 __all__ = ["CONFIG", "METADATA", "WEIGHTS", "is_keras_index", "is_keras_zip", "read_index", "read_zip"]
 
@@ -37,6 +39,7 @@ _MAX_INDEX = 1 << 26
 _MAX_RATIO = 200
 """Weights that inflate to more than this many times their stored size are no weights."""
 _SMALL = 1 << 26
+_PART = 1 << 20
 
 ReadPart = Callable[[Reader, str, int, int], Layout]
 
@@ -57,6 +60,9 @@ def read_zip(reader: Reader, name: str, read: ReadPart) -> Layout:
         FormatError: It is no ``.keras`` file, or damaged.
         UnsafeContentError: It inflates beyond reason.
     """
+    if not reader.read_at(0, min(4, reader.size)).startswith(b"PK"):
+        found = impostor(reader.read_at(0, min(4096, reader.size))) or "no zip archive"
+        raise FormatError(f"no .keras file: it is {found}", offset=0)
     members, small = _open_archive(reader)
     weights = members.get(WEIGHTS) or members.get(WEIGHTS_NPZ)
     if weights is None or CONFIG not in members:
@@ -89,14 +95,22 @@ def _open_archive(reader: Reader) -> tuple[dict[str, Member], dict[str, bytes]]:
 
 def _content(window: Window, member: Member) -> bytes:
     """All bytes of a member, which match its CRC-32."""
-    data = window.read(member.data, member.size) if member.method == STORED else _inflate(window.reader, member)
-    if crc32(data) != member.crc32:
+    if member.method != STORED:
+        return _inflate(window.reader, member)
+    _check_crc(window.reader, member)
+    return window.read(member.data, member.size)
+
+
+def _check_crc(reader: Reader, member: Member) -> None:
+    found = 0
+    for at in range(0, member.size, _PART):
+        found = crc32(reader.read_at(member.data + at, min(_PART, member.size - at)), found)
+    if found != member.crc32:
         raise ChecksumError(
-            f"CRC-32 of {member.name!r} is {crc32(data):08x}, expected {member.crc32:08x}",
+            f"CRC-32 of {member.name!r} is {found:08x}, expected {member.crc32:08x}",
             offset=member.data,
             end=member.data + member.stored_size,
         )
-    return data
 
 
 def _inflate(reader: Reader, member: Member) -> bytes:
@@ -121,8 +135,15 @@ def _metadata(small: Mapping[str, bytes]) -> dict[str, Any]:
 
 def _stored(reader: Reader, name: str, member: Member, read: ReadPart) -> Layout:
     if member.name == WEIGHTS:
-        layout = read(reader, name, member.data, member.size)
-        layout.extra = {**layout.extra, "crc32": (member.data, member.size, member.crc32)}
+        try:
+            layout = read(reader, name, member.data, member.size)
+        except FormatError:
+            if not isinstance(reader, SupportsPreload):
+                _check_crc(reader, member)  # which says better what is wrong
+            raise
+        piece = Piece(Extent(0, member.data, member.size))
+        whole = TensorEntry(from_name("uint8"), (member.size,), (piece,), None, Checksum("crc32", member.crc32))
+        layout.whole = TensorTable.from_entries({member.name: whole})
         return layout
     part = _Part(reader, member.data, member.size)
     layout = NPZ.read(_One(name, part), name)

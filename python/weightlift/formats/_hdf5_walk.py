@@ -29,12 +29,14 @@ class Found:
         tensors: Rows; those of one group one after another.
         objects: What is no array, and why.
         groups: Every group, once, at the first path that reaches it; "" is the root.
+        links: Soft links.
         shared: Several paths lead to one dataset.
     """
 
     tensors: dict[str, TensorEntry] = field(default_factory=dict)
     objects: dict[str, FormatError] = field(default_factory=dict)
     groups: dict[str, Any] = field(default_factory=dict)
+    links: list[str] = field(default_factory=list)
     shared: bool = False
 
 
@@ -55,14 +57,13 @@ def walk(file: Hdf5File) -> Found:
     soft: list[tuple[_Node, str, str]] = []
     level, links, depth = [root], 0, 0
     while level:
-        hard = [child for node in level for child in _links(file, found.groups[node.path], node, soft)]
+        hard = [child for node in level for child in _links(file, found, node, soft)]
         links += len(hard)
         depth += 1
         if links > _MOST_LINKS or depth > _DEEPEST:
             raise FormatError(f"more than {_MOST_LINKS} links, or groups nested deeper than {_DEEPEST}")
-        file.preload(address for _, _, address in hard)
         level = []
-        for node, name, _ in hard:
+        for node, name in hard:
             inner = _visit(file, found, node, name, visited)
             if inner is not None:
                 level.append(inner)
@@ -71,11 +72,16 @@ def walk(file: Hdf5File) -> Found:
 
 
 def _links(
-    file: Hdf5File, group: Any, node: _Node, soft: list[tuple[_Node, str, str]]
-) -> Iterator[tuple[_Node, str, int]]:
-    """The hard links of a group, with the addresses they lead to; others are noted."""
-    h5l = file.h5py.h5l
-    names = list(group.id)
+    file: Hdf5File, found: Found, node: _Node, soft: list[tuple[_Node, str, str]]
+) -> Iterator[tuple[_Node, str]]:
+    """The hard links of a group; others are noted."""
+    h5l, group = file.h5py.h5l, found.groups[node.path]
+    try:
+        names = list(group.id)
+    except DAMAGE:
+        if file.guessing:
+            return
+        raise
     if len(names) > _MOST_LINKS:
         raise FormatError(f"more than {_MOST_LINKS} links")
     if all(name.isdigit() for name in names):
@@ -84,14 +90,20 @@ def _links(
         name = raw.decode("utf-8", "surrogateescape")
         if not name.isprintable() and any(0xDC80 <= ord(c) <= 0xDCFF for c in name):
             raise FormatError(f"the name {raw[:80]!r} is not UTF-8")
-        link = group.id.links.get_info(raw)
+        try:
+            link = group.id.links.get_info(raw)
+        except DAMAGE:
+            if file.guessing:
+                continue
+            raise
         node.children[name] = None
         if link.type == h5l.TYPE_HARD:
-            yield node, name, int(link.u)
+            yield node, name
         elif link.type == h5l.TYPE_SOFT:
+            found.links.append(f"{node.path}/{name}".lstrip("/"))
             soft.append((node, name, group.id.links.get_val(raw).decode("utf-8", "replace")))
         else:
-            kind = "an external link" if link.type == h5l.TYPE_EXTERNAL else "a link of an unknown kind"
+            kind = "an ExternalLink" if link.type == h5l.TYPE_EXTERNAL else "a link of an unknown kind"
             node.children[name] = UnsafeContentError(f"it is {kind}: links that lead out of the file are not followed")
 
 
@@ -114,9 +126,13 @@ def _visit(file: Hdf5File, found: Found, node: _Node, name: str, visited: dict[i
         found.shared |= known is not None
         node.children[name] = visited[address] = known or _entry(file, h5py.Dataset(opened))
     except WeightliftError as error:
+        if file.guessing:
+            return None
         raise error.locate(tensor=path) from None
     except DAMAGE as error:
         file.check()
+        if file.guessing:
+            return None
         raise FormatError(f"it cannot be opened: {str(error)[:200]}", tensor=path) from None
     return None
 
@@ -211,41 +227,39 @@ def _texts(name: str, value: Any) -> list[str]:
     return [_plain(item) for item in array.reshape(-1).tolist()]
 
 
-def keras_order(file: Hdf5File, found: Found) -> list[str]:
-    """Paths in the order in which Keras' older files list them; those that they do not list come last.
+def keras_order(file: Hdf5File, found: Found) -> tuple[list[str], dict[str, list[str]]]:
+    """Paths in the order in which Keras' older files list them, the others last; and the lists, by group.
 
     Raises:
         FormatError: A list names what is not there.
     """
-    order: list[str] = []
+    lists: dict[str, list[str]] = {}
     for base in ("", "model_weights"):
-        group = found.groups.get(base)
-        layers = None if group is None else _listed(file, group, "layer_names")
-        for layer in [] if layers is None else [*layers, "top_level_model_weights"]:
-            order += _weights_of(file, found, f"{base}/{layer}".lstrip("/"), needed=layer in (layers or ()))
-    order += _weights_of(file, found, "optimizer_weights", needed=False)
-    listed = dict.fromkeys(path for path in order if path in found.tensors)
-    return [*listed, *(path for path in found.tensors if path not in listed)]
-
-
-def _weights_of(file: Hdf5File, found: Found, path: str, *, needed: bool) -> list[str]:
-    group = found.groups.get(path)
-    if group is None:
-        if needed:
-            raise FormatError(f"layer_names lists {path!r}, and there is no such group")
-        return []
-    names = [f"{path}/{name}" for name in _listed(file, group, "weight_names") or ()]
-    absent = next((name for name in names if name not in found.tensors and name not in found.objects), None)
-    if absent is not None:
+        if base not in found.groups:
+            continue
+        prefix = f"{base}/" if base else ""
+        layers = _listed(file, found.groups[base], "layer_names")
+        absent = next((layer for layer in layers or () if f"{prefix}{layer}" not in found.groups), None)
+        if absent is not None:
+            raise FormatError(f"layer_names lists {prefix + absent!r}, and there is no such group")
+        first = [g for g in found.groups if g and g.rpartition("/")[0] == base]
+        for group in dict.fromkeys([*(f"{prefix}{layer}" for layer in layers or ()), *first]):
+            names = _listed(file, found.groups[group], "weight_names")
+            if names is not None:
+                lists[group] = [f"{group}/{name}" for name in names]
+    order = [path for group in sorted(lists, key="optimizer_weights".__eq__) for path in lists[group]]
+    absent = next((path for path in order if path not in found.tensors and path not in found.objects), None)
+    if absent is not None and absent not in found.links:
         raise FormatError("weight_names lists it, and it is not in the file", tensor=absent)
-    return names
+    listed = dict.fromkeys(path for path in order if path in found.tensors)
+    return [*listed, *(path for path in found.tensors if path not in listed)], lists
 
 
-def layer_names(file: Hdf5File, found: Found) -> dict[str, Any]:
-    """Names of layers by their groups, where newer files of Keras say them: ``{"layer_names": {group: name}}``."""
+def layer_names(file: Hdf5File, found: Found) -> dict[str, str]:
+    """Names of layers by their groups, where newer files of Keras say them."""
     said = {}
     for path, group in found.groups.items():
         name = file.attribute(group, "name") if path.rpartition("/")[2] == "vars" else None
         if isinstance(name, str):
             said[path.rpartition("/")[0]] = name
-    return {"layer_names": said} if said else {}
+    return said

@@ -125,10 +125,25 @@ def _build(
             if opaque:
                 h5py.Dataset(dataset).attrs["dtype"] = dtype.name
             offsets[i] = dataset.get_offset() or 0
+        for group in _owners(specs.names):  # Keras 2 takes a group without this one for damage
+            file.require_group(f"{group}/vars")
         if legacy:
             _list_weights(file, specs.names)
         _write_metadata(file, metadata)
     return offsets
+
+
+def _owners(names: Sequence[str]) -> list[str]:
+    """The groups above variables of Keras (``PATH/vars/N``), the root among them."""
+    found: dict[str, None] = {}
+    for name in names:
+        path, _, number = name.rpartition("/")
+        if not number.isdigit() or path.rpartition("/")[2] != "vars":
+            continue
+        while path:
+            path = path.rpartition("/")[0]
+            found[path] = None
+    return list(found)
 
 
 def _stored_type(h5py: Any, dtype: DType) -> tuple[Any, bool]:

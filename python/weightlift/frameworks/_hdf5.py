@@ -1,107 +1,85 @@
-"""HDF5 files through h5py, read without trust: nothing outside of the file is opened, nothing absurd is allocated."""
+"""The weights in Keras' files, as the format ``hdf5`` lays them out: views by path, read when they are touched."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError, WeightliftError
+from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
 
-__all__ = ["child", "datasets", "open_hdf5", "read_array"]
-
-_MAX_RATIO = 1032
-"""Deflate cannot make more bytes of one."""
-_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError, OverflowError)
-"""What h5py raises at damage."""
+__all__ = ["StoredWeights"]
 
 
-@contextmanager
-def open_hdf5(source: Any) -> Iterator[Any]:
-    """The root group of an HDF5 file, given by path or as a file object.
+@dataclass(frozen=True)
+class StoredWeights:
+    """What a file holds.
 
-    Raises:
-        UnsupportedFeatureError: h5py is not installed.
-        FormatError: It is damaged, or no HDF5 file.
+    Attributes:
+        views: Arrays, or lazy views of them, by their path.
+        refused: What is no array, and the error that says why.
+        links: Paths that are soft links: Keras writes none, and none is followed for a model.
+        layer_names: The layers' own names, by their group, where the file says them.
+        weight_names: Paths of the weights of a group, in their order, where the file lists them.
+        metadata: Its attributes, and its configuration as text.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise UnsupportedFeatureError("Keras' files need h5py: pip install weightlift[keras]") from error
-    try:
-        with h5py.File(source, "r") as file:
-            yield file
-    except WeightliftError:
-        raise
-    except _ERRORS as error:
-        raise FormatError(f"the HDF5 file cannot be read: {error}") from error
 
+    views: Mapping[str, Any]
+    refused: Mapping[str, Exception]
+    links: Collection[str]
+    layer_names: Mapping[str, str]
+    weight_names: Mapping[str, Sequence[str]]
+    metadata: Mapping[str, Any]
+    _children: dict[str, list[str]] = field(init=False, default_factory=dict)
 
-def child(group: Any, path: str) -> Any:
-    """A group or dataset below a group, by hard links alone; None if there is none.
+    def __post_init__(self) -> None:
+        """Note which groups there are, and what is in them."""
+        known = {""}
+        for path in (*self.views, *self.refused, *self.links, *self.layer_names, *self.weight_names):
+            while path not in known:
+                known.add(path)
+                parent, _, name = path.rpartition("/")
+                self._children.setdefault(parent, []).append(name)
+                path = parent
 
-    Raises:
-        UnsafeContentError: A link on the way leads elsewhere, perhaps out of the file.
-    """
-    import h5py
+    def children(self, group: str) -> Sequence[str]:
+        """Names of what is in a group; none if there is no such group."""
+        return self._children.get(group, ())
 
-    for name in path.split("/"):
-        if not name:
-            continue
-        if not isinstance(group, h5py.Group):
-            return None
-        link = group.get(name, getlink=True)
-        if link is None:
-            return None
-        if not isinstance(link, h5py.HardLink):
-            kind = type(link).__name__
-            raise UnsafeContentError(f"{group.name}/{name} is a {kind}: links that lead elsewhere are not followed")
-        group = group[name]
-    return group
+    def has(self, path: str) -> bool:
+        """Whether there is such a group or dataset."""
+        parent, _, name = path.rpartition("/")
+        return name in self.children(parent)
 
+    def array(self, path: str) -> Any:
+        """The view of a weight.
 
-def datasets(group: Any) -> list[Any]:
-    """The datasets ``0``, ``1`` ... of a group, in that order.
+        Raises:
+            FormatError: There is none.
+            UnsafeContentError: A link is there, or its data lies in other files.
+            UnsupportedFeatureError: Its elements are no numbers.
+        """
+        if path in self.refused:
+            raise self.refused[path]
+        if path in self.links:
+            raise UnsafeContentError("it is a SoftLink: links that lead elsewhere are not followed", tensor=path)
+        view = self.views.get(path)
+        if view is None:
+            raise FormatError("it is not in the file", tensor=path)
+        kind = np.dtype(getattr(view.dtype, "numpy", view.dtype))
+        if kind.kind not in "fiub" and kind.name != "bfloat16":
+            raise UnsupportedFeatureError(f"elements of {kind} are no numbers", tensor=path)
+        return view
 
-    Raises:
-        FormatError: It holds something else, or one is missing.
-    """
-    names = list(group)
-    if sorted(names) != sorted(map(str, range(len(names)))):
-        raise FormatError(f"{group.name}: expected variables 0 to {len(names) - 1}, found {', '.join(names)[:200]}")
-    return [child(group, str(i)) for i in range(len(names))]
+    def variables(self, group: str) -> list[Any]:
+        """The views ``0``, ``1`` ... of a group, in that order.
 
-
-def read_array(dataset: Any) -> Any:
-    """A dataset as an array.
-
-    Raises:
-        FormatError: It is no dataset, or says to be larger than the file can hold.
-        UnsafeContentError: Its data lies in other files.
-        UnsupportedFeatureError: Its elements are no numbers.
-    """
-    import h5py
-
-    if not isinstance(dataset, h5py.Dataset):
-        raise FormatError(f"{getattr(dataset, 'name', dataset)} is not a dataset")
-    if dataset.external or dataset.is_virtual:
-        raise UnsafeContentError(f"{dataset.name}: its data lies in other files")
-    kind = dataset.dtype
-    said = dataset.attrs.get("dtype")
-    if kind.kind == "V" and kind.itemsize == 2 and said == "bfloat16":
-        import ml_dtypes
-
-        return _content(dataset).view(ml_dtypes.bfloat16)
-    if kind.kind not in "fiub":
-        raise UnsupportedFeatureError(f"{dataset.name}: elements of {kind} are no numbers")
-    return _content(dataset)
-
-
-def _content(dataset: Any) -> Any:
-    stored = int(dataset.id.get_storage_size())
-    size = int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize
-    if size > max(4096, stored * (1 if dataset.chunks is None else _MAX_RATIO)):
-        raise FormatError(f"{dataset.name}: {size} bytes by its shape, but {stored} are stored")
-    return dataset[()]
+        Raises:
+            FormatError: It holds something else, or one is missing.
+        """
+        names = self.children(group)
+        if sorted(names) != sorted(map(str, range(len(names)))):
+            raise FormatError(f"{group}: expected variables 0 to {len(names) - 1}, found {', '.join(names)[:200]}")
+        return [self.array(f"{group}/{i}") for i in range(len(names))]

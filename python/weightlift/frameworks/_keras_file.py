@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from weightlift.errors import FormatError, NotFoundError, UnsafeContentError, WeightliftError
-from weightlift.frameworks._hdf5 import child, datasets, open_hdf5, read_array
+from weightlift.errors import FormatError
+from weightlift.frameworks._hdf5 import StoredWeights
 from weightlift.frameworks._keras import artifacts_of, with_training
 from weightlift.frameworks._keras_graph import Graph, read_model
 from weightlift.frameworks._keras_state import Stored
@@ -26,98 +23,39 @@ from weightlift.types import ModelArtifacts
 __all__ = ["CONFIG", "METADATA", "WEIGHTS", "group_paths", "read_keras", "variable_counts"]
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-_MAX_JSON = 1 << 28
-_MAX_RATIO = 200
-"""Weights that inflate to more than this many times their stored size are no weights."""
-_SMALL = 1 << 26
 _LISTS = ("layers", "_layer_checkpoint_dependencies")
 """The group of a model's layers; the second in files of Keras 2."""
 
 
-def read_keras(path: Path, *, include_optimizer: bool = False) -> ModelArtifacts:
+def read_keras(stored: StoredWeights, *, include_optimizer: bool = False) -> ModelArtifacts:
     """A ``.keras`` file as artifacts that TensorFlow.js loads, with the optimizer and its state if they are asked for.
 
+    Weights that it has as float32 stay the views they are.
+
     Raises:
-        NotFoundError: There is no such file.
-        FormatError: It is damaged, or no ``.keras`` file.
-        UnsafeContentError: It reaches out of itself, or inflates beyond reason.
+        FormatError: Its configuration is damaged, or a variable is missing.
+        UnsafeContentError: A weight reaches out of the file.
         UnsupportedFeatureError: TensorFlow.js cannot have the model; lists all reasons.
     """
+    document = _json(stored.metadata["config"])
+    compiled = (document.get("compile_config") or {}) if include_optimizer else None
+    rewritten = rewrite(document, compiled)
+    groups = group_paths(read_model(document))
+    weights, names = gather(rewritten.holders, lambda holder: _find(stored, groups, holder))
+    artifacts = artifacts_of(rewritten, weights, generated_by=f"keras {stored.metadata.get('keras_version', 3)}")
+    if not compiled:
+        return artifacts
+    return with_training(artifacts, rewritten, names, compiled, Stored(stored.variables("optimizer/vars")))
+
+
+def _json(text: str) -> dict[str, Any]:
     try:
-        with _opened(path) as (archive, members):
-            document = _json(archive, members[CONFIG])
-            metadata = _json(archive, members[METADATA]) if METADATA in members else {}
-            compiled = (document.get("compile_config") or {}) if include_optimizer else None
-            rewritten = rewrite(document, compiled)
-            groups = group_paths(read_model(document))
-            with _weights_file(archive, members[WEIGHTS]) as source, open_hdf5(source) as root:
-                weights, names = gather(rewritten.holders, lambda holder: _find(root, groups, holder))
-                kept = child(root, "optimizer/vars") if compiled else None
-                stored = Stored([] if kept is None else [read_array(item) for item in datasets(kept)])
-            artifacts = artifacts_of(rewritten, weights, generated_by=f"keras {metadata.get('keras_version', 3)}")
-            return with_training(artifacts, rewritten, names, compiled, stored) if compiled else artifacts
-    except WeightliftError as error:
-        error.locate(path=str(path))
-        raise
-
-
-# --- the archive ----------------------------------------------------------------------------------
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except FileNotFoundError as error:
-        raise NotFoundError("no such file", errno=error.errno) from error
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise FormatError(f"no .keras file: {error}") from error
-    with archive:
-        members: dict[str, zipfile.ZipInfo] = {}
-        for info in archive.infolist():
-            if info.filename in members:
-                raise FormatError(f"the archive has two members {info.filename!r}")
-            members[info.filename] = info
-        missing = [name for name in (CONFIG, WEIGHTS) if name not in members]
-        if missing:
-            raise FormatError(f"no .keras file: {' and '.join(missing)} missing; it has {', '.join(members)[:200]}")
-        for name in (CONFIG, WEIGHTS):
-            info = members[name]
-            if info.flag_bits & 1:
-                raise FormatError(f"{name} is encrypted")
-            if info.file_size > _SMALL and info.file_size > _MAX_RATIO * max(1, info.compress_size):
-                raise UnsafeContentError(f"{name} inflates from {info.compress_size} to {info.file_size} bytes")
-        yield archive, members
-
-
-def _json(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> dict[str, Any]:
-    if info.file_size > _MAX_JSON:
-        raise FormatError(f"{info.filename} has {info.file_size} bytes, expected at most {_MAX_JSON}")
-    try:
-        value = json.loads(archive.read(info))
-    except (ValueError, RecursionError, zipfile.BadZipFile, NotImplementedError, OSError, EOFError) as error:
-        raise FormatError(f"{info.filename} cannot be read: {error}") from error
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{CONFIG} cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise FormatError(f"{info.filename} is not a JSON object")
+        raise FormatError(f"{CONFIG} is not a JSON object")
     return value
-
-
-@contextmanager
-def _weights_file(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[Any]:
-    """The weights as a file that can be sought in: in place, or inflated into memory."""
-    import io
-
-    try:
-        if info.compress_type == zipfile.ZIP_STORED:
-            with archive.open(info) as file:
-                while file.read(1 << 20):  # checks the CRC-32, which reading here and there does not
-                    pass
-                file.seek(0)
-                yield file
-        else:
-            yield io.BytesIO(archive.read(info))
-    except WeightliftError:
-        raise
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        raise FormatError(f"{info.filename} cannot be read: {error}") from error
 
 
 # --- where the weights of a layer are -------------------------------------------------------------
@@ -167,39 +105,30 @@ def variable_counts(class_name: str, config: Mapping[str, Any]) -> list[tuple[st
     return [(below, len(weight_names(class_name, config, "")))]
 
 
-def _find(root: Any, groups: Mapping[tuple[str, ...], str], holder: Holder) -> list[Any]:
+def _find(stored: StoredWeights, groups: Mapping[tuple[str, ...], str], holder: Holder) -> list[Any]:
     path = groups.get(holder.trail)
-    group = None if path is None else _layer_group(root, holder.trail, groups)
+    group = None if path is None else _layer_group(stored, holder.trail, groups)
     if group is None:
         return []
     arrays: list[Any] = []
     for below, _ in variable_counts(holder.class_name, holder.config):
-        variables = child(group, f"{below}vars")
-        if variables is not None:
-            arrays += [read_array(item) for item in datasets(variables)]
+        arrays += stored.variables(f"{group}/{below}vars")
     return arrays
 
 
-def _layer_group(root: Any, trail: tuple[str, ...], groups: Mapping[tuple[str, ...], str]) -> Any:
+def _layer_group(stored: StoredWeights, trail: tuple[str, ...], groups: Mapping[tuple[str, ...], str]) -> str | None:
     """The group of a layer: the one that says its name, else the one where the count puts it."""
-    group = root
+    group = ""
     for depth in range(1, len(trail) + 1):
-        layers = next((g for g in (child(group, name) for name in _LISTS) if g is not None), None)
+        layers = next((p for p in (f"{group}/{name}".lstrip("/") for name in _LISTS) if stored.has(p)), None)
         if layers is None:
             return None
         name = trail[depth - 1]
-        counted = child(layers, groups[trail[:depth]].rpartition("/")[2])
-        if counted is None or _said(counted) not in (None, name):
-            others = (child(layers, key) for key in layers)
-            counted = next((g for g in others if g is not None and _said(g) == name), None)
+        counted: str | None = f"{layers}/{groups[trail[:depth]].rpartition('/')[2]}"
+        if counted is None or not stored.has(counted) or stored.layer_names.get(counted) not in (None, name):
+            others = (f"{layers}/{key}" for key in stored.children(layers))
+            counted = next((path for path in others if stored.layer_names.get(path) == name), None)
         if counted is None:
             return None
         group = counted
     return group
-
-
-def _said(group: Any) -> str | None:
-    """The layer's own name, where the file has it."""
-    variables = child(group, "vars")
-    name = None if variables is None else variables.attrs.get("name")
-    return name if isinstance(name, str) else None

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from weightlift.errors import UnsupportedFeatureError
+from weightlift.frameworks._keras_paths import stored_names
 from weightlift.frameworks._tensorflow_live import Variables
 from weightlift.protocols import LiveTensors
 
@@ -42,6 +43,13 @@ class _Keras(Variables):
         import keras
 
         return {name: keras.ops.convert_to_numpy(variable) for name, variable in self._variables.items()}
+
+    def names_in(self, format: str) -> Mapping[str, str]:
+        """In HDF5 those of ``.weights.h5`` files, so that Keras and we load the same ones."""
+        if format != "hdf5":
+            return {}
+        stored = stored_names(self._obj)
+        return {name: stored[id(v)] for name, v in self._variables.items() if id(v) in stored}
 
 
 def _walk(layer: Any, path: str, left: dict[int, Any], found: dict[str, Any], seen: set[int]) -> None:

@@ -11,7 +11,7 @@ from weightlift.errors import MismatchError
 from weightlift.frameworks._keras_tables import LAYERS
 from weightlift.frameworks._keras_topology import Holder
 
-__all__ = ["FindWeights", "gather", "weight_names"]
+__all__ = ["FindWeights", "gather", "numpy_type", "weight_names"]
 
 FindWeights = Callable[[Holder], Sequence[Any]]
 """Gives a layer's weights in Keras' order."""
@@ -147,9 +147,15 @@ def _constrained(name: str, config: Mapping[str, Any], value: Any) -> Any:
     return value * ((rate * np.clip(norm, low, high) + (1 - rate) * norm) / (1e-7 + norm))
 
 
+def numpy_type(array: Any) -> np.dtype[Any]:
+    """The element type of an array or of a lazy view of one."""
+    kind: np.dtype[Any] = np.dtype(getattr(array.dtype, "numpy", array.dtype))
+    return kind
+
+
 def as_float32(array: Any, name: str) -> Any:
     """The weight as TensorFlow.js computes with it; lazy views that are float32 already stay lazy."""
-    kind = np.dtype(array.dtype)
+    kind = numpy_type(array)
     if kind == np.float32:
         return array
     if kind.kind not in "fiub" and kind.name != "bfloat16":
