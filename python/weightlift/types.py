@@ -121,20 +121,22 @@ class ModelArtifacts:
             **{f: document.get(key) for f, key in DOCUMENT_KEYS.items()},
         )
 
-    def to_keras(self, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    def to_keras(self, custom_objects: Mapping[str, Any] | None = None, *, compile: bool = True) -> Any:
         """A live Keras 3 model with these weights, of any TensorFlow.js layers model.
 
         Keras and a backend must be installed. Code in the model is never run.
 
         Args:
             custom_objects: Classes of layers that are not Keras' own, by name.
+            compile: Where there is a training configuration, compile the model and restore the optimizer's state, or
+                raise what is wrong with them; False: never.
 
         Raises:
             UnsupportedFeatureError: It is no layers model, or Keras has not all of its layers; lists them.
             MismatchError: Weights are missing, or have other shapes.
         """
         # By name: the contract knows no framework, only where the one that is asked for is found.
-        return import_module("weightlift.frameworks._keras_back").build(self, custom_objects)
+        return import_module("weightlift.frameworks._keras_back").build(self, custom_objects, compiled=compile)
 
     def info(self) -> ModelArtifactsInfo:
         """Sizes and date, as TensorFlow.js reports them after a save."""

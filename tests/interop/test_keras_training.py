@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,57 @@ def test_a_state_of_other_variables_is_refused(tmp_path: Path) -> None:
     model.save(tmp_path / "m.keras")
     with pytest.raises(wl.MismatchError, match="keeps 12 arrays, expected 8"):
         wl.load_model(tmp_path / "m.keras", include_optimizer=True)
+
+
+def states(model: Any) -> list[np.ndarray]:
+    return [np.asarray(keras.ops.convert_to_numpy(v)) for v in model.optimizer.variables]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_tensorflow_js_trained_is_trained_further_in_keras(steps: Trained, name: str, tmp_path: Path) -> None:
+    """From what TensorFlow.js saved after its step: one step of Keras more is two of Keras."""
+    wanted = trained(OPTIMIZERS[name](), order=name == "other order")
+    wanted.train_on_batch(X, Y)
+    artifacts = wl.load_model(steps.root / name / "resaved")
+    back = artifacts.to_keras()
+    assert len(states(back)) == len(states(wanted))
+    if name != "other order":  # there the layers that were added stay, and Keras lists the weights otherwise, too
+        for got, want in zip(states(back), states(wanted), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-3, atol=2e-5)
+    wl.save_model(artifacts, tmp_path / "m.keras", durable=False)
+    filed = keras.models.load_model(tmp_path / "m.keras")
+    for got, want in zip(states(filed), states(back), strict=True):
+        np.testing.assert_array_equal(got, want)
+    for model in (wanted, back, filed):
+        assert model.train_on_batch(X, Y, return_dict=True)["loss"] > 0
+    for model in (back, filed):
+        np.testing.assert_allclose(predict(model, [X])[0], predict(wanted, [X])[0], rtol=1e-3, atol=1e-4)
+
+
+def test_compile_false_gives_the_bare_model(steps: Trained) -> None:
+    assert not wl.load_model(steps.root / "adam").to_keras(compile=False).compiled
+
+
+def changed(root: Path, **training: Any) -> wl.ModelArtifacts:
+    artifacts = wl.load_model(root)
+    return replace(artifacts, training_config={**(artifacts.training_config or {}), **training})
+
+
+def test_a_training_configuration_that_keras_has_not_is_refused_whole(steps: Trained) -> None:
+    other = {"class_name": "Adadelta", "config": {"learning_rate": 1.0}}
+    artifacts = changed(steps.root / "adam", optimizer_config=other, loss="cosine_proximity")
+    with pytest.raises(wl.UnsupportedFeatureError) as caught:
+        artifacts.to_keras()
+    assert "Adadelta" in str(caught.value) and "cosine_proximity" in str(caught.value)
+    assert "compile=False" in str(caught.value)
+    assert not artifacts.to_keras(compile=False).compiled
+
+
+def test_half_of_a_state_is_refused_and_none_begins_anew(steps: Trained) -> None:
+    artifacts = wl.load_model(steps.root / "adam")
+    without = {n: w for n, w in artifacts.weights.items() if not n.endswith("/v")}
+    with pytest.raises(wl.MismatchError, match="has 7 weights, expected 13"):
+        replace(artifacts, weights=without).to_keras()
+    bare = {n: w for n, w in without.items() if n != "iter" and not n.endswith("/m")}
+    new = states(replace(artifacts, weights=bare).to_keras())
+    assert int(new[0]) == 0 and len(new) == 14 and not any(a.any() for a in new[2:])

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from weightlift.errors import FormatError, MismatchError, UnsupportedFeatureError
+from weightlift.frameworks._keras_compile import Compiled, compile_config, optimizer_variables
 from weightlift.frameworks._keras_graph import Call, Graph, Layer, Problem, Ref, read_model
 from weightlift.frameworks._keras_options import back_entry
+from weightlift.frameworks._keras_order import by_layers
 from weightlift.frameworks._keras_weights import weight_names
 
 __all__ = ["Rebuilt", "build", "rebuild"]
@@ -31,21 +33,28 @@ class Rebuilt:
         document: As ``json.loads(model.to_json())``.
         weights: Each layer's arrays in Keras' order, by the names that lead to it.
         layers: The same layers' classes and options, as TensorFlow.js has them.
+        trained: The layer and the shape of every weight that is trained, by TensorFlow.js' names.
+        compiled: As ``model.get_compile_config()``; None without a training configuration.
+        optimizer: The optimizer's variables, as Keras lists them.
         code: Names of functions that are no part of Keras, which the configuration uses.
     """
 
     document: dict[str, Any]
     weights: dict[tuple[str, ...], list[Any]] = field(default_factory=dict)
     layers: dict[tuple[str, ...], tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    trained: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
+    compiled: Compiled | None = None
+    optimizer: list[Any] = field(default_factory=list)
     code: set[str] = field(default_factory=set)
 
 
-def rebuild(artifacts: Any, custom: Sequence[str] = ()) -> Rebuilt:
+def rebuild(artifacts: Any, custom: Sequence[str] = (), *, compiled: bool = True) -> Rebuilt:
     """The Keras 3 form of a layers model.
 
     Args:
         artifacts: Of a layers model.
         custom: Classes that the caller brings.
+        compiled: With the training configuration and the optimizer's state, where there are some.
 
     Raises:
         UnsupportedFeatureError: It is no layers model, or has layers that Keras has not; lists all.
@@ -61,7 +70,8 @@ def rebuild(artifacts: Any, custom: Sequence[str] = ()) -> Rebuilt:
     problems: list[Problem] = []
     result = Rebuilt({})
     names = _keras_names(graph, metadata.get("layerNames") or {})
-    found = _WeightIndex(artifacts.weights)
+    states = {spec["name"] for spec in artifacts.weight_specs or () if spec.get("group") == "optimizer"}
+    found = _WeightIndex({name: w for name, w in artifacts.weights.items() if name not in states})
     result.document = _model(graph, (), names, result, found, problems, custom)
     if problems:
         lines = "\n".join(f"- {p}" for p in problems)
@@ -72,6 +82,13 @@ def rebuild(artifacts: Any, custom: Sequence[str] = ()) -> Rebuilt:
         keys = metadata.get(kept_names)
         if isinstance(keys, list) and key in config and len(keys) == len(_refs(config[key])):
             config[key] = dict(zip(map(str, keys), _refs(config[key]), strict=True))
+    if compiled and artifacts.training_config is not None:
+        last = config.get("output_layers")
+        keys = list(last) if isinstance(last, dict) else None
+        result.compiled = compile_config(artifacts.training_config, [r.layer for r in graph.outputs], keys)
+        order = by_layers(topology, {name: layer for name, (layer, _) in result.trained.items()}, result.trained)
+        shapes = {name: result.trained[name][1] for name in order}
+        result.optimizer = optimizer_variables(artifacts, result.compiled, shapes, order)
     return result
 
 
@@ -162,6 +179,13 @@ def _model(
                 result.weights[own] = [weights.take(name) for name in wanted]
                 result.layers[own] = (layer.class_name, layer.config)
                 first = result.weights[own][0]
+                for name, array in zip(wanted, result.weights[own], strict=True):
+                    if (
+                        layer.config.get("trainable", True) is not False
+                        and "/moving_" not in name
+                        and array is not None
+                    ):
+                        result.trained[name] = (layer.name, array.shape)
                 if layer.class_name in ("SeparableConv2D", "DepthwiseConv2D") and getattr(first, "ndim", 0) == 4:
                     entry["config"]["depth_multiplier"] = int(first.shape[3])  # TensorFlow.js does not always write it
         entry["config"]["name"] = own[-1]
@@ -222,8 +246,8 @@ def _node(layer: Layer, call: Call, new: Mapping[str, str]) -> dict[str, Any]:
 
 
 # --- a live model ---------------------------------------------------------------------------------
-def build(artifacts: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
-    """A live Keras 3 model with the weights.
+def build(artifacts: Any, custom_objects: Mapping[str, Any] | None = None, *, compiled: bool = True) -> Any:
+    """A live Keras 3 model with the weights; where there is a training configuration, with its optimizer and state.
 
     Raises:
         UnsupportedFeatureError: Keras is not installed, or cannot have the model.
@@ -234,7 +258,7 @@ def build(artifacts: Any, custom_objects: Mapping[str, Any] | None = None) -> An
         raise UnsupportedFeatureError("a live model needs Keras 3: pip install keras, and a backend") from error
     if int(keras.__version__.split(".")[0]) < 3:
         raise UnsupportedFeatureError(f"a live model needs Keras 3, this is {keras.__version__}")
-    rebuilt = rebuild(artifacts, tuple(custom_objects or ()))
+    rebuilt = rebuild(artifacts, tuple(custom_objects or ()), compiled=compiled)
     import json
 
     objects = {**_functions(keras), **(custom_objects or {})}
@@ -247,7 +271,23 @@ def build(artifacts: Any, custom_objects: Mapping[str, Any] | None = None) -> An
             layer.set_weights(arrays)
         except ValueError as error:
             raise MismatchError(f"layer {'/'.join(trail)}: {error}") from error
+    if rebuilt.compiled is not None:
+        _compile(model, rebuilt)
     return model
+
+
+def _compile(model: Any, rebuilt: Rebuilt) -> None:
+    model.compile_from_config(rebuilt.compiled)
+    model.optimizer.build(model.trainable_variables)
+    variables = model.optimizer.variables
+    shapes = [tuple(v.shape) for v in variables]
+    if shapes != [a.shape for a in rebuilt.optimizer]:
+        raise MismatchError(
+            f"Keras' optimizer has {len(shapes)} variables of other shapes than the {len(rebuilt.optimizer)} of this "
+            "model: to_keras(compile=False) goes without it"
+        )
+    for variable, array in zip(variables, rebuilt.optimizer, strict=True):
+        variable.assign(array)
 
 
 def _functions(keras: Any) -> dict[str, Any]:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from weightlift.frameworks._keras_graph import Graph, read_model
 from weightlift.frameworks._keras_topology import Holder
 from weightlift.frameworks._keras_weights import weight_names
 
-__all__ = ["in_order"]
+__all__ = ["by_layers", "in_order"]
 
 
 def in_order(topology: Mapping[str, Any], holders: Sequence[Holder], names: Sequence[str]) -> list[str]:
     """Names of weights, as TensorFlow.js lists them once it has loaded the topology."""
-    places = {layer: i for i, layer in enumerate(_layers(read_model(topology)))}
     of = {
-        name: places[holder.name]
-        for holder in holders
-        for name in weight_names(holder.class_name, holder.config, holder.name)
+        name: holder.name for holder in holders for name in weight_names(holder.class_name, holder.config, holder.name)
     }
-    return sorted(names, key=lambda name: of[name])  # stable: the order in a layer stays
+    return by_layers(topology, of, names)
+
+
+def by_layers(topology: Mapping[str, Any], layers: Mapping[str, str], names: Iterable[str]) -> list[str]:
+    """Likewise; ``layers`` says of which layer each is. Keras sorts layers in the same way."""
+    places = {layer: i for i, layer in enumerate(_layers(read_model(topology)))}
+    return sorted(names, key=lambda name: places[layers[name]])  # stable: the order in a layer stays
 
 
 def _layers(graph: Graph) -> list[str]:

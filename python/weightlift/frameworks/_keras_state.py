@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,41 +135,52 @@ def _assigned(
 
 
 def stored_state(
-    kind: str, config: Mapping[str, Any], weights: Mapping[str, Any], variables: Mapping[str, tuple[int, ...]]
-) -> list[Any] | None:
-    """The optimizer's variables as Keras 3 lists them, of TensorFlow.js' weights; None where there is no state.
+    kind: str,
+    config: Mapping[str, Any],
+    weights: Mapping[str, Any],
+    variables: Mapping[str, tuple[int, ...]],
+    order: Sequence[str],
+) -> list[Any]:
+    """The optimizer's variables as Keras 3 lists them, of TensorFlow.js' weights; those of a new one if there are none.
 
     Args:
         kind: Keras' class, one of ``SLOTS``.
         config: Keras' options of it.
-        weights: TensorFlow.js' weights of the optimizer, by its names.
+        weights: TensorFlow.js' weights of the optimizer. It goes by their order, not by their names: so do we.
         variables: Shapes of the trained variables by TensorFlow.js' names, in Keras' order.
+        order: The same names in TensorFlow.js' order.
 
     Raises:
-        MismatchError: Some are missing, or have other shapes.
+        MismatchError: There are too many or too few, or they have other shapes.
     """
-    if not weights:
-        return None
     rate = np.float32(config["learning_rate"])
-    steps = np.asarray(weights["iter"]).reshape(()) if "iter" in weights else np.asarray(0)
-    listed = [np.asarray(int(steps), np.int32), np.asarray(rate, np.float32)]
-    if len(weights) == 1:
-        return listed
+    values = [np.asarray(w) for w in weights.values()]
+    steps = int(values[0].reshape(())) if values and values[0].size == 1 else 0
+    listed: list[Any] = [np.asarray(steps, np.int32), np.asarray(rate, np.float32)]
+    found = dict(zip(_keys(_wanted(kind, config), order), values[1:], strict=False))
+    fresh = len(values) <= 1 and steps == 0
+    if not fresh and len(values) != 1 + len(_keys(_wanted(kind, config), order)):
+        raise MismatchError(
+            f"the optimizer {kind} has {len(values)} weights, expected {1 + len(_wanted(kind, config)) * len(order)}: "
+            "to_keras(compile=False) goes without it"
+        )
     present = _present(kind, config)
     by_variable = SLOTS[kind].by_variable
-    keys = [(n, s) for n in variables for s in present] if by_variable else [(n, s) for s in present for n in variables]
-    missing = [f"{n}/{s}" for n, s in keys if f"{n}/{s}" not in weights]
-    if missing:
-        raise MismatchError(
-            f"weights of the optimizer are missing: {', '.join(missing[:10])}; to_keras(compile=False) goes without",
-            missing=missing,
-        )
-    for name, slot in keys:
-        value = np.asarray(weights[f"{name}/{slot}"], np.float32)
-        if value.shape != tuple(variables[name]):
+    for name, slot in [(n, s) for n in variables for s in present] if by_variable else _keys(present, variables):
+        shape = tuple(variables[name])
+        if fresh:
+            listed.append(np.full(shape, config.get("initial_accumulator_value", 0.0), np.float32))
+            continue
+        value = np.asarray(found[name, slot], np.float32)
+        if value.shape != shape:
             raise MismatchError(
-                f"the optimizer's weight has shape {list(value.shape)}, expected {list(variables[name])}",
-                tensor=f"{name}/{slot}",
+                f"the optimizer's {slot} of it has shape {list(value.shape)}, expected {list(shape)}", tensor=name
             )
         listed.append(value * -rate if kind == "SGD" else value)
     return listed
+
+
+def _keys(slots: Iterable[str], names: Iterable[str]) -> list[tuple[str, str]]:
+    """One slot of all variables after the other."""
+    listed = list(names)
+    return [(name, slot) for slot in slots for name in listed]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from weightlift.frameworks._keras_graph import Problem, is_own
 from weightlift.frameworks._keras_state import is_legacy
 
-__all__ = ["LOSSES", "METRICS", "Outputs", "optimizer_of", "training_config"]
+__all__ = ["LOSSES", "METRICS", "Outputs", "named", "optimizer_of", "training_config"]
 
 Report = Callable[[str, Any, str], None]
 
@@ -142,9 +142,9 @@ def _losses(value: Any, outputs: Outputs, report: Report) -> Any:
             report("loss", ", ".join(absent), "TensorFlow.js wants a loss of each output")
         value = [value.get(key) for key in outputs.keras]
     if isinstance(value, (list, tuple)):
-        losses = [_named(v, LOSSES, "loss", report) for v in value]
+        losses = [named(v, LOSSES, "loss", report) for v in value]
         return losses[0] if len(losses) == 1 else losses
-    return _named(value, LOSSES, "loss", report)
+    return named(value, LOSSES, "loss", report)
 
 
 def _metrics(value: Any, outputs: Outputs, report: Report) -> Any:
@@ -158,14 +158,14 @@ def _metrics(value: Any, outputs: Outputs, report: Report) -> Any:
     else:
         flat = _listed(value)
         each = [_listed(flat[0]) if len(flat) == 1 else flat] * len(outputs.keras)
-    named = [[_named(v, METRICS, "metric", report) for v in metrics if v is not None] for metrics in each]
-    if all(metrics == named[0] for metrics in named):
-        return named[0]
-    if any(len(metrics) > 1 for metrics in named):
+    found = [[named(v, METRICS, "metric", report) for v in metrics if v is not None] for metrics in each]
+    if all(metrics == found[0] for metrics in found):
+        return found[0]
+    if any(len(metrics) > 1 for metrics in found):
         report("metrics", "several", "TensorFlow.js takes one metric for each output, or the same for all")
-    if any("_" in name for name, metrics in zip(outputs.tfjs, named, strict=True) if metrics):
+    if any("_" in name for name, metrics in zip(outputs.tfjs, found, strict=True) if metrics):
         report("metrics", "of single outputs", "TensorFlow.js changes names of outputs that have a _ in them")
-    return {name: metrics[0] for name, metrics in zip(outputs.tfjs, named, strict=True) if metrics}
+    return {name: metrics[0] for name, metrics in zip(outputs.tfjs, found, strict=True) if metrics}
 
 
 def _listed(value: Any) -> list[Any]:
@@ -176,7 +176,7 @@ _PLAIN = (("from_logits", False), ("label_smoothing", 0.0), ("threshold", 0.5), 
           ("ignore_class", None), ("top_k", None), ("class_id", None))  # fmt: skip
 
 
-def _named(value: Any, known: Mapping[str, Sequence[str]], what: str, report: Report) -> Any:
+def named(value: Any, known: Mapping[str, Sequence[str]], what: str, report: Report) -> Any:
     """TensorFlow.js' name of a loss or metric, which Keras writes as a name, a function or an object."""
     name: Any = value
     config: Any = {}

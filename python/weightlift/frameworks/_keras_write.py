@@ -35,10 +35,13 @@ def keras_bytes(artifacts: Any) -> bytes:
             "cannot hold it; load_model(...).to_keras() gives a live model that has it"
         )
     saved = datetime.now(timezone.utc).strftime("%Y-%m-%d@%H:%M:%S")
+    document = rebuilt.document
+    if rebuilt.compiled is not None:
+        document = {**document, "compile_config": rebuilt.compiled}
     members = {
         METADATA: json.dumps({"keras_version": _VERSION, "date_saved": saved}).encode(),
-        CONFIG: json.dumps(rebuilt.document).encode(),
-        WEIGHTS: _weights(rebuilt.document, rebuilt.weights, rebuilt.layers),
+        CONFIG: json.dumps(document).encode(),
+        WEIGHTS: _weights(rebuilt.document, rebuilt.weights, rebuilt.layers, rebuilt.optimizer),
     }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -51,6 +54,7 @@ def _weights(
     document: Mapping[str, Any],
     weights: Mapping[tuple[str, ...], Sequence[Any]],
     layers: Mapping[tuple[str, ...], tuple[str, Mapping[str, Any]]],
+    optimizer: Sequence[Any],
 ) -> bytes:
     try:
         import h5py
@@ -67,4 +71,6 @@ def _weights(
                 group = file.require_group(f"{paths[trail]}/{below}vars")
                 for i in range(count):
                     group[str(i)] = left.pop(0)
+        for i, array in enumerate(optimizer):
+            file.require_group("optimizer/vars")[str(i)] = array
     return buffer.getvalue()
