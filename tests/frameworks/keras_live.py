@@ -65,6 +65,21 @@ def arithmetic(K: Any) -> Any:
     return K.Model(i, [L.Flatten()(L.Softmax()(x)), L.Rescaling(0.5, 1.0)(L.PReLU()(x))])
 
 
+def pools(K: Any) -> Any:
+    """Padding that is not the same on both sides; and padding of outputs to the size that they have anyway."""
+    L = K.layers
+    a, b, c = K.Input((7, 2)), K.Input((7, 6, 2)), K.Input((5, 6, 7, 1))
+    sizes = [{"pool_size": p, "strides": s, "padding": "same"} for p, s in ((2, 2), (3, 2), (2, 1), (4, 3))]
+    pooled = [
+        *(L.AveragePooling1D(**o)(a) for o in sizes),
+        *(L.AveragePooling2D(**o)(b) for o in sizes),
+        *(L.AveragePooling3D(**o)(c) for o in sizes),
+    ]
+    same = L.Conv2DTranspose(3, 3, strides=2, padding="same", output_padding=1)(b)
+    valid = L.Conv2DTranspose(3, (2, 1), strides=(3, 2), output_padding=1)(b)
+    return K.Model([a, b, c], [*pooled, same, valid])
+
+
 def trainee(K: Any) -> Any:
     L = K.layers
     i = K.Input((4,))
@@ -73,7 +88,7 @@ def trainee(K: Any) -> Any:
     return K.Model(i, L.Dense(2, name="c")(x))
 
 
-PLAIN: list[Callable[[Any], Any]] = [sequential, branches, picture, recurrent, shared, arithmetic]
+PLAIN: list[Callable[[Any], Any]] = [sequential, branches, picture, recurrent, shared, arithmetic, pools]
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "adam": lambda K: K.optimizers.Adam(0.01, beta_1=0.8),
     "momentum": lambda K: K.optimizers.SGD(0.05, momentum=0.9),

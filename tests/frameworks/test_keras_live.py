@@ -17,7 +17,7 @@ tensorflow_js_or_skip()
 pytest.importorskip("h5py", reason="h5py is not installed")
 
 SCRIPT = Path(__file__).with_name("keras_live.py")
-MODELS = ["sequential", "branches", "picture", "recurrent", "shared", "arithmetic"]
+MODELS = ["sequential", "branches", "picture", "recurrent", "shared", "arithmetic", "pools"]
 OPTIMIZERS = ["adam", "momentum", "rmsprop", "plain", "centered", "sgd", "adagrad"]
 LEGACY = ["legacy_adam", "legacy_momentum", "legacy_rmsprop", "legacy_plain", "legacy_centered", "legacy_adagrad"]
 KERAS_3 = ["adam", "momentum", "centered"]

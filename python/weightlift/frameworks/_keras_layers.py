@@ -102,6 +102,8 @@ def _options(class_name: str, config: Mapping[str, Any], rule: Rule, report: Rep
     for refusal in rule.refuse:
         value = config.get(refusal.key)
         plain = tuple(value) if isinstance(value, list) else value
+        if refusal.key == "output_padding" and _pads_nothing(config):
+            continue
         if plain not in refusal.allowed and not (refusal.key == "reset_after" and refusal.key not in config):
             report(f"{refusal.key}={value!r}: {refusal.why}", refusal.instead)
     written: dict[str, Any] = {"name": config.get("name"), "trainable": config.get("trainable", True) is not False}
@@ -118,6 +120,16 @@ def _options(class_name: str, config: Mapping[str, Any], rule: Rule, report: Rep
     if config.get("zero_output_for_mask"):
         written["zero_output_for_mask"] = True  # means something only where a mask comes: see _keras_masks
     return written
+
+
+def _pads_nothing(config: Mapping[str, Any]) -> bool:
+    """Whether ``output_padding`` gives the size that there is without it: then the layer computes the same."""
+    sizes = (config.get(key) for key in ("kernel_size", "strides", "output_padding"))
+    lists = [[v] * 3 if isinstance(v, int) else list(v) if isinstance(v, (list, tuple)) else [] for v in sizes]
+    if not all(lists):
+        return False
+    same = config.get("padding") == "same"
+    return all(k % 2 + p == s if same else k + p == max(k, s) for k, s, p in zip(*lists, strict=False))
 
 
 def _value(key: str, value: Any) -> Any:
