@@ -150,7 +150,8 @@ def load(
         rename: New names: ``{"old.": "new."}`` prefixes or whole names, a function, or (regex, replacement) pairs.
         dtype: Convert floating-point tensors to this type, or ``{glob: dtype}`` for any tensor, in the same pass; as
             :func:`save`.
-        framework: Whose tensors to return: ``"numpy"`` or ``"torch"``; they share the loaded memory.
+        framework: Whose tensors to return: ``"numpy"``, ``"torch"``, ``"jax"`` or ``"tensorflow"``; on the CPU they are
+            the loaded memory, without a copy. torch takes no read-only memory, as ``memory="map"`` has it.
         out: Arrays to fill: a dict by name, or one array for a file of one tensor.
         memory: ``"arena"``: one block of memory for all (fastest; lives while any tensor lives); ``"tensor"``: a
             block each; a :class:`BufferPool`; ``"map"``: read-only views of the mapped file, not verified.
@@ -204,6 +205,7 @@ def open(  # the field's word for it; builtins.open is not used here
     memory: Memory | None = None,
     verify: bool = True,
     mode: str = "auto",
+    framework: str = "numpy",
     skip_unsafe: bool = False,
     dequantize: bool = False,
     **store_options: Any,
@@ -214,9 +216,11 @@ def open(  # the field's word for it; builtins.open is not used here
         url: As :func:`load`.
         format: As :func:`load`.
         memory: ``"map"``: tensors are read-only views of the mapped file, for free, and not verified; ``"arena"``:
-            each is read and verified when touched. Default: map, but arena on network file systems and for URLs.
+            each is read and verified when touched. Default: map, but arena on network file systems, for URLs, and for
+            torch, which has no read-only tensors.
         verify: With ``"arena"``: compare checksums of whole tensors.
         mode: As :func:`load`.
+        framework: Whose tensors ``view[...]`` gives, as :func:`load`.
         skip_unsafe: As :func:`load`.
         dequantize: As :func:`load`.
         store_options: As :func:`load`.
@@ -228,10 +232,11 @@ def open(  # the field's word for it; builtins.open is not used here
         (3, 3)
     """
     options = ReadOptions(skip_unsafe=skip_unsafe, dequantize=dequantize)
+    tensors_of = converter(framework)
     source = open_source(url, format=format, mode=mode, store_options=store_options, options=options)
     if memory is None:
-        memory = "map" if source.mappable else "arena"
-    return Weights(source, memory=memory, verify=verify)
+        memory = "map" if source.mappable and framework != "torch" else "arena"
+    return Weights(source, memory=memory, verify=verify, convert=tensors_of)
 
 
 def convert(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from types import TracebackType
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from weightlift import _core
 from weightlift._dtypes import DType, array_shape
 from weightlift._layout import KINDS, Extent, Sparse
-from weightlift._load import Memory, read_arrays
+from weightlift._load import Memory, convert_all, read_arrays
 from weightlift._plan import arrays_over
 from weightlift._ranges import read_ranges
 from weightlift._source import Names, Row, Source, choose_rows
@@ -44,8 +44,16 @@ class Weights(Mapping[str, "TensorView"]):
         [[2.0, 3.0], [4.0, 5.0]]
     """
 
-    def __init__(self, source: Source, *, memory: Memory = "map", verify: bool = True) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        memory: Memory = "map",
+        verify: bool = True,
+        convert: Callable[[Array], Any] | None = None,
+    ) -> None:
         """Use :func:`weightlift.open`."""
+        self._convert = convert
         self._source: Source | None = source
         self.memory = memory
         self._verify = verify
@@ -105,15 +113,21 @@ class Weights(Mapping[str, "TensorView"]):
         table = self.source.table
         return int(table.nbytes.sum()) + sum(e.nbytes for ps in table.pieces.values() for p in ps for e in p.extents)
 
-    def arrays(self, names: Names = None) -> dict[str, Array]:
-        """The chosen tensors as arrays, all at once: the fast way to touch many."""
+    def arrays(self, names: Names = None) -> dict[str, Any]:
+        """The chosen tensors as arrays (or tensors of ``framework=``), all at once: the fast way to touch many."""
         table = self.source.table
         rows = choose_rows(table, names)
         if self.memory == "map" and names is None:
-            made = self._all_views()
-            return dict(zip(table.names, made, strict=True))
-        arrays = read_arrays(self.source, rows, {}, memory=self.memory, verify=self._verify)
-        return {table.names[r]: a for r, a in zip(rows.tolist(), arrays, strict=True)}
+            arrays = self._all_views()
+        else:
+            arrays = read_arrays(self.source, rows, {}, memory=self.memory, verify=self._verify)
+        chosen = [table.names[r] for r in rows.tolist()]
+        made = arrays if self._convert is None else convert_all(self._convert, chosen, arrays)
+        return dict(zip(chosen, made, strict=True))
+
+    def convert(self, name: str, array: Any) -> Any:
+        """What ``view[...]`` gives for an array: itself, or a tensor of ``framework=``."""
+        return array if self._convert is None else convert_all(self._convert, [name], [np.asarray(array)])[0]
 
     def close(self) -> None:
         """Forget the files; arrays that were taken stay valid."""
@@ -304,8 +318,14 @@ class TensorView:
             raise TypeError("a 0-d tensor has no length")
         return self.shape[0]
 
-    def __getitem__(self, key: Any) -> Array:
-        """The elements ``key`` picks; slices and integers of the first axis read only their rows."""
+    def __getitem__(self, key: Any) -> Any:
+        """The elements ``key`` picks; slices and integers of the first axis read only their rows.
+
+        A NumPy array, or what ``framework=`` of :func:`weightlift.open` says.
+        """
+        return self._weights.convert(self.name, self._read(key))
+
+    def _read(self, key: Any) -> Array:
         weights, row = self._weights, self._row
         if key is Ellipsis:
             views = weights._views
@@ -356,7 +376,7 @@ class TensorView:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """All of it."""
-        array = self[...]
+        array = self._read(...)
         if dtype is not None and array.dtype != dtype:
             return array.astype(dtype)
         return array.copy() if copy else array

@@ -395,3 +395,21 @@ def test_what_torch_has_no_type_for_is_named() -> None:
         wl.load("w.npy", framework="torch", memory="map")
     with pytest.raises(ValueError, match="framework must be"):
         wl.load("w.npy", framework="caffe")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_opened_tensors_of_torch(suffix: str) -> None:
+    want = {"w": torch.arange(12.0).reshape(4, 3), "b": torch.arange(4).bfloat16()}
+    wl.save(want, f"some.{suffix}")
+    with wl.open(f"some.{suffix}", framework="torch") as weights:
+        assert weights.memory == "arena"  # not the mapped file, into which torch would write
+        assert torch.equal(weights["w"][...], want["w"]) and torch.equal(weights["b"][...], want["b"])
+        assert torch.equal(weights["w"][1:3, 1], want["w"][1:3, 1]) and weights["w"][2, 1] == 7
+        assert torch.equal(weights["w"][::-1], want["w"].flip(0))
+        assert torch.equal(weights.arrays()["b"], want["b"])
+        assert np.asarray(weights["w"]).tolist() == want["w"].tolist()
+    with (
+        wl.open(f"some.{suffix}", framework="torch", memory="map") as weights,
+        pytest.raises(wl.UnsupportedFeatureError, match="read-only"),
+    ):
+        weights["w"][...]

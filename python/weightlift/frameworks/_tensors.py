@@ -48,6 +48,8 @@ def to_torch(array: Array) -> Any:
         raise UnsupportedFeatureError(
             'torch has no read-only tensors, and a write to a mapped file would end the process: use memory="arena"'
         )
+    if any(stride < 0 for stride in array.strides):
+        array = array.copy()  # torch steps forwards only
     dtype = array.dtype
     if dtype.isbuiltin == 1 and dtype.kind in "biufc":
         try:
@@ -62,5 +64,49 @@ def to_torch(array: Array) -> Any:
     return torch.from_numpy(array.view(raw)).view(wanted)
 
 
-FRAMEWORKS: dict[str, Callable[[Array], Any]] = {"torch": to_torch}
+def to_jax(array: Array) -> Any:
+    """A JAX array over the array's memory, where that is aligned and JAX computes on the CPU; else a copy.
+
+    Read-only memory is fine: JAX arrays do not change.
+
+    Raises:
+        UnsupportedFeatureError: JAX has no such type, or has it only with ``jax_enable_x64``.
+    """
+    import jax
+
+    kind = array.dtype
+    if kind.hasobject or kind.kind not in "biufcV":
+        raise UnsupportedFeatureError(f"JAX has no type for {kind}")
+    if kind.itemsize >= 8 and kind not in (np.dtype("c8"),) and not jax.config.jax_enable_x64:
+        raise UnsupportedFeatureError(
+            f"JAX would make {kind} 32 bits wide: set jax_enable_x64, or convert with dtype= "
+            '({"*": "float32"} also converts integers)'
+        )
+    try:
+        return jax.device_put(array, may_alias=True)
+    except TypeError as error:
+        raise UnsupportedFeatureError(f"JAX has no type for {kind}: {error}") from error
+
+
+def to_tensorflow(array: Array) -> Any:
+    """A TensorFlow tensor over the array's memory, by DLPack; of strings, float8 and read-only memory, a copy.
+
+    Raises:
+        UnsupportedFeatureError: TensorFlow has no such type.
+    """
+    import tensorflow as tf
+
+    try:
+        wanted = tf.dtypes.as_dtype(tf.string if array.dtype.hasobject else array.dtype)
+        plain = array.dtype.isbuiltin == 1 and array.dtype.kind in "biufc"
+        if not (plain or wanted == tf.bfloat16) or not array.flags.writeable or not array.size:
+            return tf.constant(array, wanted)
+        # NumPy's DLPack has no word for bfloat16: it goes as integers, and becomes what it is there
+        tensor = tf.experimental.dlpack.from_dlpack((array if plain else array.view(np.int16)).__dlpack__())
+        return tensor if plain else tf.bitcast(tensor, wanted)
+    except (TypeError, KeyError, BufferError, tf.errors.OpError) as error:
+        raise UnsupportedFeatureError(f"TensorFlow has no type for {array.dtype}: {error}") from error
+
+
+FRAMEWORKS: dict[str, Callable[[Array], Any]] = {"jax": to_jax, "tensorflow": to_tensorflow, "torch": to_torch}
 """Frameworks whose tensors are made, by the name of the module that is imported."""
