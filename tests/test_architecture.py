@@ -88,7 +88,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
         ),
     ),
     ("routing", ("_handlers", "_http_handlers", "_http_models", "_browser_handlers", "_router")),
-    ("the public functions", ("_models", "_check_tfjs", "_managers", "_dumps", "_api", "aio")),
+    ("the public functions", ("_models", "_check_tfjs", "_managers", "_dumps", "_api", "_modules", "aio")),
     ("the package", ("__init__",)),
     ("programs on top", ("cli", "__main__", "checkpoint", "server", "testing")),
 ]
@@ -360,10 +360,11 @@ def test_public_function_has_an_example_that_runs(name: str, tmp_path: Path, mon
     assert re.search(r"^Examples?:", text, re.M), f"the docstring of {name} has no Example section"
     assert ">>> " in text, f"the example of {name} is not in doctest form"
     monkeypatch.chdir(tmp_path)
-    from weightlift import _models
+    from weightlift import _models, _modules
     from weightlift.frameworks import _adapters
 
     monkeypatch.setattr(_adapters, "_ADAPTERS", dict(_adapters._ADAPTERS))
+    monkeypatch.setattr(_modules, "_MODULES", {})
     monkeypatch.setattr(_models, "_exporters", [])  # what an example registers ends with it
     test = doctest.DocTestParser().get_doctest(text, {"wl": weightlift, "np": np}, name, None, None)
     said: list[str] = []

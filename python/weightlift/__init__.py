@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         unregister_load_router,
         unregister_save_router,
     )
+    from weightlift._modules import load_module, register_module, save_module
     from weightlift._ops import BufferPool
     from weightlift._weights import TensorView, Weights
     from weightlift.errors import (
@@ -123,6 +124,7 @@ __all__ = [
     "list_models",
     "load",
     "load_model",
+    "load_module",
     "move_model",
     "open",
     "quantize",
@@ -130,10 +132,12 @@ __all__ = [
     "register_exporter",
     "register_load_router",
     "register_model_manager",
+    "register_module",
     "register_save_router",
     "remove_model",
     "save",
     "save_model",
+    "save_module",
     "unregister_load_router",
     "unregister_model_manager",
     "unregister_save_router",
@@ -192,6 +196,7 @@ _HOME = {
     "list_models": "weightlift._managers",
     "load": "weightlift._api",
     "load_model": "weightlift._models",
+    "load_module": "weightlift._modules",
     "move_model": "weightlift._managers",
     "open": "weightlift._api",
     "quantize": "weightlift._api",
@@ -199,10 +204,12 @@ _HOME = {
     "register_exporter": "weightlift._models",
     "register_load_router": "weightlift._models",
     "register_model_manager": "weightlift._managers",
+    "register_module": "weightlift._modules",
     "register_save_router": "weightlift._models",
     "remove_model": "weightlift._managers",
     "save": "weightlift._api",
     "save_model": "weightlift._models",
+    "save_module": "weightlift._modules",
     "unregister_load_router": "weightlift._models",
     "unregister_model_manager": "weightlift._managers",
     "unregister_save_router": "weightlift._models",
