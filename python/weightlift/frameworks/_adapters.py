@@ -13,6 +13,7 @@ from typing import Any
 
 from weightlift.errors import UnsupportedFeatureError
 from weightlift.frameworks._holder import StateHolder, is_state_holder
+from weightlift.frameworks._tree_live import Tree
 from weightlift.protocols import LiveTensors, LiveTree
 
 __all__ = ["Adapter", "expand", "live_object", "register_adapter"]
@@ -71,7 +72,9 @@ def live_object(obj: Any) -> LiveTensors | LiveTree | None:
         found = None if adapter is None else adapter(obj)
         if found is not None:
             return found
-    return StateHolder(obj) if is_state_holder(obj) else None
+    if is_state_holder(obj):
+        return StateHolder(obj)
+    return Tree(obj) if isinstance(obj, (Mapping, list, tuple)) else None
 
 
 def _imported(place: str) -> Adapter:

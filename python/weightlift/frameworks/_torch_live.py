@@ -6,7 +6,7 @@ are read straight into its parameters. Any other module gets a dict of tensors, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from weightlift.protocols import LiveTensors, LiveTree, Slot
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["adapt"]
+__all__ = ["adapt", "fill_tensor", "slot_of", "touch"]
 
 Array = npt.NDArray[Any]
 
@@ -108,7 +108,7 @@ class _Module:
         return _saved(self._net.state_dict())
 
     def slots(self) -> Mapping[str, Slot]:
-        return {name: _slot(name, tensor) for name, tensor in self._state.items()}
+        return {name: slot_of(name, tensor) for name, tensor in self._state.items()}
 
     def take(self, arrays: Mapping[str, Array], *, assign: bool) -> Any:
         import torch
@@ -120,9 +120,7 @@ class _Module:
             for name, tensor in self._state.items():
                 if name in arrays:
                     tensor.copy_(to_torch(arrays[name]))
-        for tensor in self._state.values():  # autograd is to notice that values it kept are gone
-            if not tensor.is_inference() and tensor.device.type != "meta":
-                torch.autograd.graph.increment_version(tensor)
+        touch(self._state.values())
         return self._net
 
     def _assign(self, arrays: Mapping[str, Array]) -> None:
@@ -149,7 +147,8 @@ class _Module:
                 holder[key] = made[id(old)]
 
 
-def _slot(name: str, tensor: torch.Tensor) -> Slot:
+def slot_of(name: str, tensor: torch.Tensor) -> Slot:
+    """A tensor as a load sees it."""
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in DTYPES:
         raise UnsupportedFeatureError(f"a torch tensor of {tensor.dtype} cannot be filled", tensor=name)
@@ -162,6 +161,29 @@ def _slot(name: str, tensor: torch.Tensor) -> Slot:
         optional=name.endswith("num_batches_tracked"),
         empty=tensor.device.type == "meta",
     )
+
+
+def touch(tensors: Iterable[torch.Tensor]) -> None:
+    """Let autograd notice that the values it kept of these are gone."""
+    import torch
+
+    for tensor in tensors:
+        if not tensor.is_inference() and tensor.device.type != "meta":
+            torch.autograd.graph.increment_version(tensor)
+
+
+def fill_tensor(old: torch.Tensor, array: Array, *, assign: bool) -> torch.Tensor:
+    """A tensor of no module with an array's values: itself, or with ``assign`` a new one, of the array's memory."""
+    import torch
+
+    new = to_torch(array).contiguous()
+    if assign:
+        device = "cpu" if old.device.type == "meta" else old.device
+        placed: torch.Tensor = new.to(device)
+        return placed.requires_grad_(old.requires_grad)
+    with torch.no_grad():
+        old.copy_(new)
+    return old
 
 
 def _holders(net: torch.nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:
