@@ -13,9 +13,9 @@ import pytest
 from tests.unit.test_npy_pickle import same
 
 import weightlift as wl
+from weightlift._strings import varint
 from weightlift.formats._onnx import _field as field
 from weightlift.formats._onnx import _number as number
-from weightlift.formats._onnx import _varint as varint
 
 OBJECT: dict[str, Any] = {
     "w": np.arange(6, dtype="f4").reshape(2, 3),

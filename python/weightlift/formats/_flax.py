@@ -19,11 +19,11 @@ import numpy as np
 from weightlift._dtypes import DTYPES, DType
 from weightlift._layout import Chain, Extent, Layout, Piece, TensorEntry, TensorTable
 from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Placements, TensorSpecs
-from weightlift._tree import encode_value, unflatten
 from weightlift.errors import FormatError, UnsupportedFeatureError, WeightliftError
 from weightlift.formats._flax_msgpack import CHUNKED, FlaxArray, parse_flax
 from weightlift.formats._npy import check_options
-from weightlift.formats._torch_tree import Walk, names_in, renamed
+from weightlift.formats._storable import refuse, unstorable
+from weightlift.formats._torch_tree import TableWalk, settle_names
 from weightlift.protocols import Files
 
 __all__ = ["CHUNK", "FLAX"]
@@ -68,27 +68,13 @@ class Flax:
         """Arrays are stored as they are, in the types that JAX has."""
         if quantize:
             raise UnsupportedFeatureError("flax stores arrays as they are; quantize= needs a tfjs model.json or .gguf")
-        refused = [
-            f"{name!r} ({'strings' if i in specs.strings else dtype})"
-            for i, (name, dtype) in enumerate(zip(specs.names, specs.dtypes, strict=True))
-            if i in specs.strings or not _known(dtype)
-        ]
-        if refused:
-            raise UnsupportedFeatureError(
-                f"flax cannot hold {', '.join(refused[:20])}; convert them by dtype={{name: type}}"
-            )
+        refuse("flax", unstorable(specs, _known))
         return {}
 
     def pack(self, specs: TensorSpecs, name: str, options: PackOptions) -> Packing:
         """One map, arrays in the order of the structure."""
         check_options("flax", options, compressions=())
-        structure = options.structure
-        if structure is None:
-            structure = {"dict": [[n, n] for n in specs.names]}
-        unflatten(structure, dict.fromkeys(specs.names))  # FormatError if it is not of these tensors
-        new = dict(zip(*names_in(structure), strict=True))
-        structure = renamed(structure, new)
-        specs.names = [new[n] for n in specs.names]
+        structure = settle_names(specs, options.structure)
         writer = _Writer(specs)
         writer.node(structure)
         literals, offsets, at, taken = [], [], 0, 0
@@ -138,27 +124,14 @@ def _known(dtype: DType) -> bool:
 
 
 # --- reading --------------------------------------------------------------------------------------
-class _Walk(Walk):
-    """The arrays in a value, by name; ``tensors`` are rows of a table."""
+class _Walk(TableWalk):
+    """The arrays in a value, by name."""
 
     array = FlaxArray
     leaves = (FlaxArray,)
 
-    def _tensor(self, value: Any, path: tuple[str, ...]) -> Any:
-        name = self._name(path)
-        try:
-            self.tensors[name] = _entry(value)
-        except UnsupportedFeatureError as error:
-            error.locate(tensor=name)
-            self.objects[name] = error
-            return encode_value(None)
-        except FormatError as error:
-            raise error.locate(tensor=name) from None
-        return name
-
-    def _flat(self, root: dict[str, Any]) -> None:
-        for name, array in root.items():
-            self._tensor(array, (name,))
+    def _entry(self, value: Any) -> TensorEntry:
+        return _entry(value)
 
 
 def _entry(array: FlaxArray) -> TensorEntry:

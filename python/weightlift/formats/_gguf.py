@@ -26,6 +26,7 @@ from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Pla
 from weightlift.errors import FormatError, NotFoundError, UnsupportedFeatureError, WeightliftError
 from weightlift.formats._gguf_header import MAGIC, PLAIN, Header, Info, parse_gguf, write_header
 from weightlift.formats._npy import check_options
+from weightlift.formats._storable import refuse, unstorable
 from weightlift.protocols import Files
 
 __all__ = ["GGUF", "TYPES"]
@@ -80,16 +81,8 @@ class Gguf:
 
     def encode(self, specs: TensorSpecs, quantize: Mapping[str, str] | str | None) -> dict[int, str]:
         """Tensors are stored as they are; what is to be quantised is blocks already."""
-        refused = [
-            f"{name!r} ({'strings' if i in specs.strings else dtype})"
-            for i, (name, dtype) in enumerate(zip(specs.names, specs.dtypes, strict=True))
-            if i in specs.strings or (dtype.name not in _NUMBERS and dtype.name != "uint8")
-        ]
-        if refused:
-            raise UnsupportedFeatureError(
-                f"GGUF cannot hold {', '.join(refused[:20])}; convert them by dtype={{name: type}}; the types are "
-                f"{', '.join(_NUMBERS)}"
-            )
+        held = unstorable(specs, lambda dtype: dtype.name in _NUMBERS or dtype.name == "uint8")
+        refuse("GGUF", held, f"; the types are {', '.join(_NUMBERS)}")
         return {}
 
     def blocks(

@@ -11,7 +11,6 @@ are there, zeros stand for the others, and those are fetched together for the ne
 
 from __future__ import annotations
 
-import io
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 
 from weightlift.errors import FormatError, UnsupportedFeatureError, WeightliftError
 from weightlift.formats._hdf5_hints import addresses
+from weightlift.formats._hdf5_positioned import Positioned
 from weightlift.protocols import Reader, SupportsPreload
 
 __all__ = ["DAMAGE", "Hdf5File", "read_hdf5"]
@@ -46,32 +46,19 @@ _MOST_TEXT = 256 << 20
 """Bytes that the strings of one attribute can take: each element may name the largest text in the file again."""
 
 
-class _Bytes(io.RawIOBase):
+class _Bytes(Positioned):
     """Part of a file as h5py reads it."""
 
     def __init__(self, reader: Reader, begin: int, size: int) -> None:
-        self.reader, self.begin, self.size = reader, begin, size
+        super().__init__(size)
+        self.reader, self.begin = reader, begin
         self.error: BaseException | None = None
         self.limit = _MOST_AT_ONCE
         self.largest = 0
         self._left = _MOST_ALTOGETHER
-        self._at = 0
         self.gathering = False
         self._missing: set[int] = set()
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self.size)[whence]
-        return self._at
 
     def readinto(self, out: Any) -> int:
         """Fill ``out``; zeros from the first error on, and beyond the end."""

@@ -7,7 +7,6 @@ layer in front (``dense/kernel:0``), go the lists from which Keras' older loader
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,8 @@ import numpy as np
 from weightlift._dtypes import DType
 from weightlift._packing import PackedFile, Packing, PackOptions, Placements, TensorSpecs
 from weightlift.errors import UnsupportedFeatureError
+from weightlift.formats._hdf5_positioned import Positioned
+from weightlift.formats._storable import refuse, unstorable
 
 __all__ = ["pack_hdf5", "refuse_types"]
 
@@ -39,16 +40,7 @@ def refuse_types(specs: TensorSpecs, quantize: object) -> None:
     """UnsupportedFeatureError for what HDF5 and Keras have no type for, with every tensor's name."""
     if quantize:
         raise UnsupportedFeatureError("HDF5 files have no such quantisation; use format='tfjs', or dtype='float16'")
-    refused = [
-        f"{name!r} ({'strings' if row in specs.strings else dtype})"
-        for row, (name, dtype) in enumerate(zip(specs.names, specs.dtypes, strict=True))
-        if row in specs.strings or not dtype.core or dtype.packed
-    ]
-    if refused:
-        more = f" and {len(refused) - 20} more" if len(refused) > 20 else ""
-        raise UnsupportedFeatureError(
-            f"hdf5 cannot hold {', '.join(refused[:20])}{more}; convert them by dtype={{name: type}}, or use .npz"
-        )
+    refuse("hdf5", unstorable(specs, lambda dtype: dtype.core and not dtype.packed), ", or use .npz")
 
 
 def pack_hdf5(specs: TensorSpecs, name: str, options: PackOptions) -> Packing:
@@ -203,29 +195,15 @@ def _list(group: Any, name: str, values: Sequence[str]) -> None:
         group.attrs[name if len(parts) == 1 else f"{name}{number}"] = np.array(part, "S")
 
 
-class _Skeleton(io.RawIOBase):
+class _Skeleton(Positioned):
     """A file in memory that keeps what is written and leaves out what is not: the tensors' bytes."""
 
     def __init__(self) -> None:
-        self.size = 0
-        self._at = 0
+        super().__init__(0)
         self._pages: dict[int, bytearray] = {}
-
-    def readable(self) -> bool:
-        return True
 
     def writable(self) -> bool:
         return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self.size)[whence]
-        return self._at
 
     def truncate(self, size: int | None = None) -> int:
         self.size = self._at if size is None else size

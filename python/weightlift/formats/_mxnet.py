@@ -29,6 +29,7 @@ from weightlift.formats._mxnet_record import CODES, Record, header_of, read_reco
 from weightlift.formats._mxnet_trail import Trail
 from weightlift.formats._npy import check_options
 from weightlift.formats._sparse_limit import too_large
+from weightlift.formats._storable import refuse
 from weightlift.protocols import Files, Reader
 
 __all__ = ["MXNET", "MXNET_V2", "Mxnet"]
@@ -70,13 +71,7 @@ class Mxnet:
         """Arrays are stored as they are, in the types and shapes that MXNet has."""
         if quantize:
             raise UnsupportedFeatureError(f"{self.name} has no quantisation; use format='tfjs', or dtype='float16'")
-        refused = list(self._refused(specs))
-        if refused:
-            more = f" and {len(refused) - 20} more" if len(refused) > 20 else ""
-            raise UnsupportedFeatureError(
-                f"{self.name} cannot hold {', '.join(refused[:20])}{more}; convert them by dtype={{name: type}}, or "
-                f"use format='npz'; the types are {', '.join(CODES)}"
-            )
+        refuse(self.name, self._refused(specs), f", or use format='npz'; the types are {', '.join(CODES)}")
         return {}
 
     def _refused(self, specs: TensorSpecs) -> Iterator[str]:

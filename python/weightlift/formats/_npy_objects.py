@@ -13,11 +13,10 @@ from typing import Any
 
 from weightlift._dtypes import from_numpy
 from weightlift._layout import Byteswap, Extent, Inline, Piece, TensorEntry
-from weightlift._tree import encode_value
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
 from weightlift.formats._numpy_vocabulary import NumpyArray, NumpyVocabulary
 from weightlift.formats._pickle import Blob, Pickled, decode_pickle
-from weightlift.formats._torch_tree import Walk
+from weightlift.formats._torch_tree import TableWalk
 
 __all__ = ["ArrayWalk", "check_repeated", "decode_objects"]
 
@@ -26,8 +25,8 @@ _ALWAYS = 64 << 20
 """Arrays may be named more than once: bytes that all of them take, times the file's and at least; see _torch_rows."""
 
 
-class ArrayWalk(Walk):
-    """The arrays in an object, by name; ``tensors`` are rows of a table."""
+class ArrayWalk(TableWalk):
+    """The arrays in an object, by name."""
 
     array = NumpyArray
     leaves = (NumpyArray,)
@@ -41,21 +40,8 @@ class ArrayWalk(Walk):
             value = nested(value)
         return super()._node(value, path)
 
-    def _tensor(self, value: Any, path: tuple[str, ...]) -> Any:
-        name = self._name(path)
-        try:
-            self.tensors[name] = entry_of(value)
-        except UnsupportedFeatureError as error:
-            error.locate(tensor=name)
-            self.objects[name] = error
-            return encode_value(None)
-        except FormatError as error:
-            raise error.locate(tensor=name) from None
-        return name
-
-    def _flat(self, root: dict[str, Any]) -> None:
-        for name, array in root.items():
-            self._tensor(array, (name,))
+    def _entry(self, value: Any) -> TensorEntry:
+        return entry_of(value)
 
 
 def decode_objects(

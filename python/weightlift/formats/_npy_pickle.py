@@ -20,14 +20,14 @@ import numpy as np
 from weightlift._dtypes import DType, array_shape
 from weightlift._layout import Layout, ReadOptions, TensorTable
 from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Placements, TensorSpecs
-from weightlift._tree import SINGLE, unflatten
+from weightlift._tree import SINGLE
 from weightlift.errors import FormatError, UnsupportedFeatureError, WeightliftError
 from weightlift.formats._npy import NPY, check_encodable, check_options
 from weightlift.formats._npy_header import MAX_HEADER, build_object_header, header_length, object_shape
 from weightlift.formats._npy_objects import check_repeated, decode_objects
 from weightlift.formats._pickle_file import PickledFile
 from weightlift.formats._torch_pickle import PickleWriter
-from weightlift.formats._torch_tree import names_in, renamed
+from weightlift.formats._torch_tree import names_in, settle_names
 from weightlift.protocols import Files, Reader
 
 __all__ = ["NPY_PICKLE"]
@@ -90,13 +90,7 @@ class NpyPickle:
         check_options("npy-pickle", options, compressions=())
         if options.structure == SINGLE:
             return NPY.pack(specs, name, options)
-        structure = options.structure
-        if structure is None:
-            structure = {"dict": [[n, n] for n in specs.names]}
-        unflatten(structure, dict.fromkeys(specs.names))  # FormatError if it is not of these tensors
-        new = dict(zip(*names_in(structure), strict=True))
-        structure = renamed(structure, new)
-        specs.names = [new[n] for n in specs.names]
+        structure = settle_names(specs, options.structure)
         header, writer = _pickled(structure, specs)
         literals, offsets, at, taken = [], [], len(header), 0
         first = header

@@ -17,8 +17,8 @@ import numpy as np
 
 from weightlift._dtypes import DTYPES
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
-from weightlift.formats._pickle import Blob, Refused
-from weightlift.formats._torch_vocabulary import CONTAINERS, Named
+from weightlift.formats._pickle import Blob
+from weightlift.formats._vocabulary import CONTAINERS, ClosedVocabulary, Named, Ordered
 
 __all__ = ["NumpyArray", "NumpyType", "NumpyVocabulary"]
 
@@ -75,7 +75,7 @@ class NumpyArray:
     items: list[Any] | None = None
 
 
-class NumpyVocabulary:
+class NumpyVocabulary(ClosedVocabulary):
     """A :class:`~weightlift.formats._pickle.Vocabulary`.
 
     Args:
@@ -83,38 +83,13 @@ class NumpyVocabulary:
     """
 
     def __init__(self, *, skip_unsafe: bool = False) -> None:
-        self.skip_unsafe = skip_unsafe
-
-    def find(self, module: str, name: str) -> object:
-        """The node of a name."""
-        if (module, name) in _CALLS or (module, name) in _TAGS:
-            return Named(module, name)
-        if self.skip_unsafe:
-            return Refused(f"{module[:200]}.{name[:200]}")
-        raise UnsafeContentError(
-            f"the pickle names {module[:200]}.{name[:200]}, which is code or a class of its own, and is never run or "
-            "made; save arrays and plain containers, or load the rest by skip_unsafe=True"
-        )
+        super().__init__(_CALLS, _TAGS, "save arrays and plain containers", skip_unsafe=skip_unsafe)
 
     def call(self, callee: object, args: tuple[Any, ...]) -> object:
         """What a function of the list would have made."""
-        if not isinstance(callee, Named):
-            raise UnsafeContentError(f"the pickle calls a {type(callee).__name__.lower()}")
-        make = _CALLS.get((callee.module, callee.name))
-        if make is None:
-            raise UnsafeContentError(f"the pickle calls {callee}, which is there to be named only")
-        if (callee.module, callee.name) in CONTAINERS:
+        if isinstance(callee, Named) and (callee.module, callee.name) in CONTAINERS:
             args = tuple(arg.data if isinstance(arg, Blob) and arg.data is not None else arg for arg in args)
-        try:
-            return make(*args)
-        except TypeError:
-            raise FormatError(f"the pickle gives {callee} {len(args)} arguments that it does not have") from None
-
-    def new(self, kind: object, args: tuple[Any, ...]) -> object:
-        """An empty container."""
-        if isinstance(kind, Named) and kind.name in ("OrderedDict", "defaultdict", "set"):
-            return self.call(kind, args)
-        raise UnsafeContentError(f"the pickle makes a new {kind if isinstance(kind, Named) else type(kind).__name__}")
+        return super().call(callee, args)
 
     def build(self, target: object, state: object) -> None:
         """The state of an array or of a type."""
@@ -122,7 +97,7 @@ class NumpyVocabulary:
             _set_array(target, state)
         elif type(target) is NumpyType and type(state) is tuple:
             _set_type(target, state)
-        elif not (isinstance(target, dict) and type(target) is not dict and type(state) is dict):
+        elif not (type(target) is Ordered and type(state) is dict):
             raise UnsafeContentError(
                 f"the pickle sets attributes of a {type(target).__name__.strip('_').lower()} "
                 f"from a {type(state).__name__.lower()}"

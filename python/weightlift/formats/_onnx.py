@@ -19,9 +19,11 @@ import numpy as np
 from weightlift._dtypes import DTYPES, DType, byte_size
 from weightlift._layout import Extent, Inline, Layout, Piece, TensorEntry, TensorTable
 from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Placements, TensorSpecs
+from weightlift._strings import varint
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError, WeightliftError
 from weightlift.formats._npy import check_options
 from weightlift.formats._onnx_proto import Initialiser, Model, parse_model, typed_bytes, varints
+from weightlift.formats._storable import refuse, unstorable
 from weightlift.protocols import Files, Reader
 
 __all__ = ["ONNX"]
@@ -67,15 +69,7 @@ class Onnx:
         """Arrays are stored as they are."""
         if quantize:
             raise UnsupportedFeatureError("onnx stores arrays as they are; quantize= needs a tfjs model.json or .gguf")
-        refused = [
-            f"{name!r} ({'strings' if i in specs.strings else dtype})"
-            for i, (name, dtype) in enumerate(zip(specs.names, specs.dtypes, strict=True))
-            if i in specs.strings or dtype.name not in _NUMBERS
-        ]
-        if refused:
-            raise UnsupportedFeatureError(
-                f"onnx cannot hold {', '.join(refused[:20])}; convert them by dtype={{name: type}}"
-            )
+        refuse("onnx", unstorable(specs, lambda dtype: dtype.name in _NUMBERS))
         return {}
 
     def pack(self, specs: TensorSpecs, name: str, options: PackOptions) -> Packing:
@@ -207,17 +201,9 @@ def _typed(reader: Reader, tensor: Initialiser, dtype: DType) -> Extent | Inline
 
 
 # --- writing --------------------------------------------------------------------------------------
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes((*out, value))
-
-
 def _tag(number: int, count: int) -> bytes:
     """The beginning of a field of so many bytes."""
-    return _varint(number << 3 | 2) + _varint(count)
+    return varint(number << 3 | 2) + varint(count)
 
 
 def _field(number: int, data: bytes) -> bytes:
@@ -225,7 +211,7 @@ def _field(number: int, data: bytes) -> bytes:
 
 
 def _number(number: int, value: int) -> bytes:
-    return _varint(number << 3) + _varint(value)
+    return varint(number << 3) + varint(value)
 
 
 def _properties(metadata: Mapping[str, Any]) -> bytes:

@@ -41,6 +41,7 @@ from weightlift.formats._safetensors_file import (
     stored_types,
 )
 from weightlift.formats._safetensors_index import DERIVED, INDEX_SUFFIX, index_digest, is_index, read_index, shard_names
+from weightlift.formats._storable import refuse, unstorable
 from weightlift.protocols import Files, Reader
 
 __all__ = ["SAFETENSORS", "Safetensors"]
@@ -170,17 +171,9 @@ class Safetensors:
             raise UnsupportedFeatureError("safetensors keeps the name '__metadata__' for itself; rename the tensor")
         if not specs.strings and all(d.name in SPELLING for d in stored_types(specs).types):
             return {}
-        refused = [
-            f"{specs.names[row]!r} ({'strings' if row in specs.strings else specs.stored(row).name})"
-            for row in range(len(specs))
-            if specs.stored(row).name not in SPELLING or row in specs.strings
-        ]
-        more = f" and {len(refused) - 20} more" if len(refused) > 20 else ""
-        raise UnsupportedFeatureError(
-            f"safetensors cannot hold {', '.join(refused[:20])}{more}; "
-            "convert them by dtype={name: type}, or use format='npz'; "
-            f"the types are {', '.join(sorted(SPELLING))}"
-        )
+        refused = unstorable(specs, lambda dtype: dtype.name in SPELLING)
+        refuse("safetensors", refused, f", or use format='npz'; the types are {', '.join(sorted(SPELLING))}")
+        return {}
 
     def pack(self, specs: TensorSpecs, name: str, options: PackOptions) -> Packing:
         """Headers and placements; an index where the caller asked for shards or named an index."""

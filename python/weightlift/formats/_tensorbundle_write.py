@@ -31,6 +31,7 @@ from weightlift._packing import (
 )
 from weightlift._strings import encode_varint_strings, masked
 from weightlift.errors import FormatError, UnsupportedFeatureError
+from weightlift.formats._storable import refuse, unstorable
 from weightlift.formats._tensorbundle_graph import object_graph
 from weightlift.formats._tensorbundle_names import GRAPH, key_of
 from weightlift.formats._tensorbundle_proto import EXTRA, field
@@ -95,17 +96,8 @@ def refuse_types(specs: TensorSpecs, quantize: Mapping[str, str] | str | None) -
     """UnsupportedFeatureError that lists every tensor of a type that TensorFlow does not have."""
     if quantize:
         raise UnsupportedFeatureError("TensorFlow's checkpoints have no quantisation; use dtype='float16', or tfjs")
-    refused = [
-        f"{name!r} ({dtype.name})"
-        for row, (name, dtype) in enumerate(zip(specs.names, specs.dtypes, strict=True))
-        if row not in specs.strings and dtype.name not in NUMBERS
-    ]
-    if refused:
-        more = f" and {len(refused) - 20} more" if len(refused) > 20 else ""
-        raise UnsupportedFeatureError(
-            f"TensorFlow's checkpoints cannot hold {', '.join(refused[:20])}{more}; "
-            f"convert them by dtype={{name: type}}; the types are {', '.join(sorted(NUMBERS))}"
-        )
+    held = unstorable(specs, lambda dtype: dtype.name in NUMBERS, strings=True)
+    refuse("TensorFlow's checkpoints", held, f"; the types are {', '.join(sorted(NUMBERS))}")
 
 
 def pack_bundle(specs: TensorSpecs, name: str, options: PackOptions, *, keys: bool) -> Packing:

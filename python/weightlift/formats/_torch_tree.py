@@ -6,15 +6,19 @@ the walk counts its steps. Two paths that give one name are told apart by ``#2``
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
-from weightlift._tree import SINGLE, encode_value
+from weightlift._layout import TensorEntry
+from weightlift._packing import TensorSpecs
+from weightlift._tree import SINGLE, encode_value, unflatten
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
 from weightlift.formats._pickle import Refused
-from weightlift.formats._torch_vocabulary import Named, Record, Storage, StoredTensor, Unreadable
+from weightlift.formats._torch_vocabulary import Record, Storage, StoredTensor, Unreadable
+from weightlift.formats._vocabulary import Named
 
-__all__ = ["Walk", "names_in", "renamed"]
+__all__ = ["TableWalk", "Walk", "names_in", "renamed", "settle_names"]
 
 _MAX_DEPTH = 100
 _MAX_NAMES = 256 << 20  # characters of all names: a long key may stand above many tensors
@@ -137,6 +141,30 @@ class Walk:
         return found
 
 
+class TableWalk(Walk, ABC):
+    """A walk whose ``tensors`` are rows of a table at once; of what cannot be one, ``objects`` says why."""
+
+    def _tensor(self, value: Any, path: tuple[str, ...]) -> Any:
+        name = self._name(path)
+        try:
+            self.tensors[name] = self._entry(value)
+        except UnsupportedFeatureError as error:
+            error.locate(tensor=name)
+            self.objects[name] = error
+            return encode_value(None)
+        except FormatError as error:
+            raise error.locate(tensor=name) from None
+        return name
+
+    def _flat(self, root: dict[str, Any]) -> None:
+        for name, array in root.items():
+            self._tensor(array, (name,))
+
+    @abstractmethod
+    def _entry(self, value: Any) -> TensorEntry:
+        """The row of a node; UnsupportedFeatureError where it cannot be one."""
+
+
 class _Namer:
     """Names for paths, no two the same."""
 
@@ -154,6 +182,24 @@ class _Namer:
         self._numbers[name] = number
         self._taken.add(found)
         return found
+
+
+def settle_names(specs: TensorSpecs, structure: Any) -> Any:
+    """Give tensors the names that reading their structure back will give them; the structure in those names.
+
+    Args:
+        specs: The tensors; renamed.
+        structure: As the caller saved them; None: a dict.
+
+    Raises:
+        FormatError: It is not of these tensors.
+    """
+    if structure is None:
+        structure = {"dict": [[name, name] for name in specs.names]}
+    unflatten(structure, dict.fromkeys(specs.names))
+    new = dict(zip(*names_in(structure), strict=True))
+    specs.names = [new[name] for name in specs.names]
+    return renamed(structure, new)
 
 
 def names_in(structure: Any) -> tuple[list[str], list[str]]:

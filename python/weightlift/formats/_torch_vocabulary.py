@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weightlift.errors import FormatError, UnsafeContentError
-from weightlift.formats._pickle import Refused, is_key
+from weightlift.formats._vocabulary import BUILTINS, CONTAINERS, ClosedVocabulary, Named, Ordered
 
-__all__ = ["CONTAINERS", "Named", "Record", "Storage", "StoredTensor", "TorchVocabulary", "Unreadable"]
+__all__ = ["Record", "Storage", "StoredTensor", "TorchVocabulary", "Unreadable"]
 
 _LIMIT = 1 << 63
 _STORAGES = {
@@ -36,20 +36,7 @@ _SCHEMES = (
     "per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric",
     "per_channel_affine_float_qparams",
 )  # fmt: skip
-_BUILTINS = ("builtins", "__builtin__")
 _FACTORIES = ("list", "dict", "int", "float", "str", "tuple")
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A name that stands for itself: a type, a function, a layout."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        """As Python writes it."""
-        return f"{self.module}.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +96,7 @@ class Record:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-class _Ordered(dict[Any, Any]):
-    """An OrderedDict, whose attributes (``_metadata`` of a state dict: versions of modules) are not kept."""
-
-
-class TorchVocabulary:
+class TorchVocabulary(ClosedVocabulary):
     """A :class:`~weightlift.formats._pickle.Vocabulary`.
 
     Args:
@@ -122,46 +105,25 @@ class TorchVocabulary:
     """
 
     def __init__(self, *, script: bool = False, skip_unsafe: bool = False) -> None:
+        super().__init__(_CALLS, _TAGS, "save a state_dict, that is, a dict of tensors", skip_unsafe=skip_unsafe)
         self.script = script
-        self.skip_unsafe = skip_unsafe
         self.storages: dict[str, Storage] = {}
 
     def find(self, module: str, name: str) -> object:
         """The node of a name."""
-        if (module, name) in _CALLS or (module, name) in _TAGS:
-            return Named(module, name)
         if self.script and (module == "__torch__" or module.startswith("__torch__.")):
             return Named("__torch__", name)
-        if self.skip_unsafe:
-            return Refused(f"{module[:200]}.{name[:200]}")
-        raise UnsafeContentError(
-            f"the pickle names {module[:200]}.{name[:200]}, which is code or a class of its own, and is never run or "
-            "made; save a state_dict, that is, a dict of tensors, or load the rest by skip_unsafe=True"
-        )
-
-    def call(self, callee: object, args: tuple[Any, ...]) -> object:
-        """What a function of the list would have made."""
-        if not isinstance(callee, Named):
-            raise UnsafeContentError(f"the pickle calls a {type(callee).__name__.lower()}")
-        make = _CALLS.get((callee.module, callee.name))
-        if make is None:
-            raise UnsafeContentError(f"the pickle calls {callee}, which is there to be named only")
-        try:
-            return make(*args)
-        except TypeError:
-            raise FormatError(f"the pickle gives {callee} {len(args)} arguments that it does not have") from None
+        return super().find(module, name)
 
     def new(self, kind: object, args: tuple[Any, ...]) -> object:
         """An empty container or record."""
         if isinstance(kind, Named) and kind.module == "__torch__" and self.script and not args:
             return Record()
-        if isinstance(kind, Named) and (kind.module, kind.name) in _CALLS and kind.name in _NEW:
-            return self.call(kind, args)
-        raise UnsafeContentError(f"the pickle makes a new {kind if isinstance(kind, Named) else type(kind).__name__}")
+        return super().new(kind, args)
 
     def build(self, target: object, state: object) -> None:
         """Attributes of a state dict are left alone; those of a record are its content."""
-        if type(target) is _Ordered and type(state) is dict:
+        if type(target) is Ordered and type(state) is dict:
             return
         if type(target) is Record and type(state) is dict and all(type(key) is str for key in state):
             target.fields.update(state)
@@ -327,55 +289,6 @@ def _tagged(value: Any, tag: Any) -> Any:
     return value
 
 
-def _ordered(pairs: Any = ()) -> dict[Any, Any]:
-    return _filled(_Ordered(), pairs)
-
-
-def _counter(counts: Any = ()) -> dict[Any, Any]:
-    return _filled({}, counts)
-
-
-def _default_dict(factory: Any = None) -> dict[Any, Any]:
-    if factory is not None and not (isinstance(factory, Named) and factory.module in _BUILTINS):
-        raise UnsafeContentError(f"a defaultdict makes its values by {factory}")
-    return {}
-
-
-def _filled(target: dict[Any, Any], pairs: Any) -> dict[Any, Any]:
-    """A dict out of what OrderedDict or Counter was given: pairs, or a dict."""
-    if type(pairs) not in (list, tuple, dict):
-        raise FormatError(f"a dict is made of a {type(pairs).__name__}")
-    for pair in pairs.items() if type(pairs) is dict else pairs:
-        if type(pair) not in (list, tuple) or len(pair) != 2 or not is_key(pair[0]):
-            raise FormatError("a dict is made of something else than pairs of a scalar and a value")
-        target[pair[0]] = pair[1]
-    return target
-
-
-def _set(items: Any = ()) -> set[Any]:
-    if type(items) not in (list, tuple, set) or not all(map(is_key, items)):
-        raise FormatError("a set is made of something else than scalars")
-    return set(items)
-
-
-def _complex(real: Any, imag: Any = 0.0) -> complex:
-    if type(real) not in (int, float) or type(imag) not in (int, float):
-        raise FormatError("a complex number is made of something else than numbers")
-    return complex(real, imag)
-
-
-def _bytes(value: Any = b"", encoding: Any = None) -> bytes:
-    """Bytes, a bytearray, or the text by which protocol 2 writes them."""
-    if type(value) is str and encoding in ("latin1", "latin-1"):
-        try:
-            return value.encode("latin-1")
-        except UnicodeEncodeError:
-            raise FormatError("bytes in the pickle are written with other characters than bytes") from None
-    if type(value) is not bytes or encoding is not None:
-        raise FormatError(f"bytes are made of a {type(value).__name__} in the encoding {str(encoding)[:40]!r}")
-    return value
-
-
 def _size(items: Any = ()) -> tuple[int, ...]:
     return _counts(items, "torch.Size")
 
@@ -385,18 +298,6 @@ def _device(kind: Any, index: Any = None) -> str:
         raise FormatError("a device is not named by text and a number")
     return kind if index is None else f"{kind}:{index}"
 
-
-CONTAINERS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): _ordered,
-    ("collections", "Counter"): _counter,
-    ("collections", "defaultdict"): _default_dict,
-    ("_codecs", "encode"): _bytes,
-    **{(module, "set"): _set for module in _BUILTINS},
-    **{(module, "complex"): _complex for module in _BUILTINS},
-    **{(module, "bytearray"): _bytes for module in _BUILTINS},
-    **{(module, "bytes"): _bytes for module in _BUILTINS},
-}
-"""Containers and plain values, which every vocabulary of ours has."""
 
 _CALLS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor"): _rebuild_v1,
@@ -417,16 +318,13 @@ _CALLS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 """Names that a pickle may call."""
 
-_NEW = ("OrderedDict", "Counter", "defaultdict", "set", "Size")
-"""Those of them that it may make a new one of: the pickles of protocols above 2 do."""
-
 _TAGS = frozenset(
     {
         *((module, name) for module in ("torch", "torch.cuda") for name in _STORAGES),
         *(("torch", name) for name in (*_DTYPES, *_SCHEMES, "Tensor")),
         ("torch.storage", "UntypedStorage"),
         ("torch.nn.parameter", "Parameter"),
-        *((module, name) for module in _BUILTINS for name in _FACTORIES),
+        *((module, name) for module in BUILTINS for name in _FACTORIES),
     }
 )
 """Names that it may only name."""

@@ -27,6 +27,7 @@ from weightlift._layout import Layout
 from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Placements, TensorSpecs
 from weightlift._tree import unflatten
 from weightlift.errors import FormatError, UnsupportedFeatureError
+from weightlift.formats._storable import refuse, unstorable
 from weightlift.formats._torch_pickle import KINDS, StorageRow, write_pickle
 from weightlift.formats._torch_tree import names_in, renamed
 from weightlift.formats._zip import STORED
@@ -46,17 +47,8 @@ def refuse_types(specs: TensorSpecs, quantize: object) -> None:
     """UnsupportedFeatureError for what torch has no type for, with every tensor's name."""
     if quantize:
         raise UnsupportedFeatureError("torch files have no such quantisation; use format='tfjs', or dtype='float16'")
-    refused = [
-        f"{name!r} ({'strings' if row in specs.strings else dtype})"
-        for row, (name, dtype) in enumerate(zip(specs.names, specs.dtypes, strict=True))
-        if row in specs.strings or dtype.name not in KINDS
-    ]
-    if refused:
-        more = f" and {len(refused) - 20} more" if len(refused) > 20 else ""
-        raise UnsupportedFeatureError(
-            f"torch cannot hold {', '.join(refused[:20])}{more}; convert them by dtype={{name: type}}, or use "
-            f"format='npz'; the types are {', '.join(KINDS)}"
-        )
+    held = unstorable(specs, lambda dtype: dtype.name in KINDS)
+    refuse("torch", held, f", or use format='npz'; the types are {', '.join(KINDS)}")
 
 
 @dataclass
