@@ -76,7 +76,7 @@ WITHOUT = {
     "Flatten": {}, "ReLU": {}, "Softmax": {}, "UpSampling2D": {}, "ZeroPadding2D": {"padding": [[1, 1], [1, 1]]},
 }  # fmt: skip
 CASES |= {name: layer(name, IMAGE, **config) for name, config in WITHOUT.items()}
-CASES |= {f"activation {a}": layer("Activation", [None, 3], activation=a) for a in registry.ACTIVATIONS}
+CASES |= {f"activation {a}": layer("Activation", [None, 3], activation=a) for a in sorted(registry.ACTIVATIONS)}
 
 UNKNOWN_ACTIVATIONS = ("silu", "leaky_relu", "exponential", "gelu_new", "hard_silu", "celu")
 UNKNOWN_LOSSES = ("mse", "MeanSquaredError", "huber", "log_cosh", "cosine_similarity")
