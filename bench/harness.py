@@ -261,13 +261,16 @@ def finish(args: argparse.Namespace, title: str, records: list[dict[str, Any]]) 
 
 
 def roofline(program: str, *arguments: str) -> Callable[[], Timed]:
-    """A run of one of ``bench/roofline``'s programs, which time themselves.
+    """A run of one of ``bench/roofline``'s programs, which time themselves."""
+    return on_request(roofline_path(program), *arguments, "--on-request")
+
+
+def on_request(*command: str) -> Callable[[], Timed]:
+    """A run of a program that does its work for each line it is sent, and answers with its own times as JSON.
 
     The program is started, and sets itself up, once, as the other cases do: it finds the disk as busy as they do.
     """
-    process = subprocess.Popen(
-        [roofline_path(program), *arguments, "--on-request"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None and process.stdout is not None
     ask, answers = process.stdin, process.stdout
 
@@ -276,7 +279,7 @@ def roofline(program: str, *arguments: str) -> Callable[[], Timed]:
         ask.flush()
         line = answers.readline()
         if not line:
-            raise RuntimeError(f"{program} ended with status {process.wait()}")
+            raise RuntimeError(f"{command[0]} ended with status {process.wait()}")
         report = json.loads(line)
         return Timed(report["seconds"], report["cpu_s"])
 

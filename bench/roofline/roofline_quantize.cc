@@ -13,7 +13,7 @@
 
 namespace {
 
-constexpr std::size_t kPieceBytes = 512u
+constexpr std::size_t kPieceBytes = 128u
                                     << 10;  // stored; in the second-level cache with its source
 
 struct Grid {
