@@ -55,6 +55,9 @@ DIRECTORY_FILES = (
 """What a directory stands for: the first of these that it holds."""
 
 HEAD = 4096
+_PREFIX_ENDINGS = (".params", ".ckpt")
+"""Endings of other formats that prefixes of TensorFlow's checkpoints have, too: as in the book, as of old."""
+
 _BUNDLE_DATA = re.compile(r"(.+)\.data-\d{5,}-of-\d{5,}", re.DOTALL)
 
 
@@ -253,8 +256,9 @@ def _present(files: OpenFiles, name: str) -> str:
     try:
         files.open(name)
     except NotFoundError as error:
-        if "?" in name:
-            raise
+        other = by_suffix(name) is not None and not name.lower().endswith(_PREFIX_ENDINGS)
+        if other or "?" in name:
+            raise  # at once: no second request for what can be no prefix
         try:
             files.open(f"{name}.index")
         except WeightliftError:
