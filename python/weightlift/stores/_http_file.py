@@ -37,6 +37,7 @@ class RemoteFile:
         self.name = core.name
         self.size = core.size
         self.final_url = core.final_url
+        self._lists = bool(core.ranged and core.etag)
         self._preloads: tuple[Sequence[int], Sequence[Any]] = [], []
         self._last: tuple[int, bytes] = (0, b"")
 
@@ -84,13 +85,19 @@ class RemoteFile:
             view[:] = held
 
     def preload(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Fetch ranges and keep them for ``read_at``: by a few lists of ranges, or by a small request each."""
+        """Fetch ranges and keep them for ``read_at``: by a few lists of ranges, or by a small request each.
+
+        What is held already is not asked for again, and a server that once had no answer to a list gets no other.
+        """
         ends = ((at, min(at + n, self.size)) for at, n in ranges)
         wanted = sorted((at, end - at) for at, end in ends if end > max(at, self._head) and not self._kept(at, end))
+        if all(self._held(at, n) is not None for at, n in wanted):
+            return
         spans = joined(wanted, RANGE_COST)
         found: Sequence[Any] | None = None
-        if len(spans) > FEW_RANGES and self.core.ranged and self.core.etag:
+        if len(spans) > FEW_RANGES and self._lists:
             found = multipart_ranges(self._client, self._address, self.core, spans)
+            self._lists = found is not None
         if found is None:
             spans = joined(wanted, REQUEST_COST)
             found = self._side_by_side(spans)
