@@ -85,10 +85,23 @@ def back_entry(
     for key in ("layer", "cell"):
         if key in given:
             written[key] = inner(given[key])
+    if class_name == "Bidirectional" and isinstance(written.get("layer"), dict) and written["layer"]:
+        written["backward_layer"] = _backward(written["layer"])
     if class_name == "StackedRNNCells" and "cells" in given:
         written["cells"] = [inner(cell) for cell in given["cells"]]
     name = _special(class_name, given, written)
     return {"module": "keras.layers", "class_name": name, "config": written, "registered_name": None}
+
+
+def _backward(forward: Mapping[str, Any]) -> dict[str, Any]:
+    """The other layer of a Bidirectional, as Keras writes it; without it Keras would copy the first.
+
+    Keras (3.15) copies layers while it loads a file, and knows the copied ones by their addresses: when one is freed
+    and another lies at the same address, the other is taken for it. So both layers are written: a copy less.
+    """
+    config = forward["config"]
+    name = f"backward_{config['name'].removeprefix('backward_')}"
+    return {**forward, "config": {**config, "name": name, "go_backwards": not config.get("go_backwards", False)}}
 
 
 def _special(class_name: str, given: Mapping[str, Any], written: dict[str, Any]) -> str:
