@@ -28,11 +28,11 @@ class Net(nn.Module):
         self.norm = nn.BatchNorm1d(48)
         self.head = nn.Linear(48, 64, bias=False)
         self.head.weight = self.embed.weight
-        self.half = nn.Linear(48, 3, dtype=torch.bfloat16).requires_grad_(False)
+        self.narrow = nn.Linear(48, 3, dtype=torch.bfloat16).requires_grad_(False)
 
     def forward(self, tokens: Any) -> Any:
         x = self.norm(self.embed(tokens))
-        return self.head(x), self.half(x.bfloat16())
+        return self.head(x), self.narrow(x.bfloat16())
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_clone_gives_the_same_outputs(suffix: str, assign: bool) -> None:
     state = clone.state_dict()
     assert all(tensor.device.type == "cuda" for tensor in state.values())
     assert clone.head.weight is clone.embed.weight
-    assert clone.embed.weight.requires_grad and not clone.half.weight.requires_grad
+    assert clone.embed.weight.requires_grad and not clone.narrow.weight.requires_grad
     assert (addresses == {name: tensor.data_ptr() for name, tensor in state.items()}) is not assign
 
 
@@ -130,8 +130,8 @@ def test_an_optimizer_goes_on_as_if_nothing_had_been() -> None:
 def test_a_wrong_file_leaves_the_module_as_it_was() -> None:
     net = trained()
     before = copy.deepcopy(net)
-    wl.save({**net.state_dict(), "half.bias": torch.zeros(4)}, "wrong.safetensors")
-    with pytest.raises(wl.MismatchError, match=r"half\.bias"):
+    wl.save({**net.state_dict(), "narrow.bias": torch.zeros(4)}, "wrong.safetensors")
+    with pytest.raises(wl.MismatchError, match=r"narrow\.bias"):
         wl.load("wrong.safetensors", into=net)
     wl.save(trained(), "m.safetensors")
     data = bytearray(Path("m.safetensors").read_bytes())
