@@ -135,7 +135,11 @@ def measure(
     warmup: int = 2,
     before: Callable[[Case], None] | None = None,
 ) -> list[Row]:
-    """Run all cases in turn; ``before`` is called untimed in this process ahead of every run."""
+    """Run all cases in turn; ``before`` is called untimed in this process ahead of every run.
+
+    What the runs before have left in the page cache is written to the disk first: a save is not charged to what comes
+    after it.
+    """
     context = mp.get_context("spawn")
     rows, live = [Row(c) for c in cases], []
     for row in rows:
@@ -153,6 +157,7 @@ def measure(
     try:
         for turn in range(warmup + rounds):
             for row, pipe, _ in live:
+                os.sync()
                 if before is not None:
                     before(row.case)
                 pipe.send("run")

@@ -147,8 +147,7 @@ def main() -> None:
     nbytes = sum(v.nbytes for v in llama(args.size).values())
     with Workspace(args) as directory:
         params = {"directory": str(directory), "size": args.size, "nbytes": nbytes}
-        # What a row without an fsync left in the page cache is not to be written during the next one.
-        rows = measure("save_local", CASES, params, args.rounds, warmup=args.warmup, before=lambda _: os.sync())
+        rows = measure("save_local", CASES, params, args.rounds, warmup=args.warmup)
     records = table(f"save, {nbytes / 1e9:.2f} GB, 81 tensors", rows, nbytes)
     durable = [r for r in rows if r.case.group == DURABLE and r.case.role == "peer" and not r.skipped]
     best = min(durable, key=lambda r: r.median).case.name if durable else ""
