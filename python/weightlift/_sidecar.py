@@ -137,10 +137,8 @@ def may_rename(table: TensorTable) -> bool:
     return any(not dtype.core and dtype.numpy.kind == "V" and dtype.numpy.names is None for dtype in table.dtypes)
 
 
-def attach(layout: Layout, files: Files, name: str) -> None:
-    """Fill a layout's checksums, true dtypes, structure and metadata from the sidecar, if there is one."""
-    if layout.format not in ("flax", "gguf", "mxnet", "npy", "npy-pickle", "npz", "hdf5", "onnx"):
-        return
+def attach(layout: Layout, files: Files, name: str, *, metadata: bool) -> None:
+    """Fill a layout's checksums, true dtypes, structure and, if asked, metadata from the sidecar, if there is one."""
     try:
         records = _read(files, name)
     except FormatError as error:
@@ -154,7 +152,7 @@ def attach(layout: Layout, files: Files, name: str) -> None:
     digest = f"{file_digest(reader, layout.tensors):08x}" if any("digest" in c for c in fitting) else None
     for candidate in fitting:
         if candidate.get("digest", digest) == digest:
-            _apply(layout, candidate, path)
+            _apply(layout, candidate, path, metadata=metadata)
             return
     layout.damaged = (
         f"no record of {path} fits it: it was damaged, or written by another program since; "
@@ -177,7 +175,7 @@ def _set_sums(table: TensorTable, text: Any, order: U32 | None) -> bool:
     return table.set_crc32c(placed.tobytes().hex())
 
 
-def _apply(layout: Layout, candidate: Mapping[str, Any], path: str) -> None:
+def _apply(layout: Layout, candidate: Mapping[str, Any], path: str, *, metadata: bool) -> None:
     table = layout.tensors
     if candidate.get("self") != _own_digest(candidate):
         layout.damaged = f"the record of {path} does not match its own digest: it was edited or damaged"
@@ -198,6 +196,6 @@ def _apply(layout: Layout, candidate: Mapping[str, Any], path: str) -> None:
         if tensor in table and known is not None and known.bits == table[tensor].dtype.bits:
             table.set_dtype(table.index(tensor), known)
     layout.structure = candidate.get("structure", layout.structure)
-    metadata = candidate.get("metadata")
-    if isinstance(metadata, dict) and layout.format not in ("gguf", "onnx"):  # which hold their own
-        layout.metadata = metadata
+    kept = candidate.get("metadata")
+    if metadata and isinstance(kept, dict):
+        layout.metadata = kept

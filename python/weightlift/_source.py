@@ -25,7 +25,7 @@ from weightlift._plan import OpenFiles, read_rows
 from weightlift._urls import Url, any_remote, as_text, is_file, local_path
 from weightlift.errors import ChecksumError, FormatError, MismatchError, NotFoundError, WeightliftError
 from weightlift.formats import FORMATS, by_name, by_suffix
-from weightlift.protocols import Format, ReadsSome, Store, SupportsMap, TakesReadOptions
+from weightlift.protocols import Format, KeepsSidecar, ReadsSome, Store, SupportsMap, TakesReadOptions
 from weightlift.stores import at_url, shares
 from weightlift.stores._local import LocalStore
 
@@ -201,7 +201,8 @@ def open_in(
         layout = None if names is None or not files.remote or not plain else _read_some(chosen, files, name, names)
         if layout is None:
             layout = _read(chosen, files, name, options)
-            _sidecar.attach(layout, files, name)
+            if isinstance(chosen, KeepsSidecar):
+                _sidecar.attach(layout, files, name, metadata=not chosen.metadata_in_file)
     except WeightliftError as error:
         raise error.locate(path=store.path(name)) from None
     return Source(store.path(name) if url is None else url, store, name, files, chosen, layout)

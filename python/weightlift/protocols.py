@@ -23,6 +23,7 @@ __all__ = [
     "Format",
     "IOHandler",
     "KeepsEncodings",
+    "KeepsSidecar",
     "KeepsValues",
     "KnowsPlaces",
     "LendsReader",
@@ -261,6 +262,15 @@ class TakesReadOptions(Protocol):
 
     def read_with(self, files: Files, name: str, options: ReadOptions) -> Layout:
         """As ``Format.read``."""
+
+
+@runtime_checkable
+class KeepsSidecar(Protocol):
+    """A format without room for checksums: a file beside its own has them, and what else the format forgets."""
+
+    @property
+    def metadata_in_file(self) -> bool:
+        """Whether the user's metadata is in the file itself; else it is the sidecar's."""
 
 
 @runtime_checkable

@@ -38,6 +38,7 @@ class Flax:
     name = "flax"
     keeps_values = True
     suffixes: Sequence[str] = (".msgpack",)
+    metadata_in_file = False
 
     def sniff(self, head: bytes, size: int) -> bool:
         """A map whose first key is text, or an array by itself, that ends no later than the file."""

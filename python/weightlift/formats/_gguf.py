@@ -45,6 +45,7 @@ class Gguf:
 
     name = "gguf"
     suffixes: Sequence[str] = (".gguf",)
+    metadata_in_file = True
 
     def sniff(self, head: bytes, size: int) -> bool:
         """By the magic string."""

@@ -35,6 +35,7 @@ class Hdf5:
 
     name = "hdf5"
     suffixes: Sequence[str] = (".weights.json", ".weights.h5", ".keras", ".hdf5", ".hdf", ".h5")
+    metadata_in_file = False
 
     def sniff(self, head: bytes, size: int) -> bool:
         """By the signature, which a user block of 512, 1024 ... bytes may precede; or one of Keras' two containers."""

@@ -53,6 +53,7 @@ class Mxnet:
     name: str = "mxnet"
     version: int = 3
     suffixes: Sequence[str] = (".params",)
+    metadata_in_file = False
 
     def sniff(self, head: bytes, size: int) -> bool:
         """By the number it begins with, and the zeros behind it."""

@@ -43,6 +43,7 @@ class Npy:
 
     name = "npy"
     suffixes: Sequence[str] = (".npy",)
+    metadata_in_file = False
 
     def sniff(self, head: bytes, size: int) -> bool:
         """By the magic string; what holds a pickle is another format."""

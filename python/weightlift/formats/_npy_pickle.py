@@ -41,6 +41,7 @@ class NpyPickle:
     name = "npy-pickle"
     keeps_values = True
     suffixes: Sequence[str] = (".pickle.npy", ".npy")
+    metadata_in_file = False
 
     def sniff(self, head: bytes, size: int) -> bool:
         """By the magic string, and an element type of objects."""

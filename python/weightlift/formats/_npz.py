@@ -150,6 +150,7 @@ class Npz:
 
     name = "npz"
     suffixes: Sequence[str] = (".npz",)
+    metadata_in_file = False
 
     def sniff(self, head: bytes, size: int) -> bool:
         """A zip archive whose first member is an npy file, or an empty one."""

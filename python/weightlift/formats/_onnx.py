@@ -51,6 +51,7 @@ class Onnx:
 
     name = "onnx"
     suffixes: Sequence[str] = (".onnx",)
+    metadata_in_file = True
 
     def sniff(self, head: bytes, size: int) -> bool:
         """A ModelProto that begins with its version, which is not 1: a SavedModel begins so."""
