@@ -110,11 +110,21 @@ def test_models_that_were_made_in_tensorflow_js(tmp_path: Path) -> None:
     assert set(answers) == {"lstm", "relu", "graph"}
     for name, answer in answers.items():
         shape, values = answer["input"]
-        model = wl.load_model(tmp_path / name).to_keras()
-        compare(predict(model, [np.asarray(values, "f4").reshape(shape)]), answer)
-    with pytest.raises(wl.UnsupportedFeatureError, match="hard_sigmoid"):
-        wl.save_model(wl.load_model(tmp_path / "lstm"), tmp_path / "m.keras")
-    assert not (tmp_path / "m.keras").exists()
+        x = [np.asarray(values, "f4").reshape(shape)]
+        artifacts = wl.load_model(tmp_path / name)
+        model = artifacts.to_keras()
+        compare(predict(model, x), answer)
+        wl.save_model(artifacts, tmp_path / f"{name}.keras")
+        model.save(tmp_path / f"{name}_of_keras.keras")
+        for path in (tmp_path / f"{name}.keras", tmp_path / f"{name}_of_keras.keras"):
+            compare(predict(keras.models.load_model(path), x), answer)
+        wl.save_model(model, tmp_path / f"{name}_live")
+        for path in (tmp_path / f"{name}.keras", tmp_path / f"{name}_of_keras.keras", tmp_path / f"{name}_live"):
+            again = wl.load_model(path)
+            assert "hard_sigmoid" in json.dumps(again.model_topology) or name != "lstm"
+            assert "Sequential" not in json.dumps(again.model_topology["config"])
+            for one, other in zip(again.weights.values(), artifacts.weights.values(), strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 def test_the_fixtures(tfjs_fixtures: Path) -> None:

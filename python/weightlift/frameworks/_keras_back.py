@@ -6,6 +6,7 @@ given to Keras by position.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +37,6 @@ class Rebuilt:
         trained: The layer and the shape of every weight that is trained, by TensorFlow.js' names.
         compiled: As ``model.get_compile_config()``; None without a training configuration.
         optimizer: The optimizer's variables, as Keras lists them.
-        code: Names of functions that are no part of Keras, which the configuration uses.
     """
 
     document: dict[str, Any]
@@ -45,7 +45,6 @@ class Rebuilt:
     trained: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     compiled: Compiled | None = None
     optimizer: list[Any] = field(default_factory=list)
-    code: set[str] = field(default_factory=set)
 
 
 def rebuild(artifacts: Any, custom: Sequence[str] = (), *, compiled: bool = True) -> Rebuilt:
@@ -173,7 +172,7 @@ def _model(
             entry["config"]["name"] = own[-1]
         else:
             _mend(layer)
-            entry = back_entry(layer.class_name, layer.config, own, problems, result.code, custom)
+            entry = back_entry(layer.class_name, layer.config, own, problems, custom)
             wanted = weight_names(layer.class_name, layer.config, layer.name)
             if wanted:
                 result.weights[own] = [weights.take(name) for name in wanted]
@@ -259,10 +258,7 @@ def build(artifacts: Any, custom_objects: Mapping[str, Any] | None = None, *, co
     if int(keras.__version__.split(".")[0]) < 3:
         raise UnsupportedFeatureError(f"a live model needs Keras 3, this is {keras.__version__}")
     rebuilt = rebuild(artifacts, tuple(custom_objects or ()), compiled=compiled)
-    import json
-
-    objects = {**_functions(keras), **(custom_objects or {})}
-    model = keras.models.model_from_json(json.dumps(rebuilt.document), custom_objects=objects)
+    model = keras.models.model_from_json(json.dumps(rebuilt.document), custom_objects=dict(custom_objects or {}))
     for trail, arrays in rebuilt.weights.items():
         layer = model
         for name in trail:
@@ -288,13 +284,3 @@ def _compile(model: Any, rebuilt: Rebuilt) -> None:
         )
     for variable, array in zip(variables, rebuilt.optimizer, strict=True):
         variable.assign(array)
-
-
-def _functions(keras: Any) -> dict[str, Any]:
-    """What TensorFlow.js computes and Keras 3 has no name for."""
-
-    def tfjs_hard_sigmoid(x: Any) -> Any:
-        """TensorFlow.js' (and Keras 2's) hard sigmoid: 0.2 x + 0.5, between 0 and 1."""
-        return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
-
-    return {"weightlift>tfjs_hard_sigmoid": tfjs_hard_sigmoid, "tfjs_hard_sigmoid": tfjs_hard_sigmoid}

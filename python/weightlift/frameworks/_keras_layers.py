@@ -13,6 +13,7 @@ from weightlift.frameworks._keras_tables import (
     ACTIVATIONS,
     CONSTRAINTS,
     DROPPED,
+    HARD_SIGMOID,
     IGNORED,
     INITIALIZERS,
     INSTEAD,
@@ -185,6 +186,8 @@ def _activation(value: Any, splits: bool, report: Report) -> tuple[str, list[Pie
         inner = value.get("config")
         if isinstance(inner, str) and ((is_own(value) and not value.get("registered_name")) or inner in ACTIVATIONS):
             value = inner
+        elif _is_hard_sigmoid(value):
+            return "hard_sigmoid", []
         elif isinstance(inner, Mapping):
             return _activation_layer(value, splits, report)
     if value is None:
@@ -197,6 +200,19 @@ def _activation(value: Any, splits: bool, report: Report) -> tuple[str, list[Pie
     why = "computes it otherwise" if value == "hard_sigmoid" else "has no such activation"
     report(f"activation {shown}: TensorFlow.js {why}", f"use one of {', '.join(sorted(ACTIVATIONS))}")
     return "linear", []
+
+
+def _is_hard_sigmoid(value: Mapping[str, Any]) -> bool:
+    """Whether an activation is what ``to_keras`` makes of TensorFlow.js' hard_sigmoid."""
+    if value.get("class_name") != "Sequential" or not is_own(value):
+        return False
+    config = value.get("config")
+    layers = config.get("layers") if isinstance(config, Mapping) else None
+    found = [_class_of(layer) for layer in layers if isinstance(layer, Mapping)] if isinstance(layers, list) else []
+    found = [layer for layer in found if layer[0] != "InputLayer"]
+    return [kind for kind, _ in found] == [kind for kind, _ in HARD_SIGMOID] and all(
+        options.items() <= config.items() for (_, config), (_, options) in zip(found, HARD_SIGMOID, strict=True)
+    )
 
 
 def _activation_layer(value: Mapping[str, Any], splits: bool, report: Report) -> tuple[str, list[Piece]]:

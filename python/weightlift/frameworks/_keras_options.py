@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weightlift.frameworks._keras_graph import Problem
-from weightlift.frameworks._keras_tables import ACTIVATIONS, CONSTRAINTS, LAYERS
+from weightlift.frameworks._keras_tables import ACTIVATIONS, CONSTRAINTS, HARD_SIGMOID, LAYERS
 
 __all__ = ["back_entry"]
 
@@ -47,7 +47,6 @@ def back_entry(
     config: Mapping[str, Any],
     trail: tuple[str, ...],
     problems: list[Problem],
-    code: set[str],
     custom: Sequence[str],
 ) -> dict[str, Any]:
     """``{"module", "class_name", "config", "registered_name"}`` of a layer.
@@ -57,7 +56,6 @@ def back_entry(
         config: TensorFlow.js' options.
         trail: What it is called in Keras.
         problems: Where what cannot be is added.
-        code: Where names of functions that Keras lacks are added.
         custom: Classes that the caller brings; they go as they are.
     """
     if class_name in custom:
@@ -72,7 +70,7 @@ def back_entry(
         if not isinstance(below, Mapping):
             problems.append(Problem("/".join(trail), class_name, "nothing is in it", "mend the topology"))
             return {}
-        made = back_entry(str(entry.get("class_name")), below, trail, problems, code, custom)
+        made = back_entry(str(entry.get("class_name")), below, trail, problems, custom)
         name = str(below.get("name", "layer")).replace("/", "_")
         made["config"]["name"] = name.removeprefix("forward_") or name
         return made
@@ -81,7 +79,7 @@ def back_entry(
     written: dict[str, Any] = {"trainable": given.get("trainable", True) is not False, "dtype": "float32"}
     for key in LAYERS[class_name].keep:
         if key in given and key not in _NOT_IN_KERAS:
-            written |= _option(key, given[key], trail, class_name, problems, code)
+            written |= _option(key, given[key], trail, class_name, problems)
     for key in ("layer", "cell"):
         if key in given:
             written[key] = inner(given[key])
@@ -124,9 +122,7 @@ def _special(class_name: str, given: Mapping[str, Any], written: dict[str, Any])
     return class_name
 
 
-def _option(
-    key: str, value: Any, trail: tuple[str, ...], class_name: str, problems: list[Problem], code: set[str]
-) -> dict[str, Any]:
+def _option(key: str, value: Any, trail: tuple[str, ...], class_name: str, problems: list[Problem]) -> dict[str, Any]:
     if key.endswith("_initializer"):
         made = _initializer(value)
         return {} if made is None else {key: made}
@@ -139,7 +135,7 @@ def _option(
         known = name in CONSTRAINTS
         return {key: _object("keras.constraints", str(name), dict(value.get("config") or {})) if known else None}
     if key in ("activation", "recurrent_activation"):
-        return {key: _activation(value, trail, class_name, problems, code)}
+        return {key: _activation(value, trail, class_name, problems)}
     return {key: value}
 
 
@@ -160,15 +156,17 @@ def _initializer(value: Any) -> dict[str, Any] | None:
     return _object("keras.initializers", known[0], options)
 
 
-def _activation(value: Any, trail: tuple[str, ...], class_name: str, problems: list[Problem], code: set[str]) -> Any:
+def _activation(value: Any, trail: tuple[str, ...], class_name: str, problems: list[Problem]) -> Any:
     if isinstance(value, Mapping):
         value = value.get("class_name") if isinstance(value.get("config"), Mapping) else value.get("config")
     name = str(value)
     name = {"logSoftmax": "log_softmax", "hardSigmoid": "hard_sigmoid", "swish": "silu"}.get(name, name)
     if name == "hard_sigmoid":
-        code.add("tfjs_hard_sigmoid")
-        registered = "weightlift>tfjs_hard_sigmoid"
-        return {"module": None, "class_name": "function", "config": "tfjs_hard_sigmoid", "registered_name": registered}
+        layers = [
+            _object("keras.layers", kind, {"name": kind.lower(), "trainable": True, "dtype": "float32", **options})
+            for kind, options in HARD_SIGMOID
+        ]
+        return _object("keras", "Sequential", {"name": "tfjs_hard_sigmoid", "trainable": True, "layers": layers})
     if name not in ACTIVATIONS:
         why = f"activation {name} is none of Keras 3"
         problems.append(Problem("/".join(trail), class_name, why, "change the activation"))

@@ -264,6 +264,12 @@ ACTIVATION_CHAINS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
 }
 """Activations that TensorFlow.js lacks, or computes otherwise, and the layers that compute them."""
 
+HARD_SIGMOID: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("Rescaling", {"scale": 0.2, "offset": 0.5}),
+    ("ReLU", {"max_value": 1.0, "negative_slope": 0.0, "threshold": 0.0}),
+)
+"""TensorFlow.js' hard_sigmoid. Keras 3 has no name for it, but takes a Sequential of layers as an activation."""
+
 INITIALIZERS = {
     **{
         name: name

@@ -29,11 +29,6 @@ def keras_bytes(artifacts: Any) -> bytes:
         MismatchError: Its weights are not those of its layers.
     """
     rebuilt = rebuild(artifacts)
-    if rebuilt.code:
-        raise UnsupportedFeatureError(
-            "the model computes TensorFlow.js' hard_sigmoid, 0.2 x + 0.5, which Keras 3 has no name for: a .keras file "
-            "cannot hold it; load_model(...).to_keras() gives a live model that has it"
-        )
     saved = datetime.now(timezone.utc).strftime("%Y-%m-%d@%H:%M:%S")
     document = rebuilt.document
     if rebuilt.compiled is not None:
