@@ -44,6 +44,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_tfjs_options",
             "_tfjs_topology",
             "_tfjs_graph",
+            "_mxnet_graph",
         ),
     ),
     (

@@ -36,7 +36,8 @@ from weightlift.errors import (
     WeightliftError,
 )
 from weightlift.formats import by_name, by_suffix
-from weightlift.protocols import Format, Store, SupportsLoad, SupportsSave
+from weightlift.formats._mxnet_symbol import MXNET_SYMBOL, symbol_beside
+from weightlift.protocols import Format, HoldsModels, Store, SupportsLoad, SupportsSave
 from weightlift.stores._local import LocalStore
 from weightlift.types import ModelArtifacts, SaveResult
 
@@ -110,10 +111,11 @@ class StoreHandler:
 
     def write(self, artifacts: ModelArtifacts) -> SaveResult:
         """As ``save``, without a look at what was written: it may have gone where nothing can be read back."""
-        fmt = self.format or by_name("tfjs")
+        fmt = self._format_of(artifacts)
         extra = _document(artifacts)
         if fmt.name != "tfjs":
-            lost = [k for k in extra if k not in ("weightSpecs", "userDefinedMetadata")]
+            kept = fmt.model_keys if isinstance(fmt, HoldsModels) else ("weightSpecs", "userDefinedMetadata")
+            lost = [k for k in extra if k not in kept]
             if lost:
                 raise UnsupportedFeatureError(
                     f"{fmt.name} holds weights and metadata, but not {', '.join(lost)}: save the model as "
@@ -125,9 +127,14 @@ class StoreHandler:
         target = Target(self.store, self.name, fmt, self.store.path(self.name))
         return save_leaves(names, leaves, structure, target, options)
 
+    def _format_of(self, artifacts: ModelArtifacts) -> Format:
+        """The format to write: a file of MXNet's parameters gets its symbol beside it, if there is one."""
+        whole = artifacts.format == MXNET_SYMBOL.name and symbol_beside(self.name) is not None
+        return MXNET_SYMBOL if whole else self.format or by_name("tfjs")
+
     def _info(self, artifacts: ModelArtifacts) -> Any:
         """Sizes as TensorFlow.js reports them: of the weights as they were stored."""
-        source = open_in(self.store, self.name, format=(self.format or by_name("tfjs")).name)
+        source = open_in(self.store, self.name, format=self._format_of(artifacts).name)
         specs = source.layout.extra.get("weightSpecs")
         stored = replace(artifacts, weights={}, weight_specs=specs).info()
         return replace(stored, weight_data_bytes=sum(r.size for r in source.readers()))
@@ -141,7 +148,10 @@ class StoreHandler:
             MismatchError: It has not all of the weights that were asked for.
         """
         options = self._load_options
-        source = open_in(self.store, self.name, format=self.format.name if self.format else None)
+        fmt = self.format.name if self.format else None
+        if fmt is None and (symbol := symbol_beside(self.name)) is not None and self.store.exists(symbol):
+            fmt = MXNET_SYMBOL.name  # these parameters are of that network
+        source = open_in(self.store, self.name, format=fmt)
         layout = source.layout
         if options.verify and layout.damaged:
             raise ChecksumError(f"{layout.damaged}; verify=False loads it as it is", path=source.paths()[0])
@@ -179,7 +189,8 @@ def _artifacts(source: Source, weights: Weights) -> ModelArtifacts:
     specs = layout.extra.get("weightSpecs")
     if specs is None:
         specs = [{"name": n, "shape": list(table.shapes[i]), "dtype": str(table.dtype(i))} for i, n in enumerate(table)]
-    own = {*DOCUMENT_KEYS.values(), "weightSpecs"} if layout.format == "tfjs" else set(layout.extra)
+    models = layout.format in ("tfjs", MXNET_SYMBOL.name)
+    own = {*DOCUMENT_KEYS.values(), "weightSpecs"} if models else set(layout.extra)
     rest = {k: v for k, v in layout.extra.items() if k not in own}
     return ModelArtifacts(weights=weights, weight_specs=specs, extra=rest, **known)
 

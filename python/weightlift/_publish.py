@@ -5,6 +5,8 @@ hashes decide, and made durable. Then it is published:
 
 - one file: by one rename;
 - one file with a sidecar: sidecar with old and new record, file, sidecar with the new record (``_sidecar``);
+- files of which none names the others (MXNet's symbol and parameters): as one file, all durable before the first gets
+  its name; a sidecar is that of the first;
 - data files and a manifest: a data file whose name is taken gets a new name (``NumbersFiles``: all of them do); all
   are made durable, at the same time, before the first gets its name, and their names by one sync of the directory;
   then the manifest is replaced by one rename (that instant the new model replaces the old); then files under new names
@@ -73,6 +75,7 @@ class Publication:
             superseded.remove(names, [f.name for f in self.packing.files])
         specs = self.job.specs
         crc = NamedSums(specs.names, checksums.crc32c) if self.options.checksums else {}
+        names.sort(key=lambda name: name != self.name)  # what was asked for comes first
         files = tuple(dict.fromkeys(self.store.path(n) for n in names))
         once = self.packing.stored_once and bool(specs.same)
         return SaveResult(self.target.url, self.fmt.name, files, total, len(specs), crc, shared, once)
@@ -96,7 +99,7 @@ class Publication:
                 total += self._publish_set(writers, checksums)
                 self._put_companion()
             else:
-                self.commit(writers[0], checksums, patched[0])
+                self.commit(writers, checksums, patched[0])
         except BaseException:
             for writer in writers:
                 writer.abort()
@@ -152,21 +155,29 @@ class Publication:
             crc32c[row] = crc32c[first]
         return Checksums(crc32c, crc32)
 
-    def commit(self, writer: Any, checksums: Checksums, literals: list[tuple[int, bytes]]) -> None:
-        """Give a file its name, with a sidecar where the format has no room for checksums."""
+    def commit(self, writers: Sequence[Any], checksums: Checksums, literals: list[tuple[int, bytes]]) -> None:
+        """Give files their names, with a sidecar of the first where the format has no room for checksums."""
         alone = isinstance(self.store, SendsInOrder) and not self.store.keeps_sidecars
         if alone or not self.packing.sidecar:
-            writer.commit()
+            self._commit_all(writers)
             return
-        old = _sidecar.existing_records(self.store, self.name)
+        name = self.packing.files[0].name
+        old = _sidecar.existing_records(self.store, name)
         record = self._record(checksums, literals)
         if record is not None:
-            self.put(self.name + _sidecar.SUFFIX, _sidecar.dump([record, *old]))
-        writer.commit()
+            self.put(name + _sidecar.SUFFIX, _sidecar.dump([record, *old]))
+        self._commit_all(writers)
         if record is not None:
-            self.put(self.name + _sidecar.SUFFIX, _sidecar.dump([record]))
-        elif self.store.exists(self.name + _sidecar.SUFFIX):
-            self.store.delete(self.name + _sidecar.SUFFIX)
+            self.put(name + _sidecar.SUFFIX, _sidecar.dump([record]))
+        elif self.store.exists(name + _sidecar.SUFFIX):
+            self.store.delete(name + _sidecar.SUFFIX)
+
+    def _commit_all(self, writers: Sequence[Any]) -> None:
+        if len(writers) > 1 and isinstance(self.store, CommitsTogether):
+            self.store.commit_all(writers)
+            return
+        for writer in writers:
+            writer.commit()
 
     def _record(self, checksums: Checksums, literals: list[tuple[int, bytes]]) -> dict[str, Any] | None:
         """The sidecar's record, or None when there is nothing to say."""
@@ -188,11 +199,7 @@ class Publication:
         )
 
     def _publish_set(self, writers: list[Any], checksums: Checksums) -> int:
-        if isinstance(self.store, CommitsTogether):
-            self.store.commit_all(writers)
-        else:
-            for writer in writers:
-                writer.commit()
+        self._commit_all(writers)
         assert self.packing.manifest is not None
         name = self.packing.manifest.name
         manifest = self.fmt.manifest(self.packing, checksums, self.actual)

@@ -85,7 +85,7 @@ class Sending(Publication):
             sent = self.write(job, writers, files=files, only=number)
             if len(files) == 1 and self.options.checksums and not np.array_equal(sent.crc32c, checksums.crc32c):
                 raise ChangedError("the arrays changed while they were being sent", path=self.target.path)
-            self.commit(writer, checksums, list(file.literals))
+            self.commit([writer], checksums, list(file.literals))
 
         _persist(writer, send)
 
@@ -101,7 +101,7 @@ class Sending(Publication):
                 file.seek(0)
                 for at in range(0, packed.nbytes, PART):
                     writer.write_at(at, file.read(PART))
-                self.commit(writer, checksums, [])
+                self.commit([writer], checksums, [])
 
             _persist(writer, send)
         return checksums, packed.nbytes

@@ -139,6 +139,8 @@ def may_rename(table: TensorTable) -> bool:
 
 def attach(layout: Layout, files: Files, name: str, *, metadata: bool) -> None:
     """Fill a layout's checksums, true dtypes, structure and, if asked, metadata from the sidecar, if there is one."""
+    if len(layout.sources) == 1:
+        (name,) = layout.sources  # the file that the tensors are in, not one beside it that describes them
     try:
         records = _read(files, name)
     except FormatError as error:

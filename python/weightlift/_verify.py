@@ -16,7 +16,7 @@ from weightlift._load import read_arrays
 from weightlift._ops import Progress
 from weightlift._plan import check_pieces, decoded_sizes, hash_rows
 from weightlift._source import Source, open_source
-from weightlift.errors import ChecksumError, FormatError, TruncatedError
+from weightlift.errors import ChecksumError, FormatError, MismatchError, TruncatedError
 from weightlift.types import DiffReport, TensorDiff, TensorReport, VerifyReport
 
 __all__ = ["diff_sources", "verify_url"]
@@ -32,7 +32,7 @@ def verify_url(
     """Compare every tensor with its checksum; a file that breaks its format is a problem in the report."""
     try:
         source = open_source(url, format=format, store_options=store_options)
-    except (FormatError, TruncatedError) as error:
+    except (FormatError, MismatchError, TruncatedError) as error:
         return VerifyReport(str(url), format or "unknown", (), (str(error),))
     layout, table = source.layout, source.table
     problems = [] if source.damage is None else [source.damage]

@@ -5,7 +5,7 @@ Each protocol is as small as its use. Third parties may implement any of them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -21,6 +21,7 @@ __all__ = [
     "EncodesStrings",
     "Files",
     "Format",
+    "HoldsModels",
     "IOHandler",
     "KeepsEncodings",
     "KeepsSidecar",
@@ -310,6 +311,15 @@ class KeepsValues(Protocol):
     @property
     def keeps_values(self) -> bool:
         """Whether it does."""
+
+
+@runtime_checkable
+class HoldsModels(Protocol):
+    """A format of whole models, beside TensorFlow.js's."""
+
+    @property
+    def model_keys(self) -> Collection[str]:
+        """What it has room for, by the keys of ``PackOptions.extra`` and ``Layout.extra``."""
 
 
 @runtime_checkable

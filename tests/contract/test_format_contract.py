@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.unit.mxnet_support import numpy_graph
 
 from weightlift.formats import FORMATS, by_name, by_suffix
 from weightlift.protocols import Format
 from weightlift.testing import FormatContract, MemoryFiles, write_tensors
+from weightlift.testing._reference import Written
 
 
 class TestMxnet(FormatContract):
@@ -29,6 +33,24 @@ class TestMxnetV2(FormatContract):
         """What is read is of one format, whichever version was written."""
         written = self.write(self.sample())
         assert by_name("mxnet").read(MemoryFiles(written.files), written.name).format == "mxnet"
+
+
+class TestMxnetSymbol(FormatContract):
+    format = by_name("mxnet-symbol")
+
+    def write(self, tensors: Mapping[str, Any], **options: Any) -> Written:
+        """With a symbol, which has no structure, and which is what was asked for."""
+        extra = {"modelTopology": numpy_graph([name for name in tensors if name != "data"])}
+        written = super().write(tensors, extra=extra, **{**options, "structure": None})
+        return replace(written, name=self.target())
+
+    def test_is_named(self) -> None:
+        """Its ending is more than a suffix, as MXNet has it."""
+        assert (self.format.name, list(self.format.suffixes)) == ("mxnet-symbol", ["-symbol.json"])
+
+    def test_metadata_and_structure_come_back(self) -> None:
+        """Metadata goes to the sidecar."""
+        assert self.write(self.sample(), metadata={"note": "é"}).packing.sidecar
 
 
 class TestFlax(FormatContract):
@@ -96,6 +118,7 @@ class TestTensorBundleKeys(FormatContract):
 
 ALL = [
     TestMxnet,
+    TestMxnetSymbol,
     TestFlax,
     TestGguf,
     TestOnnx,

@@ -20,6 +20,7 @@ from tests.unit import tensorbundle_support as bundles
 from tests.unit import torch_support as made
 
 import weightlift as wl
+from weightlift._mxnet_graph import symbol_text
 from weightlift._sidecar import record as sidecar_record
 from weightlift._strings import encode_varint_strings
 from weightlift.formats._npy_header import build_object_header
@@ -77,6 +78,13 @@ def npz(data: bytes, folder: Path) -> Path:
 def mxnet(data: bytes, folder: Path) -> Path:
     """The input is a file of MXNet's."""
     return _write(folder / "x.params", data)
+
+
+def mxnet_symbol(data: bytes, folder: Path) -> Path:
+    """The input is a symbol; its parameters are right."""
+    if not (folder / "x-0000.params").exists():
+        wl.save({f"arg:{name}": tensor for name, tensor in TENSORS.items()}, folder / "x-0000.params", durable=False)
+    return _write(folder / "x-symbol.json", data)
 
 
 def torch(data: bytes, folder: Path) -> Path:
@@ -153,6 +161,7 @@ _ALWAYS = (
     zip_directory,
     npz,
     mxnet,
+    mxnet_symbol,
     torch,
     torch_pickle,
     tfjs,
@@ -195,6 +204,7 @@ def seeds() -> dict[str, list[bytes]]:
         "zip_directory": [_npz(compressed=c) for c in (False, True)],
         "npz": [bytes([how]) + _npy(a) for how in (0, 1) for a in _arrays()],
         "mxnet": _mxnet_files(),
+        "mxnet_symbol": _symbols(),
         "torch": [_saved("x.pt", "x.pt"), made.archive(made.pickled(made.tensor()), {"0": bytes(16)}), _old_torch()],
         "torch_pickle": [made.pickled(body) for body in _torch_objects()],
         "tfjs": [_tfjs_model(), _tfjs_of_others()],
@@ -269,6 +279,15 @@ def _mxnet_files() -> list[bytes]:
     matrix = nd.sparse(2, (3, 4), np.array([1, 2, 3], "f8"), [0, 2, 2, 3], [0, 3, 1])
     records = [nd.dense(array, version) for version in range(4)]
     return [nd.listed([*records, nd.NONE, rows, matrix]), nd.named({"arg:a": records[3], "aux:b": records[2]})]
+
+
+def _symbols() -> list[bytes]:
+    """As MXNet spaces them: one, one with a graph in a node, and an old one."""
+    one = nd.numpy_graph(list(TENSORS), __shape__="(2, -1)", __lr_mult__="1.0")
+    one["nodes"][2]["attrs"] = {"__shape__": "(2,)"}
+    inner = nd.graph([*one["nodes"], nd.node("_foreach", "loop", [(1, 0, 0), (2, 0, 0)], subgraphs=[one])])
+    old = nd.graph([nd.node("null", "a", attr={"x": "y"}), nd.node("null", "b")], heads=[[1, 0]], node_row_ptr=[0, 1])
+    return [symbol_text(document) for document in (one, inner, old)]
 
 
 def _old_torch() -> bytes:

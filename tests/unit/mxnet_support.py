@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,3 +62,39 @@ def listed(records: Sequence[bytes], names: Sequence[bytes] = (), *, count: int 
 def named(records: Mapping[str, bytes]) -> bytes:
     """A file of a dict."""
     return listed(list(records.values()), [n.encode() for n in records])
+
+
+# --- symbols --------------------------------------------------------------------------------------
+def node(op: str, name: str, inputs: Sequence[Sequence[int]] = (), **rest: Any) -> dict[str, Any]:
+    """A node; a keyword ``attrs`` holds its attributes."""
+    return {"op": op, "name": name, **rest, "inputs": [list(entry) for entry in inputs]}
+
+
+def graph(nodes: Sequence[Mapping[str, Any]], /, **changes: Any) -> dict[str, Any]:
+    """A symbol of these nodes, the last of which is its output."""
+    variables = [number for number, one in enumerate(nodes) if one["op"] == "null"]
+    document = {"nodes": list(nodes), "arg_nodes": variables, "heads": [[len(nodes) - 1, 0, 0]]}
+    return {**document, "attrs": {"mxnet_version": ["int", 10901]}, **changes}
+
+
+def numpy_graph(names: Sequence[str], **attributes: str) -> dict[str, Any]:
+    """A symbol with NumPy's shapes, whose variables are ``data`` and these, taken by one operation."""
+    rest = {"attrs": attributes} if attributes else {}
+    nodes = [node("null", "data"), *(node("null", name, **rest) for name in names)]
+    nodes.append(node("Custom", "all", [(number, 0, 0) for number in range(len(nodes))]))
+    return graph(nodes, attrs={"is_np_shape": ["int", 1], "mxnet_version": ["int", 10901]})
+
+
+def dense_and_norm() -> dict[str, Any]:
+    """A layer and a BatchNorm, with the variables that MXNet makes for them: two parameters, and four."""
+    made = ("data", "fc_weight", "fc_bias", "bn_gamma", "bn_beta", "bn_moving_mean", "bn_moving_var")
+    nodes = [node("null", name) for name in made]
+    nodes.append(node("FullyConnected", "fc", [(0, 0, 0), (1, 0, 0), (2, 0, 0)], attrs={"num_hidden": "3"}))
+    nodes.append(node("BatchNorm", "bn", [(7, 0, 0), (3, 0, 0), (4, 0, 0), (5, 0, 1), (6, 0, 1)]))
+    return graph(nodes)
+
+
+def dense_and_norm_values() -> dict[str, npt.NDArray[Any]]:
+    """Values of them."""
+    rest = {f"bn_{name}": np.full(3, i, "f4") for i, name in enumerate(("gamma", "beta", "moving_mean", "moving_var"))}
+    return {"fc_weight": np.arange(6, dtype="f4").reshape(3, 2), "fc_bias": np.ones(3, "f4"), **rest}

@@ -12,6 +12,7 @@ from weightlift.formats._flax import FLAX
 from weightlift.formats._gguf import GGUF
 from weightlift.formats._hdf5 import HDF5
 from weightlift.formats._mxnet import MXNET, MXNET_V2
+from weightlift.formats._mxnet_symbol import MXNET_SYMBOL
 from weightlift.formats._npy import NPY
 from weightlift.formats._npy_pickle import NPY_PICKLE
 from weightlift.formats._npz import NPZ
@@ -31,6 +32,7 @@ FORMATS: Sequence[Format] = (
     TORCH,
     MXNET,
     HDF5,
+    MXNET_SYMBOL,
     TFJS,
     GGUF,
     SAFETENSORS,
