@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from weightlift import _browser_handlers, _http_handlers  # noqa: F401 (importing them registers their handlers)
@@ -252,7 +253,29 @@ def _export_keras(model: Any, *, trainable_only: bool, include_optimizer: bool) 
     return export(model, trainable_only=trainable_only, include_optimizer=include_optimizer)
 
 
-_exporters: list[tuple[Callable[[Any], bool], Exporter]] = [(_is_keras_model, _export_keras)]
+def _is_gluon_block(model: Any) -> bool:
+    """Likewise, a block of MXNet's Gluon."""
+    return any(b.__name__ == "Block" and b.__module__.startswith("mxnet.gluon") for b in type(model).__mro__)
+
+
+def _export_gluon(model: Any, *, trainable_only: bool, include_optimizer: bool) -> ModelArtifacts:
+    from tempfile import TemporaryDirectory
+
+    from weightlift.frameworks._mxnet_live import export
+
+    if trainable_only or include_optimizer:
+        raise UnsupportedFeatureError(
+            "trainable_only and include_optimizer: a symbol needs all of its parameters, and MXNet keeps the state of "
+            "a Trainer as pickled classes; leave them out"
+        )
+    with TemporaryDirectory(prefix="weightlift-") as folder:
+        return load_model(export(model, Path(folder)), lazy=False)
+
+
+_exporters: list[tuple[Callable[[Any], bool], Exporter]] = [
+    (_is_keras_model, _export_keras),
+    (_is_gluon_block, _export_gluon),
+]
 
 
 def register_exporter(predicate: Callable[[Any], bool], exporter: Exporter) -> None:

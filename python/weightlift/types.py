@@ -43,10 +43,10 @@ class ModelArtifacts:
     """A model between any two places, as TensorFlow.js's ``ModelArtifacts``.
 
     Attributes:
-        model_topology: The architecture: a Keras config or a GraphDef, as JSON.
+        model_topology: The architecture: a Keras config, a GraphDef or a symbol of MXNet's, as JSON.
         weights: Arrays by name, in order; lazy views are fine.
         weight_specs: ``weightsManifest`` entries (name, shape, dtype, quantization), in the weights' order.
-        format: ``"layers-model"`` or ``"graph-model"``.
+        format: ``"layers-model"``, ``"graph-model"`` or ``"mxnet-symbol"``.
         generated_by: Who made the model.
         converted_by: Who converted it.
         training_config: Loss, metrics and optimizer.
@@ -137,6 +137,22 @@ class ModelArtifacts:
         """
         # By name: the contract knows no framework, only where the one that is asked for is found.
         return import_module("weightlift.frameworks._keras_back").build(self, custom_objects, compiled=compile)
+
+    def to_gluon(self, inputs: Sequence[str] | None = None) -> Any:
+        """A live ``SymbolBlock`` of MXNet's Gluon with these weights, of a model with a symbol of MXNet's.
+
+        MXNet must be installed; a symbol with NumPy's shapes needs ``mxnet.npx.set_np()``. Parameters are on the CPU:
+        ``block.reset_ctx`` moves them.
+
+        Args:
+            inputs: The variables that the block is called with, in this order; default: those without weights, in the
+                order of the symbol.
+
+        Raises:
+            UnsupportedFeatureError: The model is none of MXNet's.
+            MismatchError: Weights are missing, are none of the symbol's variables, or have other shapes.
+        """
+        return import_module("weightlift.frameworks._mxnet_live").build(self, inputs)
 
     def info(self) -> ModelArtifactsInfo:
         """Sizes and date, as TensorFlow.js reports them after a save."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.frameworks.environments import framework_python, run_script
 from tests.test_readme import run_python
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "frameworks"
@@ -24,3 +25,12 @@ def test_examples(page: str, framework: str, tmp_path: Path, monkeypatch: pytest
     assert len(blocks) >= 7
     for text in blocks:
         run_python(text, names)
+
+
+def test_examples_beside_mxnet(tmp_path: Path) -> None:
+    """In the environment of the framework, which needs its own NumPy."""
+    framework_python("mxnet")
+    found = run_script("mxnet", Path(__file__).with_name("page_check.py"), PAGES / "mxnet.md", tmp_path)
+    assert len(found) >= 5
+    for expected, printed in found:
+        assert printed == expected

@@ -1,8 +1,12 @@
-"""Live networks of MXNet: Gluon's blocks, by the names that ``save_parameters`` gives their parameters."""
+"""Live networks of MXNet: Gluon's blocks, by the names that ``save_parameters`` gives their parameters.
+
+With their graphs they go out by Gluon's own ``export``, and come back as blocks around such a graph.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -10,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from weightlift._dtypes import DTYPES
+from weightlift._mxnet_graph import FORMAT, check_symbol, symbol_text
 from weightlift.errors import MismatchError, UnsupportedFeatureError
 from weightlift.protocols import LiveTensors, LiveTree, Slot
+from weightlift.types import ModelArtifacts
 
-__all__ = ["adapt"]
+__all__ = ["adapt", "build", "export"]
 
 Array = npt.NDArray[Any]
 
@@ -105,3 +111,57 @@ def _to_mxnet(array: Array) -> Any:
     if array.dtype == ml_dtypes.bfloat16:
         return make(array.astype(np.float32), dtype="float32").astype("bfloat16")
     return make(array, dtype=array.dtype)
+
+
+# --- with their graphs ------------------------------------------------------------------------------
+def export(block: Any, folder: Path) -> Path:
+    """Let a block write its graph and its parameters to a folder; the symbol's file.
+
+    Raises:
+        UnsupportedFeatureError: It has no graph: it is not hybridized, has not been run, or cannot be.
+    """
+    if not callable(getattr(block, "export", None)):
+        raise UnsupportedFeatureError(
+            f"a {type(block).__name__} is no HybridBlock, so it has no graph; save its parameters alone: "
+            "weightlift.save(net, 'net.params')"
+        )
+    prefix = folder / "net"
+    try:
+        block.export(str(prefix))
+    except RuntimeError as error:
+        raise UnsupportedFeatureError(
+            f"MXNet has no graph of this network: {error} (call net.hybridize(), and net once with data)"
+        ) from error
+    return folder / "net-symbol.json"
+
+
+def build(artifacts: ModelArtifacts, inputs: Sequence[str] | None) -> Any:
+    """A ``SymbolBlock`` of a model: see ``ModelArtifacts.to_gluon``."""
+    if artifacts.format != FORMAT or artifacts.model_topology is None:
+        raise UnsupportedFeatureError(
+            f"to_gluon() is for models of the format {FORMAT!r}, with a symbol of MXNet's; this one is "
+            f"{artifacts.format!r}"
+        )
+    import mxnet as mx
+
+    graph = check_symbol(artifacts.model_topology)
+    shapes = {name: tuple(weight.shape) for name, weight in artifacts.weights.items()}
+    graph.compare(shapes)
+    asked = graph.inputs(shapes) if inputs is None else list(inputs)
+    if sorted(asked) != sorted(graph.inputs(shapes)):
+        raise MismatchError(
+            f"the inputs are the variables without weights, {', '.join(graph.inputs(shapes))}; not {', '.join(asked)}"
+        )
+    numpy = mx.util.is_np_array()
+    if graph.np_shape and not numpy:
+        raise UnsupportedFeatureError("the symbol has NumPy's shapes: call mxnet.npx.set_np() first")
+    # MXNet's own reader, which knows symbols of all its versions.
+    symbol = mx.symbol.load_json(symbol_text(artifacts.model_topology).decode())
+    variables = [mx.symbol.var(name) for name in asked]
+    if numpy:
+        symbol, variables = symbol.as_np_ndarray(), [variable.as_np_ndarray() for variable in variables]
+    block = mx.gluon.SymbolBlock(symbol, variables)
+    for name, parameter in block.collect_params().items():
+        values = _to_mxnet(np.asarray(artifacts.weights[name]))
+        parameter._load_init(values, None, cast_dtype=True, dtype_source="saved")  # as SymbolBlock.imports does
+    return block
