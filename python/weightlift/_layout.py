@@ -315,6 +315,7 @@ class Layout:
         order: Rows in the order of the dict that was saved, where that is not the table's.
         whole: Runs of bytes that hold many tensors and have a checksum each (a zip member), as tensors of bytes.
         damaged: Why the table itself does not match its checksum, if it does not.
+        sidecar_of: The file whose sidecar speaks of the tensors, where it is not the one that was asked for.
     """
 
     format: str
@@ -329,6 +330,7 @@ class Layout:
     damaged: str | None = None
     order: U32 | None = None
     expected: Mapping[int, int] | None = None
+    sidecar_of: str | None = None
 
     def validate(self, source_sizes: Sequence[int]) -> Layout:
         """Check every row before anything is allocated or read; returns self.

@@ -139,8 +139,7 @@ def may_rename(table: TensorTable) -> bool:
 
 def attach(layout: Layout, files: Files, name: str, *, metadata: bool) -> None:
     """Fill a layout's checksums, true dtypes, structure and, if asked, metadata from the sidecar, if there is one."""
-    if len(layout.sources) == 1:
-        (name,) = layout.sources  # the file that the tensors are in, not one beside it that describes them
+    name = layout.sidecar_of or name
     try:
         records = _read(files, name)
     except FormatError as error:

@@ -80,7 +80,7 @@ class MxnetSymbol:
         extra = {"modelTopology": document, "format": self.name, AUXILIARY: auxiliary}
         if graph.generated_by is not None:
             extra["generatedBy"] = graph.generated_by
-        return replace(layout, format=self.name, tensors=table, structure=None, extra=extra)
+        return replace(layout, format=self.name, tensors=table, structure=None, extra=extra, sidecar_of=parameters)
 
     def encode(self, specs: TensorSpecs, quantize: Mapping[str, str] | str | None) -> dict[int, str]:
         """As in MXNet's files of arrays."""
