@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -247,7 +248,7 @@ class KerasFile:
         Raises:
             UnsupportedFeatureError: Keras cannot have it, or h5py is not installed; nothing was written.
         """
-        from weightlift.frameworks._keras_write import keras_bytes
+        from weightlift.frameworks._keras_write import keras_parts
 
         options = self.options
         assert isinstance(options, SaveOptions)
@@ -255,17 +256,19 @@ class KerasFile:
             raise UnsupportedFeatureError("models are written as .keras, not as .h5", path=str(self.path))
         if options.quantize or options.shard_size or options.metadata:
             raise UnsupportedFeatureError("a .keras file holds no quantised weights and no shards", path=str(self.path))
-        data = keras_bytes(artifacts)
+        parts = keras_parts(artifacts)
+        ends = list(accumulate(part.nbytes for part in parts))
         store = LocalStore(self.path.parent, self.path.name)
-        writer = store.create(self.path.name, len(data), durable=options.durable)
+        writer = store.create(self.path.name, ends[-1], durable=options.durable)
         try:
-            writer.write_at(0, data)
+            for part, end in zip(parts, ends, strict=True):
+                writer.write_at(end - part.nbytes, part)
             writer.commit()
         except BaseException:
             writer.abort()
             raise
         info = artifacts.info()
-        result = SaveResult(str(self.path), "keras", (str(self.path),), len(data), len(artifacts.weights))
+        result = SaveResult(str(self.path), "keras", (str(self.path),), ends[-1], len(artifacts.weights))
         return replace(result, model_artifacts_info=info)
 
     def load(self) -> ModelArtifacts:

@@ -14,15 +14,15 @@ from weightlift.frameworks._keras_back import rebuild
 from weightlift.frameworks._keras_file import CONFIG, METADATA, WEIGHTS, group_paths, variable_counts
 from weightlift.frameworks._keras_graph import read_model
 
-__all__ = ["keras_bytes"]
+__all__ = ["keras_parts"]
 
 _VERSION = "3.15.1"
 """The Keras whose form is written; all of Keras 3 reads it."""
 _WHEN = (1980, 1, 1, 0, 0, 0)
 
 
-def keras_bytes(artifacts: Any) -> bytes:
-    """A layers model as the content of a ``.keras`` file.
+def keras_parts(artifacts: Any) -> list[memoryview]:
+    """A layers model as the content of a ``.keras`` file, in parts: the weights' is the one copy that is made.
 
     Raises:
         UnsupportedFeatureError: Keras cannot have it, or h5py is not installed.
@@ -33,16 +33,31 @@ def keras_bytes(artifacts: Any) -> bytes:
     document = rebuilt.document
     if rebuilt.compiled is not None:
         document = {**document, "compile_config": rebuilt.compiled}
-    members = {
+    members: dict[str, Any] = {
         METADATA: json.dumps({"keras_version": _VERSION, "date_saved": saved}).encode(),
         CONFIG: json.dumps(document).encode(),
         WEIGHTS: _weights(rebuilt.document, rebuilt.weights, rebuilt.layers, rebuilt.optimizer),
     }
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+    parts = _Parts()
+    with zipfile.ZipFile(parts, "w", zipfile.ZIP_STORED) as archive:
         for name, data in members.items():
             archive.writestr(zipfile.ZipInfo(name, _WHEN), data)
-    return buffer.getvalue()
+    return parts.written
+
+
+class _Parts(io.RawIOBase):
+    """A file that keeps what is written, as it came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[memoryview] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.written.append(memoryview(data).cast("B"))
+        return self.written[-1].nbytes
 
 
 def _weights(
@@ -50,7 +65,7 @@ def _weights(
     weights: Mapping[tuple[str, ...], Sequence[Any]],
     layers: Mapping[tuple[str, ...], tuple[str, Mapping[str, Any]]],
     optimizer: Sequence[Any],
-) -> bytes:
+) -> memoryview:
     try:
         import h5py
     except ImportError as error:
@@ -68,4 +83,4 @@ def _weights(
                     group[str(i)] = left.pop(0)
         for i, array in enumerate(optimizer):
             file.require_group("optimizer/vars")[str(i)] = array
-    return buffer.getvalue()
+    return buffer.getbuffer()
