@@ -53,7 +53,8 @@ def save_model(
     Args:
         model: :class:`ModelArtifacts` (saved whole), or a live model that an exporter knows.
         url_or_handler: A path, a URL that a save router serves, or any object with ``save(artifacts)``. A path without
-            a known suffix is a directory, made if it is not there.
+            a known suffix is a directory, made if it is not there. ``PREFIX-symbol.json`` or ``PREFIX-0007.params``:
+            both files of a network of MXNet's.
         trainable_only: Live models: leave out weights that are not trained.
         include_optimizer: Live models: keep the optimizer's state and the training configuration.
         quantize: ``"uint8"``, ``"uint16"``, ``"float16"``, ``"auto:1e-3"`` or ``{type: True, glob or list of globs}``,
@@ -156,6 +157,7 @@ def load_model(
 
     Args:
         url_or_handler: A directory or ``model.json``, a URL that a load router serves, or any object with ``load()``.
+            Of a network of MXNet's ``PREFIX-symbol.json``, or ``PREFIX-0007.params`` beside it.
         strict: Each of ``weight_names`` must be there.
         weight_names: A glob, or a list of names and globs: only these weights.
         on_progress: Called with the fraction that is done; the weights are then read before the call returns.
