@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from weightlift import _core
 from weightlift._arrays import as_array
-from weightlift._convert import convert_source
+from weightlift._convert import Kinds, as_another, convert_source, of_models
 from weightlift._dtypes import DTYPES, from_numpy
 from weightlift._job import SaveOptions
 from weightlift._layout import Cast, ReadOptions
@@ -20,11 +20,9 @@ from weightlift._load import DTypes, Memory, Rename, as_dtype, load_source
 from weightlift._ops import Progress, core_steps
 from weightlift._save import resolve_target, save_object
 from weightlift._source import Names, open_source, options_for
-from weightlift._urls import is_keras_file
 from weightlift._verify import diff_sources, verify_url
 from weightlift._weights import Weights
 from weightlift.errors import UnsupportedFeatureError
-from weightlift.formats import by_name, by_suffix
 from weightlift.frameworks._adapters import register_adapter
 from weightlift.frameworks._tensors import converter
 from weightlift.types import DiffReport, SaveResult, VerifyReport
@@ -123,6 +121,8 @@ def load(
     strict: bool = True,
     assign: bool = False,
     rename: Rename = None,
+    conventions: str | None = None,
+    kinds: Kinds = None,
     dtype: DTypes = None,
     framework: str = "numpy",
     out: Any = None,
@@ -149,6 +149,11 @@ def load(
         assign: With ``into``: what was loaded becomes the model's tensors, without a copy, once all is verified; for
             modules on the meta device. The model's types hold unless ``dtype`` is given.
         rename: New names: ``{"old.": "new."}`` prefixes or whole names, a function, or (regex, replacement) pairs.
+        conventions: ``"torch->keras"``: what one framework saved as another has it, kernels turned and parameters
+            called as it calls them; ``torch``, ``keras``, ``tensorflow``, ``tfjs``, ``mxnet`` and ``flax``. ``names``
+            are the file's, ``rename`` comes after.
+        kinds: With ``conventions``: what layers are, by name or glob, where their tensors do not tell:
+            ``{"stem": "Conv2d"}``; ``"keep"`` takes tensors as they are, ``"skip"`` leaves them out.
         dtype: Convert floating-point tensors to this type, or ``{glob: dtype}`` for any tensor, in the same pass; as
             :func:`save`.
         framework: Whose tensors to return: ``"numpy"``, ``"torch"``, ``"jax"`` or ``"tensorflow"``; on the CPU they are
@@ -171,6 +176,7 @@ def load(
         ChecksumError: Names the file, the tensor and the byte range.
         FormatError: The file breaks its format.
         MismatchError: ``names``, ``out`` or ``into`` do not fit the file.
+        ConventionsError: Layers for which there is no rule, or more than one; it lists them all.
 
     Example:
         >>> import numpy as np, weightlift as wl
@@ -189,6 +195,7 @@ def load(
         names = list(names)  # looked through more than once
     options = ReadOptions(skip_unsafe=skip_unsafe, dequantize=dequantize)
     source = open_source(url, format=format, mode=mode, store_options=store_options, names=names, options=options)
+    source, names = as_another(source, names, conventions, kinds, verify=verify)
     if into is not None:
         return load_into(
             source, into, IntoOptions(names, rename, dtype, memory, strict, assign, verify=verify, progress=progress)
@@ -247,6 +254,8 @@ def convert(
     format: str | None = None,
     names: Names = None,
     rename: Rename = None,
+    conventions: str | None = None,
+    kinds: Kinds = None,
     dtype: DTypes = None,
     quantize: Mapping[str, Any] | str | None = None,
     quantization_report: bool = False,
@@ -271,6 +280,8 @@ def convert(
         format: Of the target.
         names: Only these.
         rename: As :func:`load`.
+        conventions: As :func:`load`.
+        kinds: As :func:`load`.
         dtype: As :func:`save`.
         quantize: As :func:`save`.
         quantization_report: As :func:`save`.
@@ -293,12 +304,12 @@ def convert(
         >>> wl.convert("a.npz", "a.safetensors").format
         'safetensors'
     """
-    if _of_models(source, target, format):
+    if of_models(source, target, format):
         from weightlift._models import convert_model  # for those who have such files
 
         other = {
             "names": names, "rename": rename, "dtype": dtype, "compression": compression, "format": format,
-            "source_format": source_format,
+            "source_format": source_format, "conventions": conventions, "kinds": kinds,
         }  # fmt: skip
         return convert_model(
             source,
@@ -319,6 +330,7 @@ def convert(
     for_source, for_target = options_for((source, target), store_options)
     read = ReadOptions(skip_unsafe=skip_unsafe, dequantize=dequantize)
     opened = open_source(source, format=source_format, store_options=for_source, options=read)
+    opened, names = as_another(opened, names, conventions, kinds, verify=verify)
     place = resolve_target(target, format, for_target)
     options = SaveOptions(
         format, dtype, quantize, compression, shard_size,
@@ -326,22 +338,6 @@ def convert(
         quantization_report=quantization_report,
     )  # fmt: skip
     return convert_source(opened, place, options, names=names, rename=rename, verify=verify)
-
-
-def _of_models(source: Path, target: Path, format: str | None) -> bool:
-    """Whether a conversion is one of whole models: to or from a file of Keras, unless weights alone are asked for."""
-    if not (is_keras_file(source) or is_keras_file(target)):
-        return False
-    if format is not None and format != "tfjs" and by_name(format):
-        return False
-    to, whole = by_suffix(str(target)), str(target).lower().endswith(".keras")
-    if str(source).lower().endswith(".weights.h5") and not whole:
-        return False
-    if to is None or to.name == "tfjs" or whole:
-        return True
-    kept = by_suffix(str(source))  # a model.json is a model, which an .h5 file of weights is not
-    models = kept is None or kept.name == "tfjs"
-    return models and is_keras_file(target) and not str(target).lower().endswith(".weights.h5")
 
 
 def verify(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from weightlift._job import SaveOptions, Target
@@ -10,10 +12,29 @@ from weightlift._load import Rename, refuse_objects, rename_keys
 from weightlift._save import save_leaves
 from weightlift._source import Names, Row, Source, choose_rows
 from weightlift._tree import unflatten
+from weightlift._urls import is_keras_file
+from weightlift.formats import by_name, by_suffix
 from weightlift.protocols import Format
 from weightlift.types import SaveResult
 
-__all__ = ["convert_source"]
+__all__ = ["Kinds", "as_another", "convert_source", "of_models"]
+
+Kinds = Mapping[str, str | Sequence[str]] | None
+"""What layers are, by name or glob: see :func:`weightlift.load`."""
+
+
+def as_another(
+    source: Source, names: Names, conventions: str | None, kinds: Kinds, *, verify: bool
+) -> tuple[Source, Names]:
+    """The source as ``conventions`` want it, and the names to take of that."""
+    if conventions is None:
+        if kinds is not None:
+            raise TypeError("kinds= is about conventions=")
+        return source, names
+    from weightlift._conventions import with_conventions  # for those who ask for it
+
+    made = with_conventions(source, conventions, kinds=kinds or {}, names=names, verify=verify)
+    return made, None if names is None else list(made.table.names)
 
 
 def convert_source(
@@ -55,3 +76,19 @@ def _with_what_goes_along(source: Source, fmt: Format, options: SaveOptions) -> 
     if isinstance(extra.get("userDefinedMetadata"), dict):
         del extra["userDefinedMetadata"]  # it is the metadata, which the caller may have replaced
     return replace(options, extra={**extra, **options.extra})
+
+
+def of_models(source: str | os.PathLike[str], target: str | os.PathLike[str], format: str | None) -> bool:
+    """Whether a conversion is one of whole models: to or from a file of Keras, unless weights alone are asked for."""
+    if not (is_keras_file(source) or is_keras_file(target)):
+        return False
+    if format is not None and format != "tfjs" and by_name(format):
+        return False
+    to, whole = by_suffix(str(target)), str(target).lower().endswith(".keras")
+    if str(source).lower().endswith(".weights.h5") and not whole:
+        return False
+    if to is None or to.name == "tfjs" or whole:
+        return True
+    kept = by_suffix(str(source))  # a model.json is a model, which an .h5 file of weights is not
+    models = kept is None or kept.name == "tfjs"
+    return models and is_keras_file(target) and not str(target).lower().endswith(".weights.h5")

@@ -171,7 +171,7 @@ class _Spill:
         if stream is not None and entry.strides is not None and not all(isinstance(s, Byteswap) for s in stream.steps):
             stream = None
         nbytes = nbytes if stream is None else stream.nbytes
-        turn = stream is not None and entry.strides is not None and fits(row.shape, row.dtype.numpy.itemsize)
+        turn = stream is not None and entry.strides is not None and fits(row.axes, row.dtype.numpy.itemsize)
         self._rows.append(_Spilled(i, row, readers, stream, self._size, nbytes, turn))
         self._size += -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
@@ -193,7 +193,7 @@ class _Spill:
                 job.segments[spilled.number] = [(len(readers), spilled.offset, spilled.nbytes, -1)]
                 job.sources[spilled.number] = b""
             else:
-                job.sources[spilled.number] = self._view(spilled.row.entry, spilled.offset)
+                job.sources[spilled.number] = self._view(spilled.row, spilled.offset)
         readers.append(_reader(self._file))
 
     def _temporary(self, size: int) -> Any:
@@ -211,7 +211,7 @@ class _Spill:
 
     def _turn(self, spilled: _Spilled, stream: TensorStream) -> None:
         """Write a tensor that comes in Fortran order in C order."""
-        shape, item = spilled.row.shape, spilled.row.dtype.numpy.itemsize
+        shape, item = spilled.row.axes, spilled.row.dtype.numpy.itemsize
         if scatters(shape):
             scatter(stream.parts, shape, item, self._file.fileno(), spilled.offset)
             return
@@ -229,9 +229,9 @@ class _Spill:
             )  # fmt: skip
             del window
 
-    def _view(self, entry: TensorEntry, offset: int) -> Any:
-        shape = entry.shape or (1,)
-        return np.memmap(self._file, entry.dtype.numpy, "r", offset, shape, "F").reshape(entry.shape, order="F")
+    def _view(self, row: Row, offset: int) -> Any:
+        stored = np.memmap(self._file, row.dtype.numpy, "r", offset, row.axes or (1,), "F")
+        return stored.reshape(row.shape)  # a view: axes that are one as they are stored are split
 
 
 def _reader(file: Any) -> Any:

@@ -7,6 +7,7 @@ arrays, not a hundred thousand objects); :class:`TensorEntry` is the view of one
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +64,7 @@ __all__ = [
     "Tiles",
     "UpperHalf",
     "VarintStrings",
+    "stored_axes",
 ]
 
 
@@ -138,7 +140,7 @@ class TensorEntry:
         dtype: Element type of the decoded tensor.
         shape: Its shape, in elements.
         pieces: What it is made of, in order.
-        strides: Bytes a step along each axis, only where the stored order is not C order.
+        strides: Bytes a step along each axis, only where the stored order is not C order; see ``stored_axes``.
         checksum: If the format carries one.
     """
 
@@ -160,6 +162,24 @@ class TensorEntry:
             return None
         piece = self.pieces[0]
         return piece.where if isinstance(piece.where, Extent) and not piece.steps and piece.region is None else None
+
+
+def stored_axes(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...] | None:
+    """The shape of a tensor that is not in C order, with neighbouring axes taken as one so that it is in Fortran order.
+
+    The kernel of a convolution has its axes turned around, but for those of space, which stay in their order: they
+    are one axis here. None for any other order, which a layout cannot have.
+    """
+    merged: list[tuple[int, int]] = []
+    for n, stride in zip(shape, strides, strict=True):
+        if n == 1:
+            continue
+        if merged and merged[-1][1] == n * stride:
+            merged[-1] = (merged[-1][0] * n, stride)
+        else:
+            merged.append((n, stride))
+    inner = all(b[1] == a[0] * a[1] for a, b in itertools.pairwise(merged))
+    return (tuple(n for n, _ in merged) or tuple(shape[:1])) if inner else None
 
 
 KINDS = ("none", "crc32c", "crc32")
@@ -252,6 +272,12 @@ class TensorTable(Mapping[str, TensorEntry]):
         if dtype not in self.dtypes:
             self.dtypes = (*self.dtypes, dtype)
         self.dtype_index[i] = self.dtypes.index(dtype)
+
+    def axes(self, i: int) -> tuple[int, ...]:
+        """The shape of row ``i`` as it is stored: see ``stored_axes``; its own for C order."""
+        strides = self.strides.get(i)
+        found = None if strides is None else stored_axes(self.shapes[i], strides)
+        return self.shapes[i] if found is None else found
 
     def index(self, name: str) -> int:
         """The row of ``name``; KeyError if there is none."""

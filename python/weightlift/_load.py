@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -308,13 +308,14 @@ def fill_arrays(
         want = have if have.packed or (not have.core and array.dtype == have.numpy) else from_numpy(array.dtype)
         if want != have:
             dtypes[row] = want
-        fortran = row in table.strides
-        direct = array.flags.f_contiguous if fortran else array.flags.c_contiguous
+        order: Literal["F", "C"] = "F" if row in table.strides else "C"
+        axes = table.axes(row)
+        direct = array.flags.f_contiguous and axes == array.shape if order == "F" else array.flags.c_contiguous
         if not direct or not array.dtype.isnative:
-            memory = np.empty(array.shape, want.numpy, order="F" if fortran else "C")
-            later.append((array, memory))
+            memory = np.empty(axes if order == "F" else array.shape, want.numpy, order=order)
+            later.append((array, memory.reshape(array.shape)))
             array = memory
-        buffers.append(array.reshape(-1, order="F" if fortran else "C"))
+        buffers.append(array.reshape(-1, order=order))
     index = np.arange(len(rows), dtype=np.uint32)
     read_rows(
         source.layout, source.readers(rows), rows, buffers, index, np.zeros(len(rows), np.uint64), dtypes,

@@ -297,7 +297,13 @@ def arrays_over(
         shapes[k] = array_shape(table.dtypes[index[k]], shapes[k])
     fortran = [position[r] for r in table.strides if r in position]
     types = [np.dtype(np.uint8) if d == STRING else d.numpy for d in kinds]  # strings lie in no row here
-    return _core.make_arrays(base, offsets, types, index, shapes, fortran or None, writeable)
+    shown = {at: shapes[at] for at in fortran}
+    for at in fortran:
+        shapes[at] = table.axes(int(rows[at]))
+    arrays = _core.make_arrays(base, offsets, types, index, shapes, fortran or None, writeable)
+    for at, shape in shown.items():
+        arrays[at] = arrays[at].reshape(shape)  # a view: axes that are one as they are stored are split
+    return arrays
 
 
 def decoded_sizes(table: TensorTable, rows: U32, dtypes: Mapping[int, DType]) -> U64:

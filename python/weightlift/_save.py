@@ -208,7 +208,7 @@ def _keep(specs: TensorSpecs, fmt: Any, rows: Mapping[int, Row]) -> dict[int, En
     kept: dict[int, Encoding] = {}
     for i, row in rows.items():
         entry = row.entry
-        if row.source.format.name == fmt.name and specs.dtypes[i] == entry.dtype:
+        if row.source.format.name == fmt.name and specs.dtypes[i] == entry.dtype and entry.strides is None:
             encoding = fmt.keep(entry)
             if encoding is not None:
                 specs.encodings[i] = kept[i] = encoding

@@ -159,6 +159,11 @@ class Row:
         return self.source.table.shapes[self.number]
 
     @property
+    def axes(self) -> tuple[int, ...]:
+        """Its shape as it is stored, where that is not C order."""
+        return self.source.table.axes(self.number)
+
+    @property
     def nbytes(self) -> int:
         """Bytes once decoded; 0 for strings."""
         return byte_size(self.dtype, self.shape)

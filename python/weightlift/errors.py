@@ -14,6 +14,7 @@ __all__ = [
     "AccessError",
     "ChangedError",
     "ChecksumError",
+    "ConventionsError",
     "FormatError",
     "MismatchError",
     "NotFoundError",
@@ -161,6 +162,18 @@ class MismatchError(WeightliftError, ValueError):
         self.missing = list(missing)
         self.unexpected = list(unexpected)
         self.wrong_shape = list(wrong_shape)
+
+
+class ConventionsError(MismatchError):
+    """Layers for which there is no rule, or more than one.
+
+    Attributes:
+        problems: (layer, its tensors and their shapes, what is the matter) of each.
+    """
+
+    def __init__(self, message: str = "", *, problems: Sequence[tuple[str, str, str]] = (), **place: Any) -> None:
+        super().__init__(message, **place)
+        self.problems = list(problems)
 
 
 class RoutingError(WeightliftError, LookupError):

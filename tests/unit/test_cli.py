@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -193,6 +194,24 @@ def test_convert_reports_what_quantisation_loses(run: Run) -> None:
     assert len(run("convert", "w.safetensors", "a/model.json", "--quantize", "float16").stdout.splitlines()) == 1
     lines = run("convert", "w.safetensors", "b/model.json", "--quantize", "float16", "--report").stdout.splitlines()
     assert lines[3].split() == ["large", "float16", "1.95", "KiB", "inf", "inf", "1"]
+
+
+def test_convert_between_conventions(run: Run) -> None:
+    wl.save({"a.weight": np.ones((3, 2), "f4"), "b.weight": np.ones((5, 2), "f4"), "b.bias": np.ones(5, "f4")}, "a.pt")
+    result = run("convert", "a.pt", "a.npz", "--conventions", "torch->keras")
+    assert result.exit_code == ExitCode.ERROR and not Path("a.npz").exists()
+    assert [re.split(r"\s{2,}", line) for line in result.stdout.splitlines()] == [
+        ["layer", "tensors", "what it can be"],
+        ["a", "weight [3, 2]", "Linear or Embedding"],
+    ]
+    assert "no certain rule for 1 layer; say what each is with --kind" in result.stderr
+    result = run("convert", "a.pt", "a.npz", "--conventions", "torch->keras", "--kind", "a=Embedding")
+    assert result.exit_code == 0
+    assert {n: a.shape for n, a in wl.load("a.npz").items()} == {
+        "a/embeddings": (3, 2), "b/kernel": (2, 5), "b/bias": (5,)
+    }  # fmt: skip
+    assert run("convert", "a.pt", "b.npz", "--kind", "a=Linear").exit_code == ExitCode.USAGE
+    assert run("convert", "a.pt", "b.npz", "--conventions", "torch->keras", "--kind", "a").exit_code == ExitCode.USAGE
 
 
 def test_convert_replaces_only_when_told(run: Run, saved: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -46,6 +47,18 @@ class _Quantize(click.ParamType[tuple[str, str]]):
         return kind, glob
 
 
+class _Kind(click.ParamType[tuple[str, str]]):
+    """``GLOB=KIND``: (glob, kind)."""
+
+    name = "kind"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        glob, mark, kind = str(value).rpartition("=")
+        if not mark:
+            self.fail(f"{value!r} is not GLOB=KIND", param, ctx)
+        return glob, kind
+
+
 @click.command("convert")
 @click.argument("source", metavar="SRC")
 @target_argument
@@ -72,6 +85,21 @@ class _Quantize(click.ParamType[tuple[str, str]]):
     "auto:1e-3 to the smallest type whose error is at most 1e-3 of the largest value; "
     "may be given several times. Add --dtype float32 to include other floats.",
 )
+@click.option(
+    "--conventions",
+    metavar="A->B",
+    help="What framework A saved as B has it, kernels turned and parameters renamed: torch, keras, tensorflow, tfjs, "
+    "mxnet, flax. Quote the arrow.",
+)
+@click.option(
+    "--kind",
+    "kinds",
+    type=_Kind(),
+    metavar="GLOB=KIND",
+    multiple=True,
+    help="With --conventions: what layers are where their tensors do not tell, e.g. 'stem=Conv2d'; keep and skip take "
+    "tensors as they are, or leave them out; may be given several times.",
+)
 @click.option("--report", is_flag=True, help="Measure and print what quantisation loses; auto:... always does.")
 @click.option("--shard-size", type=_text.SIZE, help="Split into files of at most this size, e.g. 4MiB.")
 @names_option
@@ -91,6 +119,8 @@ def command(
     source_format: str | None,
     dtypes: Sequence[tuple[str, str]],
     quantize: Sequence[tuple[str, str]],
+    conventions: str | None,
+    kinds: Sequence[tuple[str, str]],
     report: bool,
     shard_size: int | None,
     names: Sequence[str],
@@ -106,10 +136,12 @@ def command(
 
     DST appears whole at the end or not at all.
     """
+    if kinds and conventions is None:
+        raise click.UsageError("--kind is about --conventions")
     if not force and is_file(target):
         _refuse_to_replace(target)
     begin = perf_counter()
-    with progress("converting") as callback:
+    with _listed_problems(), progress("converting") as callback:
         result = wl.convert(
             source,
             target,
@@ -117,6 +149,8 @@ def command(
             names=list(names) or None,
             dtype={glob: kind for kind, glob in dtypes} or None,
             quantize=_quantize_map(quantize),
+            conventions=conventions,
+            kinds=_kinds_map(kinds),
             quantization_report=report,
             shard_size=shard_size,
             compression=compression,
@@ -135,6 +169,30 @@ def command(
         f"{_text.size(result.nbytes)}{files}, {_text.pace(result.nbytes, elapsed)}"
     )
     _show_quantization(result.quantization)
+
+
+@contextmanager
+def _listed_problems() -> Iterator[None]:
+    """Layers without a rule as a table, and the error without the list."""
+    try:
+        yield
+    except wl.ConventionsError as error:
+        table = Table((Column("layer", fold=True), Column("tensors", fold=True), Column("what it can be", fold=True)))
+        for problem in error.problems:
+            table.add(*map(_text.printable, problem))
+        table.show()
+        short = (
+            f"there is no certain rule for {_text.count(len(error.problems), 'layer')}; say what each is with --kind"
+        )
+        raise wl.ConventionsError(short, problems=error.problems) from error
+
+
+def _kinds_map(choices: Sequence[tuple[str, str]]) -> dict[str, list[str]] | None:
+    """As ``wl.convert`` takes it."""
+    kinds: dict[str, list[str]] = {}
+    for glob, kind in choices:
+        kinds.setdefault(glob, []).append(kind)
+    return kinds or None
 
 
 def _show_quantization(reports: Sequence[wl.TensorQuantization]) -> None:

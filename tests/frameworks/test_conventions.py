@@ -1,0 +1,80 @@
+"""One network in PyTorch and in TensorFlow, MXNet and Flax: they compute the same from one file, both ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.frameworks.environments import run_script
+
+import weightlift as wl
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+nn = torch.nn
+
+SCRIPT = Path(__file__).with_name("conventions_script.py")
+ENVIRONMENTS = {"tensorflow": "tensorflow", "mxnet": "mxnet", "flax": "jax"}
+
+
+class Net(nn.Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3)
+        self.norm = nn.BatchNorm2d(6)
+        self.wide = nn.Conv2d(6, 6, 2, groups=6)
+        self.head = nn.Linear(6, 4)
+        self.words = nn.Embedding(20, 5)
+        self.first = nn.LSTM(5, 3, batch_first=True)
+        self.second = nn.GRU(3, 2, batch_first=True)
+
+    def forward(self, picture: Any, text: Any) -> Any:
+        picture = self.wide(self.norm(self.stem(picture.permute(0, 3, 1, 2))))
+        return self.head(picture.mean((2, 3))), self.second(self.first(self.words(text))[0])[0]
+
+
+def computed(net: Any, x: Any, words: Any) -> list[Any]:
+    with torch.no_grad():
+        return [o.numpy() for o in net.eval()(torch.from_numpy(x), torch.from_numpy(words))]
+
+
+@pytest.mark.parametrize("framework", ENVIRONMENTS)
+def test_there_and_back(framework: str, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    net = Net()
+    with torch.no_grad():
+        for name, tensor in net.state_dict().items():
+            if name.startswith("norm") and tensor.is_floating_point():
+                tensor.copy_(torch.rand(tensor.shape) + 0.3)
+    wl.save(net, tmp_path / "torch.safetensors")
+    x = np.random.default_rng(1).normal(size=(2, 6, 7, 3)).astype("f4")
+    words = np.random.default_rng(2).integers(0, 20, (2, 5))
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "words.npy", words)
+
+    answers = run_script(ENVIRONMENTS[framework], SCRIPT, framework, tmp_path)
+    wanted = computed(net, x, words)
+    if framework == "flax":  # whose recurrent layers keep each gate by itself
+        wanted[1] = net.words.weight.detach().numpy()[words]
+    for (shape, values), expected in zip(answers, wanted, strict=True):
+        np.testing.assert_allclose(np.reshape(values, shape), expected, rtol=1e-4, atol=1e-5)
+
+    files = ["back.safetensors"] + (["checkpoint"] if framework == "tensorflow" else [])
+    for file in files:
+        clone = Net()
+        kinds = {"*": ["DepthwiseConv2d", "Embedding", "Conv2d"]} if framework != "tensorflow" else {"stem": "Conv2d"}
+        names = [n for n in wl.open(tmp_path / file) if "save_counter" not in n]
+        partial = wl.load(
+            tmp_path / file,
+            conventions=f"{framework}->torch",
+            kinds=kinds,
+            names=names,
+            into=clone,
+        )
+        assert partial is clone
+        if framework == "flax":
+            for layer in ("first", "second"):
+                getattr(clone, layer).load_state_dict(getattr(net, layer).state_dict())
+        for found, expected in zip(computed(clone, x, words), computed(net, x, words), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
