@@ -280,29 +280,25 @@ def symbol_text(document: Mapping[str, Any]) -> bytes:
     Raises:
         UnsupportedFeatureError: A text holds a control character, which MXNet's reader of JSON does not take.
     """
-    return "".join(_written(document, 1)).encode("utf-8")
+    return _written(document, 1).encode("utf-8")
 
 
-def _written(value: Any, depth: int) -> Iterator[str]:
+def _written(value: Any, depth: int) -> str:
     if isinstance(value, Mapping):
-        items: list[Iterator[str]] = [
-            iter((_scalar(key), ": ", *_written(item, depth + 1))) for key, item in value.items()
-        ]
-        yield from _bracketed("{", items, "}", depth, apart=len(items) > 1)
-    elif isinstance(value, (list, tuple)):
+        items = [f"{_scalar(key)}: {_written(item, depth + 1)}" for key, item in value.items()]
+        return _bracketed("{", items, "}", depth, apart=len(items) > 1)
+    if isinstance(value, (list, tuple)):
         apart = len(value) > 10 or any(isinstance(item, Mapping) for item in value)
-        yield from _bracketed("[", [_written(item, depth + 1) for item in value], "]", depth, apart=apart)
-    else:
-        yield _scalar(value)
+        return _bracketed("[", [_written(item, depth + 1) for item in value], "]", depth, apart=apart)
+    return _scalar(value)
 
 
-def _bracketed(begin: str, items: list[Iterator[str]], end: str, depth: int, *, apart: bool) -> Iterator[str]:
+def _bracketed(begin: str, items: list[str], end: str, depth: int, *, apart: bool) -> str:
     """Items in brackets, each on a line of its own or all on one."""
-    yield begin
-    for i, item in enumerate(items):
-        yield (", " if i else "") + ("\n" + "  " * depth if apart else "")
-        yield from item
-    yield ("\n" + "  " * (depth - 1) if apart else "") + end
+    if not apart:
+        return begin + ", ".join(items) + end
+    line = "\n" + "  " * depth
+    return f"{begin}{line}{(', ' + line).join(items)}{line[:-2]}{end}"
 
 
 def _scalar(value: Any) -> str:
