@@ -35,7 +35,7 @@ print(resident("VmHWM:") - before)
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``big.npz`` (one deflated member), ``big.safetensors`` with the same values, ``fortran.npz``."""
+    """``big.npz`` (one deflated member), ``big.safetensors`` with the same values, ``fortran.npz`` ..."""
     folder = tmp_path_factory.mktemp("big")
     values = np.zeros((MEMBER >> 14, 1 << 12), np.float32)  # which deflates fast, and is no zip bomb
     values[:, 7] = np.arange(len(values)) / 8
@@ -44,6 +44,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez_compressed(folder / "fortran.npz", w=values.T.astype(">f4"))
     half = values[: len(values) // 2]
     np.save(folder / "fortran.npy", half.T)
+    wl.save({"conv.weight": half.reshape(-1, 4096, 2, 2)}, folder / "conv.safetensors", durable=False)
     np.save(folder / "tall.npy", half.reshape(-1, 64, order="F"))
     return folder
 
@@ -55,6 +56,9 @@ WORK = {
     "convert from Fortran order": 'wl.convert("fortran.npy", "{out}.safetensors", durable=False)',
     "convert from Fortran order, and inflate": 'wl.convert("fortran.npz", "{out}.safetensors", durable=False)',
     "convert from Fortran order, few columns": 'wl.convert("tall.npy", "{out}.safetensors", durable=False)',
+    "convert between conventions": (
+        'wl.convert("conv.safetensors", "{out}.safetensors", conventions="torch->keras", durable=False)'
+    ),
     "convert and quantise": 'wl.convert("big.npz", "{out}/model.json", quantize="uint8")',
     "verify": 'assert wl.verify("big.npz").ok',
     "diff": 'assert wl.diff("big.npz", "big.safetensors").same',
@@ -81,3 +85,11 @@ def test_what_was_streamed_is_right(files: Path, tmp_path: Path) -> None:
     wl.convert(files / "big.npz", tmp_path / "half.safetensors", dtype="bfloat16")
     want = wl.load(files / "big.safetensors", dtype="bfloat16")["w"]
     assert np.array_equal(wl.load(tmp_path / "half.safetensors")["w"].view(np.uint16), want.view(np.uint16))
+
+
+def test_a_kernel_that_was_turned_is_right(files: Path, tmp_path: Path) -> None:
+    wl.convert(files / "conv.safetensors", tmp_path / "out.safetensors", conventions="torch->keras", durable=False)
+    want = wl.load(files / "conv.safetensors", memory="map")["conv.weight"]
+    found = wl.open(tmp_path / "out.safetensors")["conv/kernel"]
+    for place in np.ndindex(2, 2):
+        assert np.array_equal(found[place], want[(..., *place)].T)

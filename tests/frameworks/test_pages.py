@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 from tests.frameworks.environments import framework_python, run_script
+from tests.interop.keras_support import keras_or_skip
 from tests.test_readme import run_python
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "frameworks"
 
 
-@pytest.mark.parametrize(("page", "framework"), [("pytorch.md", "torch")])
+@pytest.mark.parametrize(("page", "framework"), [("pytorch.md", "torch"), ("keras.md", "keras")])
 def test_examples(page: str, framework: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if framework == "keras":
+        keras_or_skip()
+        pytest.importorskip("h5py", reason="h5py is not installed")
     pytest.importorskip(framework, reason=f"{framework} is not installed")
     from weightlift import _modules
 
@@ -27,10 +31,11 @@ def test_examples(page: str, framework: str, tmp_path: Path, monkeypatch: pytest
         run_python(text, names)
 
 
-def test_examples_beside_mxnet(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "framework", "count"), [("mxnet.md", "mxnet", 5), ("tensorflow.md", "tensorflow", 9)])
+def test_examples_beside(page: str, framework: str, count: int, tmp_path: Path) -> None:
     """In the environment of the framework, which needs its own NumPy."""
-    framework_python("mxnet")
-    found = run_script("mxnet", Path(__file__).with_name("page_check.py"), PAGES / "mxnet.md", tmp_path)
-    assert len(found) >= 5
+    framework_python(framework)
+    found = run_script(framework, Path(__file__).with_name("page_check.py"), PAGES / page, tmp_path)
+    assert len(found) >= count
     for expected, printed in found:
         assert printed == expected
