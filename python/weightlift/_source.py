@@ -51,12 +51,16 @@ DIRECTORY_FILES = (
     "pytorch_model.bin",
     "checkpoint",
     "variables/variables.index",
+    ".metadata",
 )
 """What a directory stands for: the first of these that it holds."""
 
 HEAD = 4096
 _PREFIX_ENDINGS = (".params", ".ckpt")
 """Endings of other formats that prefixes of TensorFlow's checkpoints have, too: as in the book, as of old."""
+
+_CHUNKS = re.compile(r"__\d+_\d+\.distcp")
+"""Files of a checkpoint of torch.distributed.checkpoint, which .metadata describes."""
 
 _BUNDLE_DATA = re.compile(r"(.+)\.data-\d{5,}-of-\d{5,}", re.DOTALL)
 
@@ -252,7 +256,9 @@ def find(
 
 
 def _index_of_data(name: str, exists: Callable[[str], bool]) -> str:
-    """The index of the TensorFlow checkpoint that has the data file ``name``, if there is one; else ``name``."""
+    """The index of the checkpoint that has the data file ``name``, if there is one; else ``name``."""
+    if _CHUNKS.fullmatch(name) and exists(".metadata"):
+        return ".metadata"
     data = _BUNDLE_DATA.fullmatch(name)
     return f"{data[1]}.index" if data is not None and exists(f"{data[1]}.index") else name
 

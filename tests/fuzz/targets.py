@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from tests.unit import dcp_support as dcp_made
 from tests.unit import mxnet_support as nd
 from tests.unit import tensorbundle_support as bundles
 from tests.unit import torch_support as made
@@ -33,6 +34,12 @@ SEPARATOR = b"\0\0"
 
 BUNDLE_SEPARATOR = b"\n--data--\n"
 TENSORS = {"a": np.arange(6, dtype="f4").reshape(2, 3), "b": np.array([1, -1], "i8")}
+
+
+def dcp(data: bytes, folder: Path) -> Path:
+    """The input is the metadata of a checkpoint whose data file, of two chunks, is right."""
+    _write(folder / "__0_0.distcp", b"".join(_dcp_chunks()))
+    return _write(folder / ".metadata", data)
 
 
 def npy(data: bytes, folder: Path) -> Path:
@@ -153,6 +160,7 @@ def tensorbundle_entry(data: bytes, folder: Path) -> Path:
 
 
 _ALWAYS = (
+    dcp,
     npy,
     npy_pickle,
     flax,
@@ -196,6 +204,7 @@ def run(target: Target, data: bytes, folder: Path) -> bool:
 def seeds() -> dict[str, list[bytes]]:
     """Inputs that load, from which fuzzers start, by target."""
     return {
+        "dcp": _dcp_metadata(),
         "npy": [_npy(a) for a in _arrays()],
         "npy_pickle": [_pickle(protocol) for protocol in (2, 3, 4, 5)],
         "flax": [_saved("x.msgpack", "x.msgpack")],
@@ -218,6 +227,28 @@ def seeds() -> dict[str, list[bytes]]:
         "sidecar": [_saved("x.npz", "x.npz.crc32c"), _sidecar_without_sums()],
         **(_hdf5_seeds() if "hdf5" in TARGETS else {}),
     }
+
+
+def _dcp_chunks() -> list[bytes]:
+    return [dcp_made.saved((2, 3), bytes(range(24))), made.archive(made.pickled(b"K\7"))]
+
+
+def _dcp_metadata() -> list[bytes]:
+    """One tensor in two chunks, by columns, and a number in a list."""
+    first, last = map(len, _dcp_chunks())
+    boxes = [((0, 0), (2, 3)), ((0, 3), (2, 3))]
+    storage = {
+        dcp_made.index("w", (0, 0)): dcp_made.place("__0_0.distcp", 0, first),
+        dcp_made.index("w", (0, 3)): dcp_made.place("__0_0.distcp", 0, first),
+        dcp_made.index("l.0"): dcp_made.place("__0_0.distcp", first, last),
+    }
+    entries = {"w": dcp_made.tensor((2, 6), boxes), "l.0": dcp_made.OBJECT}
+    alone = {"w": dcp_made.tensor((2, 3), boxes[:1])}
+    return [
+        dcp_made.metadata({**alone, "l.0": dcp_made.OBJECT}, storage, {"w": ("w",), "l.0": ("l", 0)}),
+        dcp_made.metadata(entries, storage),
+        dcp_made.metadata(alone, storage),
+    ]
 
 
 def _hdf5_seeds() -> dict[str, list[bytes]]:

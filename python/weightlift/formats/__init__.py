@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from weightlift.errors import FormatError
+from weightlift.formats._dcp import DCP
 from weightlift.formats._flax import FLAX
 from weightlift.formats._gguf import GGUF
 from weightlift.formats._hdf5 import HDF5
@@ -30,6 +31,7 @@ FORMATS: Sequence[Format] = (
     NPY_PICKLE,
     NPZ,
     TORCH,
+    DCP,
     MXNET,
     HDF5,
     MXNET_SYMBOL,

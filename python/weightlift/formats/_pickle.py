@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from weightlift.errors import FormatError, UnsafeContentError
 
-__all__ = ["MAX_PICKLE", "Blob", "PickleEnded", "Pickled", "Refused", "Vocabulary", "decode_pickle", "is_key"]
+__all__ = ["MAX_PICKLE", "Blob", "Keyed", "PickleEnded", "Pickled", "Refused", "Vocabulary", "decode_pickle", "is_key"]
 
 MAX_PICKLE = 64 << 20
 """Bytes of a pickle; one that lists 100,000 tensors has some 15 MB."""
@@ -75,6 +75,12 @@ class Refused:
     name: str
 
 
+class Keyed:
+    """A node that may be a dict's key; nodes are equal to themselves only, so that this costs what a scalar costs."""
+
+    __slots__ = ()
+
+
 class Vocabulary(Protocol):
     """What the names in a pickle mean; each method makes an inert node, or raises FormatError or UnsafeContentError."""
 
@@ -106,12 +112,12 @@ _MARK = _Mark()
 
 
 def is_key(value: object) -> bool:
-    """Whether a value can be a dict's key or a set's member here: a scalar, or a short tuple of scalars."""
+    """Whether a value can be a dict's key or a set's member here: a scalar, a short tuple of scalars, or a Keyed."""
     if type(value) is tuple:
         return len(value) <= _MAX_KEY_PARTS and all(type(part) is not tuple and is_key(part) for part in value)
     if type(value) is int:
         return -_MAX_KEY < value < _MAX_KEY
-    return value is None or type(value) in (str, float, bool, bytes, complex)
+    return value is None or type(value) in (str, float, bool, bytes, complex) or isinstance(value, Keyed)
 
 
 def decode_pickle(

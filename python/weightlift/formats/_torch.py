@@ -56,7 +56,7 @@ from weightlift.formats._zip import (
 )
 from weightlift.protocols import Choose, Files, Reader
 
-__all__ = ["TORCH", "Torch"]
+__all__ = ["TORCH", "Saved", "Torch", "read_saved"]
 
 _HEAD = 4096
 _TAR_AT, _TAR = 257, b"ustar"
@@ -154,6 +154,35 @@ def _read_file(files: Files, name: str, *, skip_unsafe: bool) -> Layout:
     return layout.validate([reader.size])
 
 
+@dataclass(frozen=True)
+class Saved:
+    """What a file holds, before its tensors are looked for.
+
+    Attributes:
+        root: The object.
+        pickled: Bytes of its pickle.
+        place: Where a storage is.
+        big: Elements are stored in big-endian order.
+    """
+
+    root: object
+    pickled: int
+    place: Callable[[Storage], Place]
+    big: bool = False
+
+
+def read_saved(reader: Reader, *, skip_unsafe: bool = False, tail: int | None = None) -> Saved:
+    """The object that one file, or a part of one, holds; ``tail`` as for ``read_directory``."""
+    head = reader.read_at(0, min(_HEAD, reader.size))
+    if is_legacy(head):
+        old = read_legacy(reader, skip_unsafe=skip_unsafe)
+        return Saved(old.root, old.pickled, old.place)
+    if not head.startswith((LOCAL_MAGIC, END_MAGIC)):
+        raise _other(head)
+    archive, root = _decoded(reader, read_directory(reader, tail=tail), everything=True, skip_unsafe=skip_unsafe)
+    return Saved(root, len(archive.small["data.pkl"]), archive.place, archive.big)
+
+
 def _other(head: bytes) -> FormatError:
     """What a file is that is none of torch's."""
     found = impostor(head)
@@ -181,6 +210,11 @@ class _Archive:
         data = self.small.get(name)
         return None if data is None else data.decode("latin-1").strip()
 
+    @property
+    def big(self) -> bool:
+        """Whether elements are stored in big-endian order."""
+        return self.text("byteorder") == "big"
+
     def place(self, storage: Storage) -> Place:
         """Where a storage is."""
         member = self.members.get(f"data/{storage.key}")
@@ -201,20 +235,26 @@ class _Archive:
 
 def _read_zip(reader: Reader, name: str, choose: Choose | None, *, skip_unsafe: bool = False) -> Layout | None:
     """The layout of an archive, or of the tensors in it that are chosen; None: it must be read whole."""
-    archive = _open_archive(reader, read_directory(reader), everything=choose is None)
+    archive, root = _decoded(reader, read_directory(reader), everything=choose is None, skip_unsafe=skip_unsafe)
+    pickle = archive.small["data.pkl"]
+    walk = Walk(root, budget=_budget(len(pickle)))
+    if choose is not None:
+        return _some(archive, name, walk, choose, big=archive.big)
+    layout = _layout(reader, name, walk, archive.place, big=archive.big)
+    if RECORD in archive.small:
+        apply_record(layout, archive.small[RECORD], pickle)
+    return layout
+
+
+def _decoded(reader: Reader, directory: Directory, *, everything: bool, skip_unsafe: bool) -> tuple[_Archive, object]:
+    """An archive, and the object that its pickle describes."""
+    archive = _open_archive(reader, directory, everything=everything)
     pickle = archive.small["data.pkl"]
     words = TorchVocabulary(script="constants.pkl" in archive.members, skip_unsafe=skip_unsafe)
     root, end = decode_pickle(pickle, words, where=archive.members["data.pkl"].data)
     if end != len(pickle):
         raise FormatError(f"{len(pickle) - end} bytes after the pickle in data.pkl")
-    walk = Walk(root, budget=_budget(len(pickle)))
-    big = archive.text("byteorder") == "big"
-    if choose is not None:
-        return _some(archive, name, walk, choose, big=big)
-    layout = _layout(reader, name, walk, archive.place, big=big)
-    if RECORD in archive.small:
-        apply_record(layout, archive.small[RECORD], pickle)
-    return layout
+    return archive, root
 
 
 def _some(archive: _Archive, name: str, walk: Walk, choose: Choose, *, big: bool) -> Layout | None:

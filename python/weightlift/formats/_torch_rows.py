@@ -17,12 +17,12 @@ from weightlift._layout import Byteswap, Checksum, Deflate, Extent, Piece, Step,
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError, WeightliftError
 from weightlift.formats._torch_vocabulary import Storage, StoredTensor
 
-__all__ = ["Place", "storage_bytes", "table_of"]
+__all__ = ["MAX_RATIO", "MOST_ALWAYS", "Place", "core_dtype", "core_shape", "entry_of", "storage_bytes", "table_of"]
 
-_MAX_RATIO = 1032
+MAX_RATIO = 1032
 """A file's tensors may take so many times its bytes, by sharing and repeating them: as much as deflate could do."""
 
-_ALWAYS = 64 << 20
+MOST_ALWAYS = 64 << 20
 """Bytes that they may take whatever the file's size: a mask of one repeated element is small, and rightly so."""
 
 _CORE = {
@@ -75,10 +75,10 @@ def table_of(
         big: Elements are stored in big-endian order.
     """
     entries: dict[str, TensorEntry] = {}
-    total, limit = 0, max(_MAX_RATIO * size, _ALWAYS)
+    total, limit = 0, max(MAX_RATIO * size, MOST_ALWAYS)
     for name, tensor in tensors.items():
         try:
-            entry = _entry(tensor, place(tensor.storage), big=big)
+            entry = entry_of(tensor, place(tensor.storage), big=big)
             total += entry.nbytes
             if total > limit:
                 raise UnsafeContentError(
@@ -91,17 +91,23 @@ def table_of(
     return TensorTable.from_entries(entries)
 
 
-def _item(dtype: str) -> int:
-    """Bytes of an element of one of torch's types."""
+def core_dtype(dtype: str) -> DType:
+    """Our type for one of torch's; UnsupportedFeatureError if there is none."""
     core = _CORE.get(dtype)
     if core is None:
         raise UnsupportedFeatureError(f"torch's type {dtype} is not supported")
-    return from_name(core).bits * (2 if dtype in _PAIRED else 1) // 8
+    return from_name(core)
 
 
-def _entry(tensor: StoredTensor, place: Place, *, big: bool) -> TensorEntry:
+def _item(dtype: str) -> int:
+    """Bytes of an element of one of torch's types."""
+    return core_dtype(dtype).bits * (2 if dtype in _PAIRED else 1) // 8
+
+
+def entry_of(tensor: StoredTensor, place: Place, *, big: bool) -> TensorEntry:
+    """The row of one tensor, which lies in source 0."""
     item = _item(tensor.dtype)
-    dtype = from_name(_CORE[tensor.dtype])
+    dtype = core_dtype(tensor.dtype)
     begin, end = _touched(tensor, place, item)
     order: tuple[Step, ...] = ()
     if big and item > 1:
@@ -157,17 +163,23 @@ def _touched(tensor: StoredTensor, place: Place, item: int) -> tuple[int, int]:
     return first + tensor.offset * item, first + (last + 1) * item
 
 
+def core_shape(dtype: str, size: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape, in our elements, of a tensor of one of torch's types and of this size."""
+    if dtype == "complex32":
+        return (*size, 2)
+    if dtype == "float4_e2m1fn_x2":
+        if not size:
+            raise UnsupportedFeatureError(f"a tensor of {dtype} without axes is not supported")
+        return (*size[:-1], size[-1] * 2)
+    return size
+
+
 def _in_core_elements(tensor: StoredTensor, dtype: DType) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shape in our elements, strides in bytes."""
-    shape, item = tensor.size, _item(tensor.dtype)
-    strides = tuple(step * item for step in tensor.stride)
+    strides = tuple(step * _item(tensor.dtype) for step in tensor.stride)
     if tensor.dtype == "complex32":
-        return (*shape, 2), (*strides, dtype.bits // 8)
-    if tensor.dtype == "float4_e2m1fn_x2":
-        if not shape:
-            raise UnsupportedFeatureError(f"a tensor of {tensor.dtype} without axes is not supported")
-        return (*shape[:-1], shape[-1] * 2), strides
-    return shape, strides
+        strides = (*strides, dtype.bits // 8)
+    return core_shape(tensor.dtype, tensor.size), strides
 
 
 def _c_strides(shape: tuple[int, ...], dtype: DType) -> tuple[int, ...]:

@@ -114,17 +114,24 @@ class _End:
     size: int
 
 
-def read_directory(reader: Reader) -> Directory:
-    """The directory; FormatError names the byte range of what is wrong."""
-    end = _read_end(reader)
+def read_directory(reader: Reader, *, tail: int | None = None) -> Directory:
+    """The directory; FormatError names the byte range of what is wrong.
+
+    Args:
+        reader: The archive.
+        tail: Bytes in which its end record must be; default: wherever a comment can have moved it.
+    """
+    end = _read_end(reader, tail)
     return Directory(_parse_directory(reader.read_at(end.begin, end.size), end), end.begin)
 
 
 # --- the end of the file --------------------------------------------------------------------------
-def _read_end(reader: Reader) -> _End:
+def _read_end(reader: Reader, tail_size: int | None) -> _End:
     """The end record and, if there is one, its ZIP64 form."""
     size = reader.size
-    tail_size = min(size, _TAIL if isinstance(reader, SupportsPreload) else MAX16 + END.size)
+    if tail_size is None:
+        tail_size = _TAIL if isinstance(reader, SupportsPreload) else MAX16 + END.size
+    tail_size = min(size, tail_size)
     tail_at = size - tail_size
     tail = reader.read_at(tail_at, tail_size)
     at = tail_at + _find_end(tail, reader)
