@@ -195,7 +195,7 @@ def load(
         names = list(names)  # looked through more than once
     options = ReadOptions(skip_unsafe=skip_unsafe, dequantize=dequantize)
     source = open_source(url, format=format, mode=mode, store_options=store_options, names=names, options=options)
-    source, names = as_another(source, names, conventions, kinds, verify=verify)
+    source, names = as_another(source, names, conventions, kinds, verify=verify, into=into, rename=rename)
     if into is not None:
         return load_into(
             source, into, IntoOptions(names, rename, dtype, memory, strict, assign, verify=verify, progress=progress)

@@ -7,7 +7,7 @@ apart are read at once, as they are small.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import prod
@@ -39,9 +39,14 @@ __all__ = ["with_conventions"]
 
 Array = npt.NDArray[Any]
 Outcome = tuple[Made, ...]
+Fits = Callable[[str, tuple[int, ...]], bool]
 
 KEEP, SKIP = "keep", "skip"
 _SHOWN = 20
+_MOST_OF_A_CHANNEL = 256
+"""Outputs that a depthwise convolution makes of a channel, as far as they are tried."""
+_MOST_BOXES = 1 << 20
+"""Runs of a tensor whose gates are put in order: more than any layer of use has."""
 
 
 @dataclass
@@ -58,6 +63,7 @@ def with_conventions(
     *,
     kinds: Mapping[str, str | Sequence[str]],
     names: Names = None,
+    fits: Fits | None = None,
     verify: bool = True,
 ) -> Source:
     """The chosen tensors of a source as another framework would call and arrange them.
@@ -67,6 +73,7 @@ def with_conventions(
         conventions: ``"torch->keras"``.
         kinds: What layers are, where that is not certain: kinds, or ``"keep"`` and ``"skip"``, by glob.
         names: Of the source.
+        fits: Whether what is filled has a tensor of this name and shape, which decides between kinds.
         verify: Compare the checksums of what is read here.
 
     Raises:
@@ -84,7 +91,7 @@ def with_conventions(
         rows = source.layout.order.tolist()
     wanted = {pattern: [kind] if isinstance(kind, str) else list(kind) for pattern, kind in kinds.items()}
     _check_kinds(wanted)
-    resolver = _Resolver(table, frameworks, wanted)
+    resolver = _Resolver(table, frameworks, wanted, fits)
     places = split_all(frameworks[0], [table.names[row] for row in rows])
     plan = resolver.plan(rows, places)
     return _rebuilt(source, plan, verify=verify)
@@ -102,8 +109,10 @@ def _check_kinds(kinds: Mapping[str, Sequence[str]]) -> None:
 class _Resolver:
     """Finds the rule of each layer; what has none is gathered and reported together."""
 
-    def __init__(self, table: TensorTable, frameworks: tuple[str, str], kinds: Mapping[str, Sequence[str]]) -> None:
-        self._table, self._frameworks, self._kinds = table, frameworks, kinds
+    def __init__(
+        self, table: TensorTable, frameworks: tuple[str, str], kinds: Mapping[str, Sequence[str]], fits: Fits | None
+    ) -> None:
+        self._table, self._frameworks, self._kinds, self._fits = table, frameworks, kinds, fits
         self._matched: set[str] = set()
         self._problems: list[tuple[str, str, str]] = []
 
@@ -162,8 +171,25 @@ class _Resolver:
                 return mine[0]
         if len(distinct) == 1 and distinct[0] is not None and name not in self._kinds:
             return distinct[0]  # what was said is for other layers that the glob matches
+        fitting = self._fitting(group)
+        if len(fitting) == 1 and name not in self._kinds:
+            return fitting[0]
         self._problems.append((name, _described(shapes), self._why(found, said if name in self._kinds else [])))
         return ()
+
+    def _fitting(self, group: Group) -> list[Outcome]:
+        """What can be made of a layer that what is filled has a place for, if that is known."""
+        if self._fits is None:
+            return []
+        found = []
+        for kind in all_kinds().values():
+            channels = max((shape[0] for shape in group.shapes.values() if shape), default=1)
+            depthwise = kind.name.startswith("Depthwise")
+            most = min(channels, _MOST_OF_A_CHANNEL) if depthwise else 1
+            for multiplier in (m for m in range(1, most + 1) if channels % m == 0):
+                found.append(outcomes(kind, group, self._frameworks, multiplier))
+        possible = [made for made in _distinct(found, group.shapes) if made is not None]
+        return [p for p in possible if all(self._fits(m.name, _shape(m, group.shapes)) for m in p)]
 
     def _why(self, found: Mapping[str, Sequence[Outcome | None]], said: Sequence[str]) -> str:
         """What is the matter with a layer."""
@@ -195,6 +221,15 @@ def _effect(outcome: Outcome | None, shapes: Mapping[Key, tuple[int, ...]]) -> H
         order = found and tuple((n, stride if n > 1 else 0) for n, stride in zip(*found, strict=True))
         parts.append((made.name, made.how, made.sources, made.gates, made.row, order))
     return tuple(parts)
+
+
+def _shape(made: Made, shapes: Mapping[Key, tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape of what is made."""
+    shape = shapes[made.sources[0]]
+    if made.how == "turn":
+        found = turned(made, shape, _c_order(shape, 1))
+        return shape if found is None else found[0]
+    return {"stack": (2, *shape), "row": shape[1:]}.get(made.how, shape)
 
 
 def _described(shapes: Mapping[Key, tuple[int, ...]]) -> str:
@@ -273,6 +308,8 @@ def _reordered(entry: TensorEntry, made: Made) -> TensorEntry:
     axis = next(k for k, token in enumerate(made.before) if "g" in token)
     outer, count = prod(entry.shape[:axis]), len(made.gates)
     run = prod(entry.shape[axis:]) // count
+    if outer * count > _MOST_BOXES:
+        raise _stored_otherwise()
     boxes = tuple(((k, place, 0), (1, 1, run)) for k in range(outer) for place in made.gates)
     step = Tiles(entry.dtype.name, (outer, count, run), boxes)
     return replace(entry, pieces=(replace(piece, steps=(*piece.steps, step)),))

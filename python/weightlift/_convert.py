@@ -6,8 +6,10 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from weightlift._job import SaveOptions, Target
+from weightlift._live import places_in
 from weightlift._load import Rename, refuse_objects, rename_keys
 from weightlift._save import save_leaves
 from weightlift._source import Names, Row, Source, choose_rows
@@ -24,16 +26,28 @@ Kinds = Mapping[str, str | Sequence[str]] | None
 
 
 def as_another(
-    source: Source, names: Names, conventions: str | None, kinds: Kinds, *, verify: bool
+    source: Source,
+    names: Names,
+    conventions: str | None,
+    kinds: Kinds,
+    *,
+    verify: bool,
+    into: Any = None,
+    rename: Rename = None,
 ) -> tuple[Source, Names]:
-    """The source as ``conventions`` want it, and the names to take of that."""
+    """The source as ``conventions`` want it, and the names to take of that.
+
+    ``into`` is a live object that has the last word where a layer may be of several kinds; ``rename`` leads to it.
+    """
     if conventions is None:
         if kinds is not None:
             raise TypeError("kinds= is about conventions=")
         return source, names
     from weightlift._conventions import with_conventions  # for those who ask for it
 
-    made = with_conventions(source, conventions, kinds=kinds or {}, names=names, verify=verify)
+    names = names if names is None or isinstance(names, str) else list(names)  # looked through more than once
+    fits = None if into is None else places_in(into, rename)
+    made = with_conventions(source, conventions, kinds=kinds or {}, names=names, fits=fits, verify=verify)
     return made, None if names is None else list(made.table.names)
 
 

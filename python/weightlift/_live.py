@@ -8,7 +8,7 @@ plan reads into directly may hold parts of the file after a failed read or a wro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +38,7 @@ from weightlift.frameworks._tensors import converter
 from weightlift.protocols import LiveTensors, LiveTree, NamesVariables, Slot
 from weightlift.types import LoadReport
 
-__all__ = ["IntoOptions", "load_into"]
+__all__ = ["IntoOptions", "load_into", "places_in"]
 
 Array = npt.NDArray[Any]
 
@@ -69,6 +69,20 @@ def load_into(source: Source, obj: Any, options: IntoOptions) -> Any:
         raise UnsupportedFeatureError("dtype= with into=: the object's own types hold; or let assign=True replace them")
     report = _take_tree(source, obj, live, options) if isinstance(live, LiveTree) else _fill(source, live, options)
     return report.value if options.strict else report
+
+
+def places_in(obj: Any, rename: Rename) -> Callable[[str, tuple[int, ...]], bool] | None:
+    """Whether an object has a tensor of a name, once that is renamed, and a shape; None where it does not say."""
+    live = live_object(obj)
+    if live is None or isinstance(live, LiveTree):
+        return None
+    slots = live.slots()
+
+    def fits(name: str, shape: tuple[int, ...]) -> bool:
+        slot = slots.get(new_name(name, rename))
+        return slot is not None and slot.shape in (None, shape)
+
+    return fits
 
 
 def _take_tree(source: Source, obj: Any, live: LiveTree, options: IntoOptions) -> LoadReport:

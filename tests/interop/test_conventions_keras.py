@@ -65,8 +65,7 @@ def keras_text() -> Any:
     return keras.Model(given, L.Conv1D(2, 3, use_bias=False, name="head")(x))
 
 
-FROM_TORCH = {"wide": "DepthwiseConv2d*2", "act": "PReLU2d", "words": "Embedding", "head": ["Conv1d", "Linear"]}
-FROM_KERAS = {"head": ["Conv1d", "Linear"]}
+FROM_TORCH = {"wide": "DepthwiseConv2d*2", "act": "PReLU2d", "words": "Embedding"}
 NETWORKS = {"picture": (Picture, keras_picture), "text": (Text, keras_text)}
 
 
@@ -96,13 +95,14 @@ def kinds_for(net: Any, kinds: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_from_torch_to_keras(name: str, suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("suffix", "told"), [(".pt", True), (".safetensors", False)])
+def test_from_torch_to_keras(name: str, suffix: str, told: bool, tmp_path: Path) -> None:
+    """What a layer is, the caller says, or the model that has a place for it."""
     make, make_keras = NETWORKS[name]
     net = filled(make())
     wl.save(net, tmp_path / f"net{suffix}")
     model = make_keras()
-    kinds = kinds_for(net, FROM_TORCH)
+    kinds = kinds_for(net, FROM_TORCH) if told else None
     assert wl.load(tmp_path / f"net{suffix}", conventions="torch->keras", kinds=kinds, into=model) is model
     x = inputs_of(name)
     np.testing.assert_allclose(predict(model, [x])[0], computed(net, x), rtol=1e-4, atol=1e-5)
@@ -146,6 +146,16 @@ def kind_and_place(model: Any, layer: Any) -> tuple[str, int]:
 
 def stored_layers(path: Path) -> list[str]:
     return sorted({name.split("/vars")[0].removesuffix("/cell") for name in wl.open(path)})
+
+
+def test_a_model_does_not_decide_what_the_caller_says(tmp_path: Path) -> None:
+    wl.save(Text(), tmp_path / "net.pt")
+    with pytest.raises(wl.MismatchError, match="words/kernel"):
+        wl.load(tmp_path / "net.pt", conventions="torch->keras", kinds={"words": "Linear"}, into=keras_text())
+    other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="other")])
+    with pytest.raises(wl.ConventionsError) as caught:  # it has no place for it at all
+        wl.load(tmp_path / "net.pt", conventions="torch->keras", names="words.*", into=other)
+    assert [problem[0] for problem in caught.value.problems] == ["words"]
 
 
 def test_what_is_not_certain_is_listed_at_once(tmp_path: Path) -> None:
