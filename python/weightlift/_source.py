@@ -52,6 +52,9 @@ DIRECTORY_FILES = (
     "checkpoint",
     "variables/variables.index",
     ".metadata",
+    "_CHECKPOINT_METADATA",
+    "_METADATA",
+    "manifest.ocdbt",
 )
 """What a directory stands for: the first of these that it holds."""
 

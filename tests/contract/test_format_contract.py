@@ -132,8 +132,8 @@ ALL = [
     TestTorch,
     TestTensorBundle,
 ]
-READ_ONLY = {"dcp"}
-"""Formats that the contract, which writes first, cannot try; tests/unit/test_dcp.py does."""
+READ_ONLY = {"dcp", "orbax"}
+"""Formats that the contract, which writes first, cannot try; tests/unit/test_dcp.py and test_orbax.py do."""
 
 SUITES = [pytest.param(suite, marks=[needs_h5py] if suite is TestHdf5 else []) for suite in ALL]
 

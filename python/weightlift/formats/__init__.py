@@ -18,6 +18,7 @@ from weightlift.formats._npy import NPY
 from weightlift.formats._npy_pickle import NPY_PICKLE
 from weightlift.formats._npz import NPZ
 from weightlift.formats._onnx import ONNX
+from weightlift.formats._orbax import ORBAX
 from weightlift.formats._safetensors import SAFETENSORS
 from weightlift.formats._tensorbundle import TENSORBUNDLE, TENSORBUNDLE_KEYS
 from weightlift.formats._tfjs import TFJS
@@ -32,6 +33,7 @@ FORMATS: Sequence[Format] = (
     NPZ,
     TORCH,
     DCP,
+    ORBAX,
     MXNET,
     HDF5,
     MXNET_SYMBOL,
