@@ -6,7 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Place", "join", "split_all"]
+__all__ = ["CELL", "Place", "join", "split_all"]
+
+CELL = re.compile(r"((lstm|gru|simple_rnn)_)?cell(_\d+)?")
+"""The part that Keras has between a recurrent layer and its parameters; TensorFlow.js only in what was converted."""
 
 _SLASHES = ("keras", "tensorflow", "tfjs")
 _COLLECTIONS = ("params", "batch_stats")
@@ -48,6 +51,8 @@ def _split(framework: str, name: str, mark: str) -> Place:
         if path and path[-1] == "vars" and last.isdecimal():
             leaf = int(last)
             del path[-1]
+    if framework == "tfjs" and len(path) > 1 and CELL.fullmatch(path[-1]):
+        del path[-1]
     ignored = framework in _SLASHES and (_STATE in path or str(leaf).startswith(_STATE))
     return Place(mark.join(path), tuple(path), leaf, ignored)
 

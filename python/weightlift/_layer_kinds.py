@@ -30,6 +30,7 @@ _RNN_MXNET = " ".join(
     for name, axes in {"i2h_weight": "(gh)i", "h2h_weight": "(gh)h", "i2h_bias?": "(gh)", "h2h_bias?": "(gh)"}.items()
 )
 _RNN_KERAS = "cell/kernel:i(gh) cell/recurrent_kernel:h(gh) cell/bias?:(gh) +"
+_RNN_TFJS = "kernel:i(gh) recurrent_kernel:h(gh) bias?:(gh) +"
 
 _COLUMNS: dict[str, dict[str, str]] = {
     "Linear": {
@@ -89,15 +90,15 @@ _COLUMNS: dict[str, dict[str, str]] = {
         f"PReLU{n}d": {"torch": "weight:c", "mxnet": "alpha:c", "keras": f"alpha:{'1' * n}c"}  # shared over them
         for n in _SPATIAL
     },
-    "LSTM": {"torch": _RNN_TORCH, "mxnet": _RNN_MXNET, "keras": _RNN_KERAS},
-    "RNN": {"torch": _RNN_TORCH, "mxnet": _RNN_MXNET, "keras": _RNN_KERAS},
+    "LSTM": {"torch": _RNN_TORCH, "mxnet": _RNN_MXNET, "keras": _RNN_KERAS, "tfjs": _RNN_TFJS},
+    "RNN": {"torch": _RNN_TORCH, "mxnet": _RNN_MXNET, "keras": _RNN_KERAS, "tfjs": _RNN_TFJS},
     "GRU": {
         "torch": _RNN_TORCH,
         "mxnet": _RNN_MXNET,
         "keras": "cell/kernel:i(gh) cell/recurrent_kernel:h(gh) cell/bias?:2(gh) ^",
         "tfjs": "",
     },
-    "GRU(reset_after=False)": {"keras": _RNN_KERAS},  # PyTorch's and MXNet's compute something else
+    "GRU(reset_after=False)": {"keras": _RNN_KERAS, "tfjs": _RNN_TFJS},  # PyTorch's and MXNet's compute something else
 }
 
 _SIZES: dict[str, dict[str, int]] = {

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import prod
 
-from weightlift._convention_names import join
+from weightlift._convention_names import CELL, join
 from weightlift._layer_kinds import Kind, Leaf
 
 __all__ = ["Group", "Made", "outcomes", "turned"]
 
-_CELL = re.compile(r"((lstm|gru|simple_rnn)_)?cell(_\d+)?")
 Key = str | int
 
 
@@ -109,7 +107,7 @@ def _assignments(column: Sequence[Leaf | str], group: Group) -> Iterator[dict[in
 def _ends_with(path: tuple[str, ...], below: tuple[str, ...]) -> bool:
     """Whether a path ends with what lies between a layer and its parameters; Keras numbers its cells."""
     if below == ("cell",):
-        return bool(path) and _CELL.fullmatch(path[-1]) is not None
+        return bool(path) and CELL.fullmatch(path[-1]) is not None
     return not below or path[-len(below) :] == below
 
 

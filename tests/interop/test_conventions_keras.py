@@ -134,6 +134,31 @@ def test_from_keras_to_torch(name: str, form: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(computed(net, x), predict(model, [x])[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("conventions", ["tfjs->torch", "tfjs->keras"])
+def test_from_what_tensorflow_js_loads(conventions: str, tmp_path: Path) -> None:
+    """Its recurrent layers keep their parameters themselves; what its converter writes has them in cells."""
+    L = keras.layers
+    words, first = L.Embedding(20, 4, name="words"), L.LSTM(6, return_sequences=True, name="first")
+    model = keras.Sequential([keras.Input((9,), dtype="int32"), words, first, L.Dense(2, name="head")])
+    model.set_weights([np.random.default_rng(4).normal(size=w.shape).astype("f4") for w in model.get_weights()])
+    wl.save_model(model, tmp_path / "web")
+    found = wl.load(tmp_path / "web", conventions=conventions)
+    if conventions == "tfjs->keras":
+        assert np.array_equal(found["first/cell/recurrent_kernel"], model.layers[1].get_weights()[1])
+        return
+    cells = {name.replace("first/", "first/lstm_cell/"): array for name, array in wl.load(tmp_path / "web").items()}
+    wl.save(cells, tmp_path / "converted.npz")
+    again = wl.load(tmp_path / "converted.npz", conventions=conventions)
+    assert all(np.array_equal(found[name], again[name]) for name in found) and list(found) == list(again)
+    net = nn.ModuleDict({"words": nn.Embedding(20, 4), "first": nn.LSTM(4, 6, batch_first=True)})
+    net["head"] = nn.Linear(6, 2)
+    wl.load(tmp_path / "web", conventions=conventions, into=net)
+    x = inputs_of("text")
+    with torch.no_grad():
+        got = net["head"](net["first"](net["words"](torch.from_numpy(x)))[0]).numpy()
+    np.testing.assert_allclose(got, predict(model, [x])[0], rtol=1e-4, atol=1e-5)
+
+
 def named_layers(model: Any) -> list[Any]:
     return sorted((layer for layer in model.layers if layer.weights), key=lambda layer: kind_and_place(model, layer))
 
