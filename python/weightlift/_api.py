@@ -14,12 +14,13 @@ from weightlift._arrays import as_array
 from weightlift._convert import Kinds, as_another, convert_source, of_models
 from weightlift._dtypes import DTYPES, from_numpy
 from weightlift._job import SaveOptions
-from weightlift._layout import Cast, ReadOptions
+from weightlift._layout import ReadOptions
 from weightlift._live import IntoOptions, load_into
 from weightlift._load import DTypes, Memory, Rename, as_dtype, load_source
 from weightlift._ops import Progress, core_steps
 from weightlift._save import resolve_target, save_object
 from weightlift._source import Names, open_source, options_for
+from weightlift._steps import Cast
 from weightlift._verify import diff_sources, verify_url
 from weightlift._weights import Weights
 from weightlift.errors import UnsupportedFeatureError

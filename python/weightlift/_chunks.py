@@ -11,10 +11,10 @@ import numpy.typing as npt
 from weightlift import _core
 from weightlift._dtypes import DType
 from weightlift._inflate import whole_items
-from weightlift._layout import Cast, Step
 from weightlift._load import read_arrays
 from weightlift._ops import core_steps, item_sizes
 from weightlift._source import Source
+from weightlift._steps import Cast, Step
 from weightlift._stream import tensor_stream
 from weightlift._write_plan import segment_parts
 

@@ -20,19 +20,10 @@ from weightlift._convention_names import Place, join, split_all
 from weightlift._dtypes import STRING
 from weightlift._layer_kinds import all_kinds, parse_conventions
 from weightlift._layer_match import Group, Key, Made, outcomes, turned
-from weightlift._layout import (
-    VARIABLE_STEPS,
-    Deflate,
-    Fill,
-    Inline,
-    Piece,
-    TensorEntry,
-    TensorTable,
-    Tiles,
-    stored_axes,
-)
+from weightlift._layout import Fill, Inline, Piece, TensorEntry, TensorTable, stored_axes
 from weightlift._load import read_arrays, refuse_objects
 from weightlift._source import Names, Source, choose_rows
+from weightlift._steps import VARIABLE_STEPS, Deflate, Tiles
 from weightlift.errors import ConventionsError, MismatchError, UnsupportedFeatureError
 
 __all__ = ["with_conventions"]

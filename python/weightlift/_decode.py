@@ -16,23 +16,10 @@ import numpy.typing as npt
 from weightlift import _core
 from weightlift._dtypes import from_name
 from weightlift._inflate import inflate, inflate_parts, whole_items
-from weightlift._layout import (
-    Blocks,
-    Chunks,
-    Deflate,
-    Fill,
-    Inline,
-    Piece,
-    Sparse,
-    Step,
-    Strided,
-    Strings,
-    TensorTable,
-    Tiles,
-    VarintStrings,
-)
+from weightlift._layout import Fill, Inline, Piece, TensorTable
 from weightlift._ops import NONE, Checks, Counter, ReadColumns, check_columns, core_steps, item_sizes
 from weightlift._sparse import places_of, split_parts, whole_array
+from weightlift._steps import Blocks, Chunks, Deflate, Sparse, Step, Strided, Strings, Tiles, VarintStrings
 from weightlift._strings import decode_strings, decode_varint_strings
 from weightlift._unchunk import place_chunks
 from weightlift.errors import FormatError

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from weightlift._checksum import crc32
-from weightlift._layout import Deflate, Extent
+from weightlift._layout import Extent
+from weightlift._steps import Deflate
 from weightlift.errors import ChecksumError, FormatError
 from weightlift.protocols import Reader
 

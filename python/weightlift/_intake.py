@@ -20,10 +20,11 @@ import numpy as np
 
 from weightlift import _core
 from weightlift._dtypes import byte_size
-from weightlift._layout import KINDS, VARIABLE_STEPS, Byteswap, Step, TensorEntry
+from weightlift._layout import KINDS, TensorEntry
 from weightlift._ops import item_sizes
 from weightlift._plan import read_rows
 from weightlift._source import Row, Source
+from weightlift._steps import VARIABLE_STEPS, Byteswap, Step
 from weightlift._stream import TensorStream, tensor_stream
 from weightlift._transpose import fits, gather, scatter, scatters, write_all
 from weightlift.errors import StorageError

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from weightlift import _core
-from weightlift._layout import Step
 from weightlift._load import DTypes
 from weightlift._ops import Progress, core_steps
 from weightlift._packing import TensorSpecs
+from weightlift._steps import Step
 from weightlift._write_plan import segment_parts
 from weightlift.protocols import Format, Store
 from weightlift.types import TensorQuantization

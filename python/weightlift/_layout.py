@@ -17,53 +17,20 @@ import numpy.typing as npt
 
 from weightlift import _core
 from weightlift._dtypes import DType, byte_size
-from weightlift._steps import (
-    CHECKED_STEPS,
-    VARIABLE_STEPS,
-    AffineDecode,
-    AffineEncode,
-    Blocks,
-    Byteswap,
-    Cast,
-    Chunks,
-    Deflate,
-    Sparse,
-    Step,
-    Strided,
-    Strings,
-    Tiles,
-    UpperHalf,
-    VarintStrings,
-)
+from weightlift._steps import Step, Strings, VarintStrings
 from weightlift.errors import FormatError
 
 __all__ = [
-    "CHECKED_STEPS",
-    "VARIABLE_STEPS",
-    "AffineDecode",
-    "AffineEncode",
-    "Blocks",
-    "Byteswap",
-    "Cast",
     "Chain",
     "Checksum",
-    "Chunks",
-    "Deflate",
     "Extent",
     "Fill",
     "Inline",
     "Layout",
     "Piece",
     "ReadOptions",
-    "Sparse",
-    "Step",
-    "Strided",
-    "Strings",
     "TensorEntry",
     "TensorTable",
-    "Tiles",
-    "UpperHalf",
-    "VarintStrings",
     "stored_axes",
 ]
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from weightlift import _core
 from weightlift._dtypes import DTYPES
-from weightlift._layout import U8, U32, U64, AffineDecode, AffineEncode, Byteswap, Cast, Step, TensorTable, UpperHalf
+from weightlift._layout import U8, U32, U64, TensorTable
+from weightlift._steps import AffineDecode, AffineEncode, Byteswap, Cast, Step, UpperHalf
 from weightlift.errors import UnsupportedFeatureError
 
 __all__ = [

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from weightlift._dtypes import DTYPES, DType
-from weightlift._layout import U32, U64, AffineEncode, Step
+from weightlift._layout import U32, U64
+from weightlift._steps import AffineEncode, Step
 from weightlift.errors import FormatError
 
 __all__ = [

@@ -19,8 +19,9 @@ from weightlift import _core
 from weightlift._decode import DecodeJob, decode, stored_nbytes
 from weightlift._dtypes import STRING, DType, array_shape, byte_size
 from weightlift._json import impostor
-from weightlift._layout import U32, U64, VARIABLE_STEPS, Cast, Layout, Piece, Step, TensorTable
+from weightlift._layout import U32, U64, Layout, Piece, TensorTable
 from weightlift._ops import NONE, Checks, Counter, Progress, ReadColumns, check_columns, item_sizes
+from weightlift._steps import VARIABLE_STEPS, Cast, Step
 from weightlift._stopping import Stop
 from weightlift.errors import FormatError
 from weightlift.protocols import LendsReader, OpensRemotely, Store

@@ -16,10 +16,10 @@ from weightlift import _core
 from weightlift._chunks import iter_chunks, value_bounds
 from weightlift._dtypes import DTYPES, byte_size
 from weightlift._job import Job
-from weightlift._layout import AffineDecode, AffineEncode, Cast, Step
 from weightlift._ops import core_steps
 from weightlift._packing import LATE, Encoding, TensorSpecs, affine_encoding, tolerance_of
 from weightlift._source import Row
+from weightlift._steps import AffineDecode, AffineEncode, Cast, Step
 from weightlift.errors import UnsupportedFeatureError
 from weightlift.types import TensorQuantization
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy.typing as npt
 
 from weightlift import _core
-from weightlift._layout import Step
 from weightlift._ops import NONE, ReadColumns, item_sizes
+from weightlift._steps import Step
 
 __all__ = ["read_ranges"]
 

@@ -20,13 +20,14 @@ from weightlift._block_rows import as_blocks
 from weightlift._dtypes import STRING, DType, byte_size, from_numpy
 from weightlift._intake import Intake, scratch_directory
 from weightlift._job import Job, SaveOptions, Target
-from weightlift._layout import U32, U64, Byteswap, Cast
+from weightlift._layout import U32, U64
 from weightlift._load import DTypes, dtype_chooser, read_arrays
 from weightlift._packing import Encoding, PackOptions, TensorSpecs
 from weightlift._publish import Publication
 from weightlift._quantize import settle_quantization
 from weightlift._send import Sending
 from weightlift._source import Row, refuse_options
+from weightlift._steps import Byteswap, Cast
 from weightlift._strings import encode_strings, string_elements
 from weightlift._tree import flatten
 from weightlift._urls import as_text, is_file, local_path

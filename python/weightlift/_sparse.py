@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightlift._dtypes import from_name
-from weightlift._layout import Sparse
+from weightlift._steps import Sparse
 from weightlift.errors import FormatError
 
 __all__ = ["places_of", "split_parts", "whole_array"]

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from weightlift._checksum import crc32, crc32c
 from weightlift._inflate import inflate_parts
-from weightlift._layout import VARIABLE_STEPS, Checksum, Deflate, Extent, Step, TensorEntry
+from weightlift._layout import Checksum, Extent, TensorEntry
+from weightlift._steps import VARIABLE_STEPS, Deflate, Step
 from weightlift._write_plan import segment_parts
 from weightlift.errors import ChecksumError
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weightlift._layout import Chunks
+from weightlift._steps import Chunks
 from weightlift.errors import ChecksumError, FormatError
 
 __all__ = ["place_chunks"]

@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from weightlift._chunks import CHUNK, iter_chunks
 from weightlift._dtypes import STRING, DType
-from weightlift._layout import CHECKED_STEPS, Sparse
 from weightlift._load import read_arrays
 from weightlift._ops import Progress
 from weightlift._plan import check_pieces, decoded_sizes, hash_rows
 from weightlift._source import Source, open_source
+from weightlift._steps import CHECKED_STEPS, Sparse
 from weightlift.errors import ChecksumError, FormatError, MismatchError, TruncatedError
 from weightlift.types import DiffReport, TensorDiff, TensorReport, VerifyReport
 

@@ -11,12 +11,13 @@ import numpy.typing as npt
 
 from weightlift import _core
 from weightlift._dtypes import DType, array_shape
-from weightlift._layout import KINDS, Extent, Sparse
+from weightlift._layout import KINDS, Extent
 from weightlift._load import Memory, convert_all, read_arrays
 from weightlift._plan import arrays_over
 from weightlift._ranges import read_ranges
 from weightlift._source import Names, Row, Source, choose_rows
 from weightlift._sparse import split_parts
+from weightlift._steps import Sparse
 from weightlift.errors import StorageError
 
 __all__ = ["TensorView", "Weights"]

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from weightlift._layout import U32, Step
+from weightlift._layout import U32
 from weightlift._ops import NONE, item_sizes
 from weightlift._packing import PackedFile, Packing
 from weightlift._ranges import read_ranges
+from weightlift._steps import Step
 
 __all__ = ["WriteOps", "segment_parts"]
 

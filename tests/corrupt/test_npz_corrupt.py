@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from weightlift._inflate import inflate
-from weightlift._layout import Deflate, Extent
+from weightlift._layout import Extent
 from weightlift._packing import PackOptions
+from weightlift._steps import Deflate
 from weightlift.errors import (
     ChecksumError,
     FormatError,

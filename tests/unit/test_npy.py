@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from weightlift._dtypes import DTYPES, from_numpy
-from weightlift._layout import Byteswap
 from weightlift._packing import PackOptions, TensorSpecs
+from weightlift._steps import Byteswap
 from weightlift._tree import SINGLE
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
 from weightlift.formats._npy import NPY

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from weightlift._dtypes import DTYPES, from_numpy
-from weightlift._layout import Byteswap, Deflate, Layout
+from weightlift._layout import Layout
 from weightlift._packing import Checksums, PackOptions, TensorSpecs
+from weightlift._steps import Byteswap, Deflate
 from weightlift._tree import SINGLE, flatten, unflatten
 from weightlift.errors import ChecksumError, FormatError, UnsafeContentError, UnsupportedFeatureError
 from weightlift.formats._npz import NPZ

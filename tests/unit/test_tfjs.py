@@ -11,7 +11,8 @@ from tests.unit.tfjs_support import TENSORS, document, equal, layout_of, objects
 
 from weightlift._checksum import crc32c
 from weightlift._dtypes import DTYPES
-from weightlift._layout import AffineDecode, Cast, Chain, Extent, Strings
+from weightlift._layout import Chain, Extent
+from weightlift._steps import AffineDecode, Cast, Strings
 from weightlift._strings import encode_strings
 from weightlift.errors import FormatError, UnsupportedFeatureError
 from weightlift.formats import by_suffix

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.unit.tfjs_support import TENSORS, Array, Files, document, equal, layout_of, objects, read, write
 
 from weightlift._dtypes import DTYPES, STRING, from_numpy
-from weightlift._layout import Cast
 from weightlift._packing import Checksums, Encoding, PackOptions, TensorSpecs
+from weightlift._steps import Cast
 from weightlift.errors import FormatError, UnsupportedFeatureError
 from weightlift.formats._tfjs import TFJS
 from weightlift.formats._tfjs_manifest import Entries, _document_text

@@ -9,18 +9,18 @@ Specification: docs/formats/dcp.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from weightlift._layout import Layout, ReadOptions, TensorEntry, TensorTable
-from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
 from weightlift._tree import encode_value
 from weightlift.errors import FormatError, NotFoundError, UnsafeContentError, UnsupportedFeatureError, WeightliftError
 from weightlift.formats._dcp_chunks import assembled, check_chunks, placed
 from weightlift.formats._dcp_metadata import MODULE, Checkpoint, Chunk, Item, ShardedTensor, parse_metadata
 from weightlift.formats._dcp_tree import structure_of
 from weightlift.formats._pickle import MAX_PICKLE, Refused
+from weightlift.formats._read_only import ReadOnly
 from weightlift.formats._torch import Saved, read_saved
 from weightlift.formats._torch_rows import MAX_RATIO, MOST_ALWAYS, core_dtype, entry_of
 from weightlift.formats._torch_tree import Walk
@@ -42,11 +42,12 @@ _NOTHING = encode_value(None)
 """In the place of what is no array, and is said to be so when it is asked for."""
 
 
-class Dcp:
+class Dcp(ReadOnly):
     """The dcp format; see the module."""
 
     name = "dcp"
     suffixes: Sequence[str] = (".metadata",)
+    instead = "directories of torch.distributed.checkpoint are read, not written; save as .safetensors or .pt"
 
     def sniff(self, head: bytes, size: int) -> bool:
         """A pickle that begins with the metadata's class."""
@@ -69,28 +70,6 @@ class Dcp:
         if chosen is None:
             return None
         return _read(files, Checkpoint({n: entry for n, entry in known.items() if n in chosen}, {}), skip_unsafe=False)
-
-    def encode(self, specs: TensorSpecs, quantize: Mapping[str, str] | str | None) -> dict[int, str]:
-        """It is not written."""
-        raise _not_written()
-
-    def pack(self, specs: TensorSpecs, name: str, options: PackOptions) -> Packing:
-        """It is not written."""
-        raise _not_written()
-
-    def seal(self, packing: Packing, checksums: Checksums) -> Mapping[int, Sequence[tuple[int, bytes]]]:
-        """It is not written."""
-        raise _not_written()
-
-    def manifest(self, packing: Packing, checksums: Checksums, names: Mapping[str, str]) -> bytes:
-        """It is not written."""
-        raise _not_written()
-
-
-def _not_written() -> UnsupportedFeatureError:
-    return UnsupportedFeatureError(
-        "directories of torch.distributed.checkpoint are read, not written; save as .safetensors or .pt"
-    )
 
 
 def _metadata(files: Files, name: str, *, skip_unsafe: bool) -> Checkpoint:

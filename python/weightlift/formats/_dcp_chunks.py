@@ -10,7 +10,8 @@ import numpy as np
 
 from weightlift._checksum import crc32_combine
 from weightlift._dtypes import DType, byte_size
-from weightlift._layout import Byteswap, Chain, Checksum, Extent, Inline, Piece, TensorEntry, Tiles
+from weightlift._layout import Chain, Checksum, Extent, Inline, Piece, TensorEntry
+from weightlift._steps import Byteswap, Tiles
 from weightlift.errors import FormatError, UnsupportedFeatureError
 from weightlift.formats._dcp_metadata import Chunk, ShardedTensor
 from weightlift.formats._tensorbundle_slices import Box, contiguous_order

@@ -21,8 +21,9 @@ import numpy as np
 
 from weightlift._dtypes import DTYPES, DType
 from weightlift._ggml import BIG_ENDIAN_BLOCKS, BLOCKS, DEQUANTIZED
-from weightlift._layout import Blocks, Byteswap, Extent, Layout, Piece, ReadOptions, TensorEntry, TensorTable
+from weightlift._layout import Extent, Layout, Piece, ReadOptions, TensorEntry, TensorTable
 from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Placements, TensorSpecs
+from weightlift._steps import Blocks, Byteswap
 from weightlift.errors import FormatError, NotFoundError, UnsupportedFeatureError, WeightliftError
 from weightlift.formats._gguf_header import MAGIC, PLAIN, Header, Info, parse_gguf, write_header
 from weightlift.formats._npy import check_options

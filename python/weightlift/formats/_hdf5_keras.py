@@ -12,7 +12,8 @@ from weightlift._checksum import crc32
 from weightlift._dtypes import from_name
 from weightlift._inflate import inflate
 from weightlift._json import impostor
-from weightlift._layout import Chain, Checksum, Deflate, Extent, Inline, Layout, Piece, TensorEntry, TensorTable
+from weightlift._layout import Chain, Checksum, Extent, Inline, Layout, Piece, TensorEntry, TensorTable
+from weightlift._steps import Deflate
 from weightlift.errors import ChecksumError, FormatError, NotFoundError, TruncatedError, UnsafeContentError
 from weightlift.formats._npz import NPZ
 from weightlift.formats._safetensors_index import checked_shards, is_index

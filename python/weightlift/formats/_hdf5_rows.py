@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from weightlift._dtypes import DTYPES, STRING, DType, from_name, from_numpy
-from weightlift._layout import Byteswap, Chain, Chunks, Extent, Fill, Inline, Piece, Step, Strings, TensorEntry
+from weightlift._layout import Chain, Extent, Fill, Inline, Piece, TensorEntry
+from weightlift._steps import Byteswap, Chunks, Step, Strings
 from weightlift._strings import encode_strings
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
 from weightlift.formats._hdf5_file import Hdf5File

@@ -19,7 +19,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from weightlift._dtypes import DType, from_name
-from weightlift._layout import Sparse
+from weightlift._steps import Sparse
 from weightlift.errors import FormatError, UnsupportedFeatureError
 
 __all__ = ["CODES", "HEADER", "V2", "V3", "Read", "Record", "header_of", "read_record"]

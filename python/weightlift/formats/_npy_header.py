@@ -18,7 +18,7 @@ import numpy as np
 
 from weightlift._checksum import crc32
 from weightlift._dtypes import DTYPES, DType, array_shape, from_numpy
-from weightlift._layout import Byteswap, Step
+from weightlift._steps import Byteswap, Step
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
 from weightlift.formats._npy_literal import parse_literal
 

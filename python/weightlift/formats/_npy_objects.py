@@ -12,7 +12,8 @@ from math import prod
 from typing import Any
 
 from weightlift._dtypes import from_numpy
-from weightlift._layout import Byteswap, Extent, Inline, Piece, TensorEntry
+from weightlift._layout import Extent, Inline, Piece, TensorEntry
+from weightlift._steps import Byteswap
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
 from weightlift.formats._numpy_vocabulary import NumpyArray, NumpyVocabulary
 from weightlift.formats._pickle import Blob, Pickled, decode_pickle

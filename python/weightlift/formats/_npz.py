@@ -24,8 +24,9 @@ import numpy as np
 
 from weightlift._checksum import crc32, crc32_combine
 from weightlift._dtypes import DType
-from weightlift._layout import KINDS, Deflate, Extent, Layout, Piece, ReadOptions, TensorEntry, TensorTable
+from weightlift._layout import KINDS, Extent, Layout, Piece, ReadOptions, TensorEntry, TensorTable
 from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Placements, TensorSpecs
+from weightlift._steps import Deflate
 from weightlift._tree import SINGLE
 from weightlift.errors import FormatError, UnsafeContentError
 from weightlift.formats._npy import check_encodable, check_options

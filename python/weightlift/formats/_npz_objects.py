@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from weightlift._inflate import inflate
-from weightlift._layout import Deflate, Extent
+from weightlift._layout import Extent
+from weightlift._steps import Deflate
 from weightlift.errors import FormatError
 from weightlift.formats._npy_header import object_shape
 from weightlift.formats._npy_objects import ArrayWalk, decode_objects

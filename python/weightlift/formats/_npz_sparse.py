@@ -14,7 +14,8 @@ import numpy as np
 
 from weightlift._checksum import crc32, crc32_combine
 from weightlift._dtypes import DType, byte_size
-from weightlift._layout import Chain, Checksum, Extent, Piece, Sparse, TensorEntry
+from weightlift._layout import Chain, Checksum, Extent, Piece, TensorEntry
+from weightlift._steps import Sparse
 from weightlift.errors import ChecksumError, FormatError
 from weightlift.formats._npy_header import Header, parse_header
 from weightlift.formats._window import Window

@@ -9,11 +9,11 @@ Specification: docs/formats/orbax.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from weightlift._layout import Layout
-from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
 from weightlift.errors import UnsupportedFeatureError
+from weightlift.formats._read_only import ReadOnly
 from weightlift.protocols import Files
 
 __all__ = ["ORBAX", "Orbax"]
@@ -22,11 +22,12 @@ _MANIFEST = b"\x0c\xdb\x3a\x2a"
 _JSON = re.compile(rb'\s*\{\s*"(tree_metadata|item_handlers)"\s*:')
 
 
-class Orbax:
+class Orbax(ReadOnly):
     """The orbax format; see the module."""
 
     name = "orbax"
     suffixes: Sequence[str] = ("_checkpoint_metadata", "manifest.ocdbt")
+    instead = "Orbax checkpoints are not written; save as .safetensors or .msgpack"
 
     def sniff(self, head: bytes, size: int) -> bool:
         """The manifest of a database, or JSON that begins as Orbax's."""
@@ -39,26 +40,6 @@ class Orbax:
             "orbax.checkpoint and save the tree that this gives by weightlift.save(tree, 'model.safetensors')",
             path=files.open(name).name,
         )
-
-    def encode(self, specs: TensorSpecs, quantize: Mapping[str, str] | str | None) -> dict[int, str]:
-        """It is not written."""
-        raise _not_written()
-
-    def pack(self, specs: TensorSpecs, name: str, options: PackOptions) -> Packing:
-        """It is not written."""
-        raise _not_written()
-
-    def seal(self, packing: Packing, checksums: Checksums) -> Mapping[int, Sequence[tuple[int, bytes]]]:
-        """It is not written."""
-        raise _not_written()
-
-    def manifest(self, packing: Packing, checksums: Checksums, names: Mapping[str, str]) -> bytes:
-        """It is not written."""
-        raise _not_written()
-
-
-def _not_written() -> UnsupportedFeatureError:
-    return UnsupportedFeatureError("Orbax checkpoints are not written; save as .safetensors or .msgpack")
 
 
 ORBAX = Orbax()

@@ -10,19 +10,8 @@ import numpy as np
 
 from weightlift._checksum import crc32c_combine
 from weightlift._dtypes import DTYPES, STRING, DType, byte_size
-from weightlift._layout import (
-    KINDS,
-    Byteswap,
-    Chain,
-    Checksum,
-    Extent,
-    Piece,
-    Step,
-    TensorEntry,
-    TensorTable,
-    Tiles,
-    VarintStrings,
-)
+from weightlift._layout import KINDS, Chain, Checksum, Extent, Piece, TensorEntry, TensorTable
+from weightlift._steps import Byteswap, Step, Tiles, VarintStrings
 from weightlift.errors import FormatError, UnsupportedFeatureError
 from weightlift.formats._tensorbundle_proto import Entry, Header
 from weightlift.formats._tensorbundle_slices import contiguous_order, slice_boxes, slice_key

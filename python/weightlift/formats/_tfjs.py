@@ -22,8 +22,9 @@ import numpy as np
 
 from weightlift import _json
 from weightlift._dtypes import DType
-from weightlift._layout import KINDS, U32, U64, Inline, Layout, Piece, Strings, TensorEntry, TensorTable
+from weightlift._layout import KINDS, U32, U64, Inline, Layout, Piece, TensorEntry, TensorTable
 from weightlift._packing import Checksums, Encoding, Packing, PackOptions, TensorSpecs
+from weightlift._steps import Strings
 from weightlift.errors import FormatError, UnsafeContentError
 from weightlift.formats import _tfjs_pack
 from weightlift.formats._tfjs_manifest import Document, Record, Weight, parse, parse_weights, shard_path

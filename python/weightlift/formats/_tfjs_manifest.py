@@ -19,7 +19,7 @@ import numpy as np
 from weightlift._artifacts import WRITERS
 from weightlift._checksum import crc32c
 from weightlift._dtypes import DTYPES, STRING, DType
-from weightlift._layout import AffineDecode, Cast, Step, UpperHalf
+from weightlift._steps import AffineDecode, Cast, Step, UpperHalf
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
 
 __all__ = [

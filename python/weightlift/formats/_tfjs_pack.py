@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from weightlift._dtypes import DTYPES, DType
-from weightlift._layout import U64, AffineDecode, Cast, TensorEntry
+from weightlift._layout import U64, TensorEntry
 from weightlift._packing import (
     Checksums,
     Encoding,
@@ -25,6 +25,7 @@ from weightlift._packing import (
     TensorSpecs,
     tolerance_of,
 )
+from weightlift._steps import AffineDecode, Cast
 from weightlift.errors import FormatError, UnsupportedFeatureError
 from weightlift.formats._tfjs_manifest import MODEL_KEYS, QUANTIZED, WIDENED, Entries, compact, dump
 

@@ -20,8 +20,9 @@ from functools import partial
 from weightlift._checksum import crc32
 from weightlift._inflate import inflate
 from weightlift._json import impostor
-from weightlift._layout import Deflate, Extent, Layout, ReadOptions
+from weightlift._layout import Extent, Layout, ReadOptions
 from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
+from weightlift._steps import Deflate
 from weightlift.errors import ChecksumError, FormatError, UnsupportedFeatureError, WeightliftError
 from weightlift.formats._npy import check_options
 from weightlift.formats._pickle import MAX_PICKLE, decode_pickle

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from math import prod
 
 from weightlift._dtypes import DType, from_name
-from weightlift._layout import Byteswap, Checksum, Deflate, Extent, Piece, Step, Strided, TensorEntry, TensorTable
+from weightlift._layout import Checksum, Extent, Piece, TensorEntry, TensorTable
+from weightlift._steps import Byteswap, Deflate, Step, Strided
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError, WeightliftError
 from weightlift.formats._torch_vocabulary import Storage, StoredTensor
 

@@ -16,28 +16,23 @@ from weightlift._checksum import crc32, crc32c
 from weightlift._dtypes import STRING, array_shape, byte_size, from_name, from_numpy
 from weightlift._ggml import BLOCKS, dequantize_blocks
 from weightlift._inflate import inflate
-from weightlift._layout import (
+from weightlift._layout import Extent, Fill, Inline, Layout, Piece, TensorEntry
+from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
+from weightlift._steps import (
     AffineDecode,
     Blocks,
     Byteswap,
     Cast,
     Chunks,
     Deflate,
-    Extent,
-    Fill,
-    Inline,
-    Layout,
-    Piece,
     Sparse,
     Step,
     Strided,
     Strings,
-    TensorEntry,
     Tiles,
     UpperHalf,
     VarintStrings,
 )
-from weightlift._packing import Checksums, Packing, PackOptions, TensorSpecs
 from weightlift._strings import decode_varint_strings
 from weightlift._unchunk import place_chunks
 from weightlift.errors import ChecksumError, FormatError, NotFoundError, TruncatedError
