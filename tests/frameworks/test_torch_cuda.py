@@ -13,8 +13,7 @@ import weightlift as wl
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 nn = torch.nn
-if not torch.cuda.is_available():
-    pytest.skip("there is no CUDA device", allow_module_level=True)
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
 SUFFIXES = ("safetensors", "npz", "pt")
 
