@@ -58,6 +58,8 @@ _OF_GLUON = ("__lr_mult__", "__wd_mult__")
 """What the variables of Gluon's parameters have, and those of inputs have not."""
 
 _SHAPE = re.compile(r"[(\[]\s*((?:-?\d{1,19}L?\s*,\s*)*(?:-?\d{1,19}L?)?)\s*[)\]]")
+_LONGEST_SHAPE = 1024
+"""Letters: some 32 axes of any length, which are more than MXNet has."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
@@ -244,7 +246,7 @@ def _add_variable(graph: Graph, number: int, node: Mapping[str, Any]) -> None:
     if name in graph.variables:
         raise FormatError(f"{where}: two variables have this name")
     text = attributes.get("__shape__", "None")
-    shape = _SHAPE.fullmatch(text)
+    shape = _SHAPE.fullmatch(text) if len(text) <= _LONGEST_SHAPE else None
     if shape is None and text != "None":
         raise FormatError(f"{where}: the shape {text[:80]!r} is none")
     lengths = re.findall(r"-?\d+", shape[1]) if shape is not None else []

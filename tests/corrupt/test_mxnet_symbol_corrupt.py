@@ -74,6 +74,7 @@ HOSTILE = {
     "an attribute that is a number": text(changed(attrs={"num_hidden": 8})),
     "a shape that is none": text(graph([node("null", "w", attrs={"__shape__": "(1, x)"})])),
     "a shape of 5,000 digits": text(graph([node("null", "w", attrs={"__shape__": f"({'9' * 5000},)"})])),
+    "a shape of 100,000 spaces": text(graph([node("null", "w", attrs={"__shape__": f"({' ' * 100_000}x"})])),
     "control_deps behind": text(changed(control_deps=[1])),
     "a backward source that is a text": text(changed(backward_source_id="1")),
     "subgraphs that are a number": text(changed(subgraphs=3)),
