@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,20 @@ def test_what_tensorflow_js_saved_computes_the_same_in_keras(resaved: Resaved, n
     compare(outputs, resaved.answers[name])
     wl.save_model(artifacts, tmp_path / "m.keras", durable=False)
     compare(predict(keras.models.load_model(tmp_path / "m.keras"), resaved.inputs[name]), resaved.answers[name])
+
+
+def test_both_layers_of_a_bidirectional_are_written(tmp_path: Path) -> None:
+    """Keras copies a missing one, and may take one copy for another: it knows them by their addresses."""
+    wl.save_model(make("bidirectional"), tmp_path / "m")
+    wl.save_model(wl.load_model(tmp_path / "m"), tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        layers = json.loads(archive.read("config.json"))["config"]["layers"]
+    both = [layer["config"] for layer in layers if layer["class_name"] == "Bidirectional"]
+    assert len(both) == 5
+    for config in both:
+        forward, backward = config["layer"]["config"], config["backward_layer"]["config"]
+        assert backward["go_backwards"] is not forward["go_backwards"]
+        assert backward["units"] == forward["units"] and backward["name"] != forward["name"]
 
 
 def test_names_and_keys_come_back(resaved: Resaved) -> None:
