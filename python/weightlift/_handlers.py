@@ -36,8 +36,7 @@ from weightlift.errors import (
     UnsupportedFeatureError,
     WeightliftError,
 )
-from weightlift.formats import by_name, by_suffix
-from weightlift.formats._mxnet_symbol import MXNET_SYMBOL, symbol_beside
+from weightlift.formats import FORMATS, by_name, by_suffix
 from weightlift.protocols import Format, HoldsModels, Store, SupportsLoad, SupportsSave
 from weightlift.stores._local import LocalStore
 from weightlift.types import ModelArtifacts, SaveResult
@@ -129,9 +128,9 @@ class StoreHandler:
         return save_leaves(names, leaves, structure, target, options)
 
     def _format_of(self, artifacts: ModelArtifacts) -> Format:
-        """The format to write: a file of MXNet's parameters gets its symbol beside it, if there is one."""
-        whole = artifacts.format == MXNET_SYMBOL.name and symbol_beside(self.name) is not None
-        return MXNET_SYMBOL if whole else self.format or by_name("tfjs")
+        """The format to write: a file of weights gets what makes a model of them beside it, if there is that."""
+        whole = [fmt for fmt, _ in _models_beside(self.name) if fmt.name == artifacts.format]
+        return whole[0] if whole else self.format or by_name("tfjs")
 
     def _info(self, artifacts: ModelArtifacts) -> Any:
         """Sizes as TensorFlow.js reports them: of the weights as they were stored."""
@@ -150,8 +149,8 @@ class StoreHandler:
         """
         options = self._load_options
         fmt = self.format.name if self.format else None
-        if fmt is None and (symbol := symbol_beside(self.name)) is not None and self.store.exists(symbol):
-            fmt = MXNET_SYMBOL.name  # these parameters are of that network
+        for whole, file in _models_beside(self.name) if fmt is None else ():
+            fmt = whole.name if self.store.exists(file) else fmt
         source = open_in(self.store, self.name, format=fmt)
         layout = source.layout
         if options.verify and layout.damaged:
@@ -182,6 +181,12 @@ def _read(source: Source, names: Iterable[str], options: LoadOptions) -> dict[st
     return {n: by_row[n] for n in chosen}
 
 
+def _models_beside(name: str) -> list[tuple[Format, str]]:
+    """Formats of models in which file ``name`` is one of weights, each with the other file."""
+    found = [(fmt, fmt.model_beside(name)) for fmt in FORMATS if isinstance(fmt, HoldsModels)]
+    return [(fmt, file) for fmt, file in found if file is not None]
+
+
 def _artifacts(source: Source, weights: Weights) -> ModelArtifacts:
     layout, table = source.layout, source.table
     known = {f: layout.extra.get(key) for f, key in DOCUMENT_KEYS.items()}
@@ -190,7 +195,7 @@ def _artifacts(source: Source, weights: Weights) -> ModelArtifacts:
     specs = layout.extra.get("weightSpecs")
     if specs is None:
         specs = [{"name": n, "shape": list(table.shapes[i]), "dtype": str(table.dtype(i))} for i, n in enumerate(table)]
-    models = layout.format in ("tfjs", MXNET_SYMBOL.name)
+    models = layout.format == "tfjs" or isinstance(source.format, HoldsModels)
     own = {*DOCUMENT_KEYS.values(), "weightSpecs"} if models else set(layout.extra)
     rest = {k: v for k, v in layout.extra.items() if k not in own}
     return ModelArtifacts(weights=weights, weight_specs=specs, extra=rest, **known)

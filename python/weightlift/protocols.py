@@ -321,6 +321,9 @@ class HoldsModels(Protocol):
     def model_keys(self) -> Collection[str]:
         """What it has room for, by the keys of ``PackOptions.extra`` and ``Layout.extra``."""
 
+    def model_beside(self, name: str) -> str | None:
+        """The file beside file ``name`` of weights that makes a model of them; None for names that are none of its."""
+
 
 @runtime_checkable
 class EncodesStrings(Protocol):

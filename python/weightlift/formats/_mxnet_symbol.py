@@ -22,7 +22,7 @@ from weightlift.formats._mxnet import MXNET, MXNET_V2
 from weightlift.formats._npz import NPZ
 from weightlift.protocols import Files
 
-__all__ = ["MXNET_SYMBOL", "MxnetSymbol", "symbol_beside"]
+__all__ = ["MXNET_SYMBOL", "MxnetSymbol"]
 
 AUXILIARY = "auxiliaryStates"
 """The key of ``Layout.extra`` and ``ModelArtifacts.extra`` that names auxiliary states."""
@@ -33,15 +33,9 @@ _START = re.compile(rb'\s*\{\s*"nodes"\s*:\s*\[')
 _ZIP = b"PK"
 
 
-def symbol_beside(name: str) -> str | None:
-    """The symbol's file that belongs to a file of parameters; None for a name that is none of an export's."""
-    found = _PARAMETERS.fullmatch(name)
-    return None if found is None else f"{found[1]}-symbol.json"
-
-
 def _pair(name: str) -> tuple[str, str]:
     """The names of both files, given one."""
-    symbol = symbol_beside(name)
+    symbol = MXNET_SYMBOL.model_beside(name)
     if symbol is not None:
         return symbol, name
     found = _SYMBOL.fullmatch(name)
@@ -62,6 +56,11 @@ class MxnetSymbol:
     model_keys = frozenset(
         {"modelTopology", "format", "generatedBy", "convertedBy", AUXILIARY, "weightSpecs", "userDefinedMetadata"}
     )
+
+    def model_beside(self, name: str) -> str | None:
+        """The symbol's file that belongs to a file of parameters."""
+        found = _PARAMETERS.fullmatch(name)
+        return None if found is None else f"{found[1]}-symbol.json"
 
     def sniff(self, head: bytes, size: int) -> bool:
         """A symbol begins with its nodes."""
