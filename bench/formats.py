@@ -120,7 +120,7 @@ def claims(kind: Kind, rows: list[Row]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    args = arguments(__doc__ or "", 256 << 20, 16 << 20)
+    args = arguments(__doc__ or "", 256 << 20, 16 << 20, only="formats, by their titles")
     import weightlift as wl
 
     tensors = llama(args.size)
@@ -128,7 +128,7 @@ def main() -> None:
     records: list[dict[str, Any]] = []
     with Workspace(args) as directory:
         wl.save(tensors, directory / "reference.safetensors", durable=False)
-        for kind in KINDS:
+        for kind in (k for k in KINDS if not args.only or k.title in args.only):
             python = interpreter(kind.environment)
             if python is None:
                 print(f"\n{kind.title}: skipped: {kind.environment} is not installed: run tests/frameworks/setup.sh")

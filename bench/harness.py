@@ -2,8 +2,10 @@
 
 A case is a function ``setup(params) -> run``; ``run()`` is timed and its result thrown away outside the timing.
 Each case lives in one worker process for the whole bench, so that no case inherits another's heap, and its peak
-memory is its own. Rounds go A B C A B C ...; two warm-up rounds are thrown away. CPU seconds are user and system
-time of the worker and of the programs it starts.
+memory is its own. Rounds go A B C, B C A, C A B ...: each in an order drawn anew, because what ran before a case is
+part of what it takes (a load after a save of 1 GiB pays for the memory that the save left in pieces: measured, a third
+of its rate). Groups of cases, which are compared among themselves only, run one after another. Two warm-up rounds are
+thrown away. CPU seconds are user and system time of the worker and of the programs it starts.
 
     python bench/load_local.py [--quick] [--json FILE] [--rounds N] [--size BYTES] [--dir DIR]
 """
@@ -16,6 +18,7 @@ import importlib
 import json
 import multiprocessing as mp
 import os
+import random
 import resource
 import shutil
 import statistics
@@ -135,28 +138,41 @@ def measure(
     warmup: int = 2,
     before: Callable[[Case], None] | None = None,
 ) -> list[Row]:
-    """Run all cases in turn; ``before`` is called untimed in this process ahead of every run.
+    """Run all cases, group by group, each round in an order of its own.
 
-    What the runs before have left in the page cache is written to the disk first: a save is not charged to what comes
-    after it.
+    ``before`` is called untimed in this process ahead of every run. What the runs before have left in the page cache is
+    written to the disk first: a save is not charged to what comes after it.
     """
-    context = mp.get_context("spawn")
-    rows, live = [Row(c) for c in cases], []
-    for row in rows:
-        mine, theirs = context.Pipe()
-        process = context.Process(target=_worker, args=(theirs, module, row.case, params), daemon=True)
-        process.start()
-        theirs.close()
-        kind, value = mine.recv()
-        if kind == "ready":
-            live.append((row, mine, process))
-        elif kind == "skip":
-            row.skipped = value
-        else:
-            raise RuntimeError(f"{row.case.name}: set-up failed\n{value}")
+    rows = [Row(c) for c in cases]
+    for group in dict.fromkeys(c.group for c in cases):
+        _measure_group(module, [r for r in rows if r.case.group == group], params, warmup, rounds, before)
+    return rows
+
+
+def _measure_group(
+    module: str,
+    rows: Sequence[Row],
+    params: dict[str, Any],
+    warmup: int,
+    rounds: int,
+    before: Callable[[Case], None] | None,
+) -> None:
+    context, live, order = mp.get_context("spawn"), [], random.Random(0)
     try:
+        for row in rows:
+            mine, theirs = context.Pipe()
+            process = context.Process(target=_worker, args=(theirs, module, row.case, params), daemon=True)
+            process.start()
+            theirs.close()
+            kind, value = mine.recv()
+            if kind == "ready":
+                live.append((row, mine, process))
+            elif kind == "skip":
+                row.skipped = value
+            else:
+                raise RuntimeError(f"{row.case.name}: set-up failed\n{value}")
         for turn in range(warmup + rounds):
-            for row, pipe, _ in live:
+            for row, pipe, _ in order.sample(live, len(live)):
                 os.sync()
                 if before is not None:
                     before(row.case)
@@ -173,7 +189,6 @@ def measure(
             pipe.send("stop") if process.is_alive() else None
             process.join(5)
             process.kill()
-    return rows
 
 
 def table(title: str, rows: Sequence[Row], nbytes: int, *, unit: str = "GB/s", count: int = 0) -> list[dict[str, Any]]:
@@ -231,14 +246,16 @@ def claim(text: str, value: float | None, target: float, *, at_most: bool = Fals
     return {"claim": text, "value": value, "target": target, "holds": held}
 
 
-def arguments(description: str, size: int, quick: int) -> argparse.Namespace:
-    """The common command line."""
+def arguments(description: str, size: int, quick: int, only: str = "") -> argparse.Namespace:
+    """The common command line; ``only`` says what ``--only`` chooses, where a bench has parts."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small and short: does it run? The figures mean little")
     parser.add_argument("--json", type=Path, help="write the rows here too")
     parser.add_argument("--rounds", type=int, help="measured rounds (default 7; quick 1)")
     parser.add_argument("--size", type=int, help=f"model bytes (default {size})")
     parser.add_argument("--dir", type=Path, help="where the files go (default: a temporary directory here)")
+    if only:
+        parser.add_argument("--only", nargs="+", metavar="NAME", help=f"run no others of the {only}")
     args = parser.parse_args()
     args.rounds = args.rounds or (1 if args.quick else 7)
     args.size = args.size or (quick if args.quick else size)
