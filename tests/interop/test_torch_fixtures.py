@@ -27,15 +27,19 @@ REFUSED_BY_CHOICE = {
     "malformed/torch_laughs.pt": "on its stack",
 }
 """torch loads some of them, or crashes; two readers could see two things in each."""
+READ_BY_CHOICE = {"torch-2.13/reject_numpy.pt", "torch-2.13/reject_numpy.pt.legacy"}
+"""What torch itself refuses with weights_only=True: values of NumPy, whose words are in our list, and as inert."""
 IN_PARTS = {"sparse_coo.pt", "sparse_csr.pt", "sparse_csr.pt.legacy", "meta.pt"}
 """Tensors that are no arrays."""
 
 
 def rejected(entry: dict[str, Any]) -> bool:
+    if entry["id"] in READ_BY_CHOICE:
+        return False
     return entry["must_be_rejected"] is True or entry["id"] in REFUSED_BY_CHOICE
 
 
-GOOD = [n for n, e in MANIFEST.items() if not rejected(e) and Path(n).name not in IN_PARTS]
+GOOD = [n for n, e in MANIFEST.items() if not rejected(e) and Path(n).name not in IN_PARTS and n not in READ_BY_CHOICE]
 BAD = [n for n, e in MANIFEST.items() if rejected(e)]
 
 
@@ -134,6 +138,13 @@ def test_refused(name: str) -> None:
     assert Path(name).name in str(caught.value), "the error names the file"
     if name in REFUSED_BY_CHOICE:
         assert REFUSED_BY_CHOICE[name] in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(READ_BY_CHOICE))
+def test_values_of_numpy_are_read(name: str) -> None:
+    found = wl.load(FOLDER / name)
+    assert found["n"] == 3 and type(found["n"]) is float
+    assert found["a"].dtype == np.int64 and found["a"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", [n for n in MANIFEST if "sparse" in n])

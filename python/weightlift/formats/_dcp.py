@@ -22,7 +22,7 @@ from weightlift.formats._dcp_tree import structure_of
 from weightlift.formats._pickle import MAX_PICKLE, Refused
 from weightlift.formats._read_only import ReadOnly
 from weightlift.formats._torch import Saved, read_saved
-from weightlift.formats._torch_rows import MAX_RATIO, MOST_ALWAYS, core_dtype, entry_of
+from weightlift.formats._torch_rows import MAX_RATIO, MOST_ALWAYS, core_dtype, entry_of, row_of
 from weightlift.formats._torch_tree import Walk
 from weightlift.formats._torch_vocabulary import StoredTensor, Unreadable
 from weightlift.protocols import Choose, Files, Reader, SupportsPreload
@@ -257,7 +257,7 @@ def _object(checkpoint: Checkpoint, content: _Content, one: _Wanted, saved: Save
     content.objects.update(walk.objects)
     content.skipped.update(walk.skipped)
     for inner, tensor in walk.tensors.items():
-        row = entry_of(tensor, saved.place(tensor.storage), big=saved.big)
+        row = row_of(tensor, saved.place, big=saved.big)
         content.inner[inner] = placed(row, source, one.item.offset)
 
 

@@ -52,7 +52,8 @@ def placed(entry: TensorEntry, source: int, offset: int) -> TensorEntry:
 
 
 def _placed(piece: Piece, source: int, offset: int) -> Piece:
-    assert isinstance(piece.where, Extent)  # as all that torch's files hold
+    if not isinstance(piece.where, Extent):
+        return piece  # an array of NumPy, whose bytes the pickle held
     return replace(piece, where=Extent(source, offset + piece.where.offset, piece.where.nbytes))
 
 

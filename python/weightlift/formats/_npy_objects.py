@@ -8,13 +8,11 @@ as one string of bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 from typing import Any
 
-from weightlift._dtypes import from_numpy
-from weightlift._layout import Extent, Inline, Piece, TensorEntry
-from weightlift._steps import Byteswap
+from weightlift._layout import TensorEntry
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
+from weightlift.formats._numpy_rows import array_row, nested
 from weightlift.formats._numpy_vocabulary import NumpyArray, NumpyVocabulary
 from weightlift.formats._pickle import Blob, Pickled, decode_pickle
 from weightlift.formats._torch_tree import TableWalk
@@ -37,12 +35,10 @@ class ArrayWalk(TableWalk):
             value = value.data
             if value is None:
                 raise UnsupportedFeatureError(f"the pickle holds long bytes at {'.'.join(path) or 'the top'}")
-        if isinstance(value, NumpyArray) and value.items is not None:
-            value = nested(value)
         return super()._node(value, path)
 
     def _entry(self, value: Any) -> TensorEntry:
-        return entry_of(value)
+        return array_row(value)
 
 
 def decode_objects(
@@ -73,56 +69,6 @@ def decode_objects(
         )
     read = getattr(data, "fetched", end)
     return ArrayWalk(nested(root), budget=10 * read + 1000, under=under)
-
-
-def nested(array: NumpyArray) -> Any:
-    """The objects of an array: the one of an array without axes, else lists of lists."""
-    items = array.items or []
-    if not array.shape:
-        return items[0]
-    if not items:
-        return []
-    level = items
-    for size in array.shape[:0:-1]:
-        level = [level[i : i + size] for i in range(0, len(level), size)]
-    return level
-
-
-def entry_of(array: NumpyArray) -> TensorEntry:
-    """The row of an array."""
-    if array.dtype is None:
-        raise FormatError("the pickle holds an array that it never sets")
-    if array.dtype.objects:
-        raise UnsafeContentError("the pickle holds Python objects in place of elements")
-    stored = array.dtype.resolved()
-    if stored.itemsize == 0 or stored.hasobject:
-        raise UnsupportedFeatureError(f"elements of type {stored}")
-    dtype = from_numpy(stored)
-    steps = (Byteswap(dtype.word, dtype.bits // 8),) if dtype.core and not stored.isnative else ()
-    nbytes = prod(array.shape) * stored.itemsize
-    where, found = _where(array.data, nbytes)
-    if found != nbytes:
-        raise FormatError(f"{dtype} of shape {list(array.shape)} takes {nbytes} bytes, the pickle holds {found}")
-    both_orders = nbytes == 0 or sum(n != 1 for n in array.shape) < 2
-    strides = None
-    if array.fortran and not both_orders:
-        strides = tuple(stored.itemsize * prod(array.shape[:axis]) for axis in range(len(array.shape)))
-    return TensorEntry(dtype, array.shape, (Piece(where, steps),), strides)
-
-
-def _where(data: Blob | bytes | str, nbytes: int) -> tuple[Extent | Inline, int]:
-    """Where an array's elements are, and how many bytes they take."""
-    if isinstance(data, Blob):
-        return Extent(0, data.offset, data.nbytes), data.nbytes
-    if isinstance(data, str):  # Python 2 did not tell text from bytes; only one way back gives the right length
-        raw = data.encode("utf-8")
-        if len(raw) != nbytes:
-            try:
-                raw = data.encode("latin-1")
-            except UnicodeEncodeError:
-                raise FormatError("an array's elements are text") from None
-        data = raw
-    return Inline(data), len(data)
 
 
 def check_repeated(entries: Mapping[str, TensorEntry], size: int) -> None:

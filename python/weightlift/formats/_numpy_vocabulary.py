@@ -18,9 +18,9 @@ import numpy as np
 from weightlift._dtypes import DTYPES
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
 from weightlift.formats._pickle import Blob
-from weightlift.formats._vocabulary import CONTAINERS, ClosedVocabulary, Named, Ordered
+from weightlift.formats._vocabulary import CONTAINERS, FACTORIES, ClosedVocabulary, Named, Ordered
 
-__all__ = ["NumpyArray", "NumpyType", "NumpyVocabulary"]
+__all__ = ["NUMPY_CALLS", "NUMPY_TAGS", "NumpyArray", "NumpyType", "NumpyVocabulary", "set_numpy"]
 
 _LIMIT = 1 << 63
 _MAX_AXES = 64
@@ -54,6 +54,10 @@ class NumpyType:
         if self.native is None:
             self.native = _plain_type(self.code, "<")
         return self.native
+
+    def __str__(self) -> str:
+        """As NumPy writes it."""
+        return "object" if self.objects else str(self.resolved())
 
 
 @dataclass(slots=True, eq=False)
@@ -93,11 +97,7 @@ class NumpyVocabulary(ClosedVocabulary):
 
     def build(self, target: object, state: object) -> None:
         """The state of an array or of a type."""
-        if type(target) is NumpyArray and type(state) is tuple:
-            _set_array(target, state)
-        elif type(target) is NumpyType and type(state) is tuple:
-            _set_type(target, state)
-        elif not (type(target) is Ordered and type(state) is dict):
+        if not set_numpy(target, state) and not (type(target) is Ordered and type(state) is dict):
             raise UnsafeContentError(
                 f"the pickle sets attributes of a {type(target).__name__.strip('_').lower()} "
                 f"from a {type(state).__name__.lower()}"
@@ -106,6 +106,19 @@ class NumpyVocabulary(ClosedVocabulary):
     def persistent(self, key: object) -> object:
         """There is nothing outside of these pickles."""
         raise UnsafeContentError("the pickle asks for something outside of it, where nothing is")
+
+
+def set_numpy(target: object, state: object) -> bool:
+    """Give an array or a type its state; False for what is neither."""
+    if type(state) is not tuple:
+        return False
+    if type(target) is NumpyArray:
+        _set_array(target, state)
+    elif type(target) is NumpyType:
+        _set_type(target, state)
+    else:
+        return False
+    return True
 
 
 # --- values out of arguments ------------------------------------------------------------------------
@@ -259,6 +272,8 @@ def _dtype(code: Any, _align: Any = False, _copy: Any = True) -> NumpyType:
 def _scalar(kind: Any, data: Any = b"") -> Any:
     if type(kind) is not NumpyType:
         raise FormatError(f"the type of a scalar is a {type(kind).__name__.lower()}")
+    if not kind.objects and not isinstance(data, (Blob, bytes, str)):
+        raise FormatError(f"the bytes of a scalar are a {type(data).__name__.lower()}")
     return data if kind.objects else NumpyArray((), kind, data=data)
 
 
@@ -284,22 +299,29 @@ def _jax(function: Any, args: Any, state: Any, _aval: Any = None) -> NumpyArray:
     return array
 
 
-_CALLS: dict[tuple[str, str], Callable[..., Any]] = {
+NUMPY_CALLS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): _dtype,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+}
+"""Names that a pickle with NumPy's arrays in it may call, whoever wrote it."""
+
+_CALLS: dict[tuple[str, str], Callable[..., Any]] = {
+    **NUMPY_CALLS,
     ("tensorflow.python.framework.ops", "convert_to_tensor"): _tensorflow,
     ("jax._src.array", "_reconstruct_array"): _jax,
     **CONTAINERS,
 }
 """Names that a pickle may call."""
 
+NUMPY_TAGS = frozenset({("numpy", "ndarray"), *(("ml_dtypes", name) for name in DTYPES)})
+"""Likewise, names that it may only name."""
+
 _TAGS = frozenset(
     {
-        ("numpy", "ndarray"),
-        *(("ml_dtypes", name) for name in DTYPES),
-        *((module, name) for module in ("builtins", "__builtin__") for name in ("list", "dict", "int", "float")),
+        *NUMPY_TAGS,
+        *FACTORIES,
     }
 )
 """Names that it may only name."""

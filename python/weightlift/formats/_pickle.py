@@ -68,17 +68,17 @@ class Blob:
     data: bytes | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Refused:
-    """What code that is not run would have made, where the caller asked for the rest: its name."""
-
-    name: str
-
-
 class Keyed:
     """A node that may be a dict's key; nodes are equal to themselves only, so that this costs what a scalar costs."""
 
     __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refused(Keyed):
+    """What code that is not run would have made, where the caller asked for the rest: its name."""
+
+    name: str
 
 
 class Vocabulary(Protocol):
@@ -380,7 +380,7 @@ class _Machine:
     def op_build(self) -> None:
         (state,) = self.some(1)
         target = self.top()
-        if type(target) is not Refused:
+        if type(target) is not Refused and type(state) is not Refused:
             self.words.build(target, state)
 
     def op_persistent(self) -> None:

@@ -30,7 +30,7 @@ from weightlift.formats._torch_index import is_torch_index, read_torch_index
 from weightlift.formats._torch_legacy import is_legacy, read_legacy
 from weightlift.formats._torch_rows import Place, table_of
 from weightlift.formats._torch_tree import Walk
-from weightlift.formats._torch_vocabulary import Storage, TorchVocabulary
+from weightlift.formats._torch_vocabulary import Storage, StoredTensor, TorchVocabulary
 from weightlift.formats._torch_write import (
     MAX_RECORD,
     RECORD,
@@ -269,7 +269,7 @@ def _some(archive: _Archive, name: str, walk: Walk, choose: Choose, *, big: bool
         rows = [row for row, tensor in enumerate(known) if tensor in chosen]
         sums = some_checksums(archive.small[RECORD], archive.small["data.pkl"], rows, len(known))
     walk.keep(chosen)
-    archive.find(tensor.storage for tensor in walk.tensors.values())
+    archive.find(tensor.storage for tensor in walk.tensors.values() if isinstance(tensor, StoredTensor))
     layout = _layout(archive.reader, name, walk, archive.place, big=big)
     return layout if sums == "" or (sums is not None and layout.tensors.set_crc32c(sums)) else None
 
@@ -285,7 +285,7 @@ def _layout(reader: Reader, name: str, walk: Walk, place: Callable[[Storage], Pl
     layout = Layout("torch", table, (name,), objects=walk.objects, structure=walk.structure, shared=True)
     for refused in walk.objects.values():
         refused.locate(path=reader.name)
-    scales = {n: list(map(str, t.scheme)) for n, t in walk.tensors.items() if t.scheme is not None}
+    scales = {n: list(map(str, t.scheme)) for n, t in walk.tensors.items() if isinstance(t, StoredTensor) and t.scheme}
     facts = {"quantization": scales, "skipped": walk.skipped}
     layout.extra = {key: fact for key, fact in facts.items() if fact}
     return layout

@@ -22,6 +22,7 @@ _NUMBER = 0x1950A86A20F9469CFC6C
 _BEGIN = b"\x8a\x0a" + _NUMBER.to_bytes(10, "little")
 """How a pickle of the number goes on behind its protocol."""
 
+_FRAME = b"\x95"
 _VERSION = 1001
 _FIRST_READ = 64 << 10
 _COUNT = 8  # bytes of a storage's number of elements
@@ -42,7 +43,10 @@ class Legacy:
 
 def is_legacy(head: bytes) -> bool:
     """Whether a file begins as these do."""
-    return len(head) > 2 and head[0] == 0x80 and head[1] in range(2, 6) and head[2:].startswith(_BEGIN)
+    framed = head[2:3] == _FRAME  # of protocol 4 on: with its length
+    return (
+        len(head) > 2 and head[0] == 0x80 and head[1] in range(2, 6) and head[11 if framed else 2 :].startswith(_BEGIN)
+    )
 
 
 def read_legacy(reader: Reader, *, skip_unsafe: bool = False) -> Legacy:

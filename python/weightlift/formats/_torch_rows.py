@@ -16,9 +16,21 @@ from weightlift._dtypes import DType, from_name
 from weightlift._layout import Checksum, Extent, Piece, TensorEntry, TensorTable
 from weightlift._steps import Byteswap, Deflate, Step, Strided
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError, WeightliftError
+from weightlift.formats._numpy_rows import array_row
+from weightlift.formats._numpy_vocabulary import NumpyArray
 from weightlift.formats._torch_vocabulary import Storage, StoredTensor
 
-__all__ = ["MAX_RATIO", "MOST_ALWAYS", "Place", "core_dtype", "core_shape", "entry_of", "storage_bytes", "table_of"]
+__all__ = [
+    "MAX_RATIO",
+    "MOST_ALWAYS",
+    "Place",
+    "core_dtype",
+    "core_shape",
+    "entry_of",
+    "row_of",
+    "storage_bytes",
+    "table_of",
+]
 
 MAX_RATIO = 1032
 """A file's tensors may take so many times its bytes, by sharing and repeating them: as much as deflate could do."""
@@ -65,12 +77,12 @@ def storage_bytes(storage: Storage) -> int:
 
 
 def table_of(
-    tensors: Mapping[str, StoredTensor], place: Callable[[Storage], Place], size: int, *, big: bool = False
+    tensors: Mapping[str, StoredTensor | NumpyArray], place: Callable[[Storage], Place], size: int, *, big: bool = False
 ) -> TensorTable:
     """The table.
 
     Args:
-        tensors: By name.
+        tensors: By name, and arrays of NumPy, whose elements are in the pickle.
         place: Where a storage is; FormatError if it is nowhere.
         size: Bytes in the file.
         big: Elements are stored in big-endian order.
@@ -79,7 +91,7 @@ def table_of(
     total, limit = 0, max(MAX_RATIO * size, MOST_ALWAYS)
     for name, tensor in tensors.items():
         try:
-            entry = entry_of(tensor, place(tensor.storage), big=big)
+            entry = row_of(tensor, place, big=big)
             total += entry.nbytes
             if total > limit:
                 raise UnsafeContentError(
@@ -90,6 +102,13 @@ def table_of(
             raise error.locate(tensor=name) from None
         entries[name] = entry
     return TensorTable.from_entries(entries)
+
+
+def row_of(tensor: StoredTensor | NumpyArray, place: Callable[[Storage], Place], *, big: bool) -> TensorEntry:
+    """The row of a tensor, or of an array of NumPy beside it."""
+    if isinstance(tensor, NumpyArray):
+        return array_row(tensor)
+    return entry_of(tensor, place(tensor.storage), big=big)
 
 
 def core_dtype(dtype: str) -> DType:

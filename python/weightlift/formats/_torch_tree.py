@@ -14,6 +14,8 @@ from weightlift._layout import TensorEntry
 from weightlift._packing import TensorSpecs
 from weightlift._tree import SINGLE, encode_value, unflatten
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
+from weightlift.formats._numpy_rows import nested
+from weightlift.formats._numpy_vocabulary import NumpyArray, NumpyType
 from weightlift.formats._pickle import Refused
 from weightlift.formats._torch_vocabulary import Record, Storage, StoredTensor, Unreadable
 from weightlift.formats._vocabulary import Named
@@ -40,7 +42,7 @@ class Walk:
     """
 
     array: type = StoredTensor
-    leaves: tuple[type, ...] = (StoredTensor, Storage, Unreadable)
+    leaves: tuple[type, ...] = (StoredTensor, Storage, Unreadable, NumpyArray)
 
     def __init__(self, root: Any, *, budget: int, under: tuple[str, ...] = ()) -> None:
         """Walk over ``root``, whose path is ``under``; FormatError after more than ``budget`` steps."""
@@ -68,11 +70,15 @@ class Walk:
 
     def _node(self, value: Any, path: tuple[str, ...]) -> Any:
         self._step(path)
+        if isinstance(value, NumpyArray) and value.items is not None:
+            value = nested(value)
         if isinstance(value, self.leaves):
             return self._tensor(value, path)
         if isinstance(value, Refused):
             self.skipped[".".join(path) or SINGLE] = value.name
             return _SKIPPED
+        if isinstance(value, (dict, set)):
+            value = self._made(value, path)
         if isinstance(value, dict):
             for key in value:
                 if type(key) not in _KEYS or key != key:
@@ -85,12 +91,22 @@ class Walk:
         if type(value) in (list, tuple):
             parts = [self._node(item, (*path, str(i))) for i, item in enumerate(value)]
             return {type(value).__name__: [encode_value(None) if part is _SKIPPED else part for part in parts]}
-        if isinstance(value, Named):
+        if isinstance(value, (Named, NumpyType)):
             return encode_value(str(value))
         node = encode_value(value)
         if node is None:
             raise FormatError(f"the pickle holds a {type(value).__name__.lower()} at {'.'.join(path) or 'the top'}")
         return node
+
+    def _made(self, value: Any, path: tuple[str, ...]) -> Any:
+        """A dict or a set without the keys and members that are code."""
+        refused = [key for key in value if isinstance(key, Refused)]
+        if not refused:
+            return value
+        self.skipped[".".join((*path, "*"))] = ", ".join(sorted({key.name for key in refused}))
+        if isinstance(value, set):
+            return value.difference(refused)
+        return {key: item for key, item in value.items() if not isinstance(key, Refused)}
 
     def _flat(self, root: dict[str, Any]) -> None:
         """A dict of tensors, whose keys are their names."""

@@ -1,9 +1,9 @@
 """What the names in a torch pickle mean: storages, views of them, and plain containers, all inert.
 
 The list is closed: the functions by which ``torch.save`` says how tensors lie in storages, types, and the few
-containers and scalars that state dicts and checkpoints hold. None of these functions is called or even imported; each
-name stands for a few lines here that note what it was given. It is about the list of ``torch.load(weights_only=True)``,
-without a door for names of the user's own.
+containers and scalars that state dicts and checkpoints hold, NumPy's among them (``_numpy_vocabulary``). None of these
+functions is called or even imported; each name stands for a few lines that note what it was given. It is about the
+list of ``torch.load(weights_only=True)``, without a door for names of the user's own.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from weightlift.errors import FormatError, UnsafeContentError
-from weightlift.formats._vocabulary import BUILTINS, CONTAINERS, ClosedVocabulary, Named, Ordered
+from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
+from weightlift.formats._numpy_rows import plain_value
+from weightlift.formats._numpy_vocabulary import NUMPY_CALLS, NUMPY_TAGS, NumpyArray, set_numpy
+from weightlift.formats._vocabulary import CONTAINERS, FACTORIES, ClosedVocabulary, Named, Ordered
 
 __all__ = ["Record", "Storage", "StoredTensor", "TorchVocabulary", "Unreadable"]
 
@@ -36,7 +38,6 @@ _SCHEMES = (
     "per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric",
     "per_channel_affine_float_qparams",
 )  # fmt: skip
-_FACTORIES = ("list", "dict", "int", "float", "str", "tuple")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +123,8 @@ class TorchVocabulary(ClosedVocabulary):
         return super().new(kind, args)
 
     def build(self, target: object, state: object) -> None:
-        """Attributes of a state dict are left alone; those of a record are its content."""
-        if type(target) is Ordered and type(state) is dict:
+        """Attributes of a state dict are left alone; those of a record, or of an array of NumPy, are its content."""
+        if (type(target) is Ordered and type(state) is dict) or set_numpy(target, state):
             return
         if type(target) is Record and type(state) is dict and all(type(key) is str for key in state):
             target.fields.update(state)
@@ -299,6 +300,17 @@ def _device(kind: Any, index: Any = None) -> str:
     return kind if index is None else f"{kind}:{index}"
 
 
+def _numpy_scalar(kind: Any, data: Any = b"") -> Any:
+    """Python's own value of it: what counts and rates mean does not depend on who counted."""
+    made = NUMPY_CALLS["numpy.core.multiarray", "scalar"](kind, data)
+    if not isinstance(made, NumpyArray):
+        return made
+    try:
+        return plain_value(made)
+    except UnsupportedFeatureError as error:
+        return Unreadable(error.message)
+
+
 _CALLS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor"): _rebuild_v1,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_v2,
@@ -314,6 +326,8 @@ _CALLS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch", "device"): _device,
     ("torch.jit._pickle", "restore_type_tag"): _tagged,
     **{("torch.jit._pickle", f"build_{kind}list"): _list for kind in ("tensor", "int", "double", "bool")},
+    **NUMPY_CALLS,
+    **{(f"numpy.{core}.multiarray", "scalar"): _numpy_scalar for core in ("core", "_core")},
     **CONTAINERS,
 }
 """Names that a pickle may call."""
@@ -324,7 +338,8 @@ _TAGS = frozenset(
         *(("torch", name) for name in (*_DTYPES, *_SCHEMES, "Tensor")),
         ("torch.storage", "UntypedStorage"),
         ("torch.nn.parameter", "Parameter"),
-        *((module, name) for module in BUILTINS for name in _FACTORIES),
+        *NUMPY_TAGS,
+        *FACTORIES,
     }
 )
 """Names that it may only name."""

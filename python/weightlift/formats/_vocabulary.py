@@ -13,7 +13,7 @@ from typing import Any
 from weightlift.errors import FormatError, UnsafeContentError
 from weightlift.formats._pickle import Refused, is_key
 
-__all__ = ["BUILTINS", "CONTAINERS", "ClosedVocabulary", "Named", "Ordered"]
+__all__ = ["CONTAINERS", "FACTORIES", "ClosedVocabulary", "Named", "Ordered"]
 
 BUILTINS = ("builtins", "__builtin__")
 _NEW = ("OrderedDict", "Counter", "defaultdict", "set", "Size")
@@ -75,6 +75,9 @@ class ClosedVocabulary:
         make = self._calls.get((callee.module, callee.name))
         if make is None:
             raise UnsafeContentError(f"the pickle calls {callee}, which is there to be named only")
+        refused = next((arg for arg in args if isinstance(arg, Refused)), None)
+        if refused is not None and make is not _default_dict:  # whose factory is of no use without its dict
+            return refused
         try:
             return make(*args)
         except TypeError:
@@ -97,7 +100,8 @@ def _counter(counts: Any = ()) -> dict[Any, Any]:
 
 
 def _default_dict(factory: Any = None) -> dict[Any, Any]:
-    if factory is not None and not (isinstance(factory, Named) and factory.module in BUILTINS):
+    known = factory is None or isinstance(factory, Refused)
+    if not known and not (isinstance(factory, Named) and (factory.module, factory.name) in (FACTORIES | {*CONTAINERS})):
         raise UnsafeContentError(f"a defaultdict makes its values by {factory}")
     return {}
 
@@ -148,3 +152,12 @@ CONTAINERS: dict[tuple[str, str], Callable[..., Any]] = {
     **{(module, "bytes"): _bytes for module in BUILTINS},
 }
 """Containers and plain values, which every vocabulary of ours has."""
+
+FACTORIES = frozenset(
+    (module, name)
+    for module in BUILTINS
+    for name in ("list", "dict", "int", "long", "float", "bool", "str", "unicode", "tuple")
+)
+"""What makes the values of a defaultdict, beside containers; Python 3 calls ``int`` and ``str`` as 2 did in protocol 2.
+
+Every vocabulary has them as names that are only named."""
