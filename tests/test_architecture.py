@@ -88,6 +88,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_save",
             "_convert",
             "_verify",
+            "_parts",
             "_live",
             "_statistics",
         ),

@@ -30,12 +30,13 @@ from weightlift._load import (
     refuse_objects,
 )
 from weightlift._ops import Progress
+from weightlift._parts import find_part, load_part, tensors_in, values_in
 from weightlift._source import Names, Source, choose_rows
 from weightlift.errors import MismatchError, UnsupportedFeatureError, WeightliftError
 from weightlift.frameworks._adapters import live_object
 from weightlift.frameworks._holder import names_of
 from weightlift.frameworks._tensors import converter
-from weightlift.protocols import LiveTensors, LiveTree, NamesVariables, Slot
+from weightlift.protocols import HoldsParts, LiveTensors, LiveTree, NamesVariables, Slot
 from weightlift.types import LoadReport
 
 __all__ = ["IntoOptions", "load_into", "places_in"]
@@ -86,14 +87,27 @@ def places_in(obj: Any, rename: Rename) -> Callable[[str, tuple[int, ...]], bool
 
 
 def _take_tree(source: Source, obj: Any, live: LiveTree, options: IntoOptions) -> LoadReport:
-    """Load as ever, and let the object judge."""
-    tree = load_source(
-        source, names=options.names, rename=options.rename, dtype=options.dtype, memory=options.memory,
-        verify=options.verify, progress=options.progress, convert=converter(live.framework),
-    )  # fmt: skip
+    """Load as ever, or the part of the file that is asked for, and let the object judge."""
+    part = find_part(source.layout.structure, "", options.names, options.rename)
+    if part is not None:
+        tree = _load_part(source, part, live, options)
+    else:
+        tree = load_source(
+            source, names=options.names, rename=options.rename, dtype=options.dtype, memory=options.memory,
+            verify=options.verify, progress=options.progress, convert=converter(live.framework),
+        )  # fmt: skip
     missing, unexpected = live.take_tree(tree, strict=options.strict and options.names is None, assign=options.assign)
     left = set(unexpected)
     return LoadReport(obj, tuple(n for n in names_of(tree) if n not in left), tuple(missing), tuple(unexpected))
+
+
+def _load_part(source: Source, part: Any, live: LiveTree, options: IntoOptions) -> Any:
+    if options.verify:
+        source.refuse_damaged()
+    return load_part(
+        source, part, dtype=options.dtype, memory=options.memory, verify=options.verify,
+        convert=converter(live.framework),
+    )  # fmt: skip
 
 
 @dataclass
@@ -103,6 +117,8 @@ class _Fit:
     Attributes:
         rows: Row to read, by the slot name that gets it; one name of each tensor.
         copies: (name, row, name whose row is read): further rows for the same tensor.
+        values: Plain values of the file, by the slot name that gets each.
+        trees: What the structure has for each part of the object, by the path to it.
         missing: Slots without a row.
         unexpected: Names without a slot.
         wrong_shape: (name, shape wanted, shape found).
@@ -110,6 +126,8 @@ class _Fit:
 
     rows: dict[str, int] = field(default_factory=dict)
     copies: list[tuple[str, int, str]] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+    trees: dict[str, Any] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     wrong_shape: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
@@ -139,9 +157,18 @@ def _groups(slots: Mapping[str, Slot]) -> dict[str, Any]:
     return {name: ("", name) if slot.tied is None else ("tied", slot.tied) for name, slot in slots.items()}
 
 
-def _fit(source: Source, slots: Mapping[str, Slot], options: IntoOptions, own: Mapping[str, str]) -> _Fit:
+def _fit(
+    source: Source,
+    slots: Mapping[str, Slot],
+    options: IntoOptions,
+    own: Mapping[str, str],
+    parts: Mapping[str, LiveTree],
+) -> _Fit:
     """Match the chosen rows with the slots, by name, or by another that ``own`` has for it. Pure."""
     table, fit = source.table, _Fit()
+    if any(slot.plain for slot in slots.values()):
+        values = values_in(source.layout.structure, options.names, options.rename)
+        fit.values = {name: value for name, value in values.items() if name in slots and slots[name].plain}
     found: dict[str, int] = {}
     first: dict[Any, str] = {}  # the name whose row is read, by what is equal for names of one tensor
     for row in choose_rows(table, options.names).tolist():
@@ -151,9 +178,11 @@ def _fit(source: Source, slots: Mapping[str, Slot], options: IntoOptions, own: M
             raise MismatchError(f"rename gives two tensors the name {name!r}", tensor=table.names[row])
         found[name] = row
     groups = _groups(slots)
+    _fit_parts(source, found, fit, options, parts)
     for name, row in found.items():
         if name not in slots:
-            fit.unexpected.append(name)
+            if not any(name.startswith(f"{place}.") for place in parts):
+                fit.unexpected.append(name)
             continue
         wanted, have = slots[name].shape, array_shape(table.dtype(row), table.shapes[row])
         if wanted is not None and wanted != have:
@@ -163,9 +192,23 @@ def _fit(source: Source, slots: Mapping[str, Slot], options: IntoOptions, own: M
         else:
             first[groups[name]] = name
             fit.rows[name] = row
-    wrong = {name for name, _, _ in fit.wrong_shape}
-    fit.missing = [n for n, s in slots.items() if groups[n] not in first and n not in wrong and not s.optional]
+    settled = {*fit.values, *(name for name, _, _ in fit.wrong_shape)}
+    fit.missing += [n for n, s in slots.items() if groups[n] not in first and n not in settled and not s.optional]
     return fit
+
+
+def _fit_parts(
+    source: Source, found: Mapping[str, int], fit: _Fit, options: IntoOptions, parts: Mapping[str, LiveTree]
+) -> None:
+    """What the file has for the parts of an object; with ``names=`` for those of which it chooses all tensors."""
+    chosen = {source.table.names[row] for row in found.values()}
+    for place in parts:
+        node = find_part(source.layout.structure, place, None, options.rename)
+        tensors = tensors_in(node) if node is not None else []
+        if node is None or (options.names is not None and not (tensors and chosen.issuperset(tensors))):
+            fit.missing.append(place)
+        else:
+            fit.trees[place] = node
 
 
 def _fill(source: Source, live: LiveTensors, options: IntoOptions) -> LoadReport:
@@ -176,7 +219,12 @@ def _fill(source: Source, live: LiveTensors, options: IntoOptions) -> LoadReport
     refuse_objects(source, options.names)
     slots = live.slots()
     theirs = live.names_in(source.format.name) if isinstance(live, NamesVariables) else {}
-    fit = _fit(source, slots, options, {name: own for own, name in theirs.items()})
+    parts = live.parts() if isinstance(live, HoldsParts) else {}
+    if parts and options.assign:
+        raise UnsupportedFeatureError(
+            f"assign=True makes new parameters, which {', '.join(parts)} in into= would not have: load them one by one"
+        )
+    fit = _fit(source, slots, options, {name: own for own, name in theirs.items()}, parts)
     if options.strict:
         fit.refuse(partial=options.names is not None)
     dtypes = _dtypes(source, slots, fit, options)
@@ -184,13 +232,26 @@ def _fill(source: Source, live: LiveTensors, options: IntoOptions) -> LoadReport
     if empty is not None and not options.assign:
         raise UnsupportedFeatureError("the tensor has no memory to load into: use assign=True", tensor=empty)
     _refuse_different_copies(source, fit, options)
+    for place, node in fit.trees.items():  # before the first tensor: a part may refuse what it is given
+        _take_part(place, parts[place], _load_part(source, node, parts[place], options), fit, options)
     taken = _read(source, slots, fit.rows, dtypes, options)
     groups = _groups(slots)
     by_group = {groups[name]: array for name, array in taken.items()}
-    value = live.take({n: by_group[g] for n, g in groups.items() if g in by_group}, assign=options.assign)
+    aside = {n: by_group[g] for n, g in groups.items() if g in by_group}
+    value = live.take({**fit.values, **aside}, assign=options.assign)
     read = {groups[name] for name in fit.rows}
-    loaded = tuple(n for n, g in groups.items() if g in read)
-    return LoadReport(value, loaded, tuple(fit.missing), tuple(fit.unexpected), tuple(fit.wrong_shape))
+    loaded = (n for n, g in groups.items() if g in read or n in fit.values)
+    return LoadReport(value, (*loaded, *fit.trees), tuple(fit.missing), tuple(fit.unexpected), tuple(fit.wrong_shape))
+
+
+def _take_part(place: str, part: LiveTree, tree: Any, fit: _Fit, options: IntoOptions) -> None:
+    """Give a part of an object its own; errors say which it is."""
+    try:
+        missing, unexpected = part.take_tree(tree, strict=options.strict, assign=False)
+    except MismatchError as error:
+        raise error.locate(tensor=place) from None
+    fit.missing += [f"{place}.{name}" for name in missing]
+    fit.unexpected += [f"{place}.{name}" for name in unexpected]
 
 
 def _dtypes(source: Source, slots: Mapping[str, Slot], fit: _Fit, options: IntoOptions) -> dict[int, DType]:

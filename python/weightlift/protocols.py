@@ -22,6 +22,7 @@ __all__ = [
     "Files",
     "Format",
     "HoldsModels",
+    "HoldsParts",
     "IOHandler",
     "KeepsEncodings",
     "KeepsSidecar",
@@ -407,6 +408,7 @@ class Slot:
         tied: Equal for all names of one tensor, which is then read once; None: this name is its only one.
         optional: It may be missing from a file.
         empty: It has no memory that could be filled, only a place: it needs ``assign=True``.
+        plain: A number or text of Python, no tensor: ``take`` gets such a value, or an array without axes.
     """
 
     shape: tuple[int, ...] | None
@@ -415,6 +417,7 @@ class Slot:
     tied: Hashable = None
     optional: bool = False
     empty: bool = False
+    plain: bool = False
 
 
 @runtime_checkable
@@ -450,6 +453,14 @@ class NamesVariables(LiveTensors, Protocol):
 
     def names_in(self, format: str) -> Mapping[str, str]:
         """Their names in files of this format, by the names that ``slots`` has; those left out are called the same."""
+
+
+@runtime_checkable
+class HoldsParts(LiveTensors, Protocol):
+    """Named tensors beside objects that judge themselves what they are given."""
+
+    def parts(self) -> Mapping[str, LiveTree]:
+        """Those objects, by the path to each: what the file has there is theirs, and no slot's."""
 
 
 @runtime_checkable

@@ -44,8 +44,10 @@ def test_what_does_not_fit_changes_nothing(tmp_path: Path) -> None:
         wl.load(path, into=mine)
     assert (caught.value.missing, caught.value.wrong_shape) == (["d"], [("b", (3,), (2,))])
     assert not any(array.any() for array in mine.values())
-    with pytest.raises(wl.UnsupportedFeatureError, match=r"builtins\.int"):
-        wl.load(path, into={"a": 3})
+    with pytest.raises(wl.UnsupportedFeatureError, match=r"builtins\.object"):
+        wl.load(path, into={"a": object()})
+    with pytest.raises(wl.MismatchError, match=r"a is \[\], in the file \[3\]"):
+        wl.load(path, into={"a": 3, "b": np.zeros(2)})
     mine["a"].flags.writeable = False
     with pytest.raises(wl.UnsupportedFeatureError, match="read-only"):
         wl.load(path, into=mine)

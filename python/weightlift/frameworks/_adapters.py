@@ -74,7 +74,7 @@ def live_object(obj: Any) -> LiveTensors | LiveTree | None:
             return found
     if is_state_holder(obj):
         return StateHolder(obj)
-    return Tree(obj) if isinstance(obj, (Mapping, list, tuple)) else None
+    return Tree(obj, live_object) if isinstance(obj, (Mapping, list, tuple)) else None
 
 
 def _imported(place: str) -> Adapter:

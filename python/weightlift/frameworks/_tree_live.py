@@ -1,12 +1,13 @@
-"""Containers of arrays: parameters of Flax and Haiku, states of optax, dicts of NumPy arrays or torch tensors.
+"""Containers: parameters of Flax and Haiku, states of optax, dicts of arrays, of models and optimizers, of numbers.
 
-JAX arrays do not change, so a load gives a new container with new arrays, each with the old one's type and sharding.
-NumPy arrays and torch tensors are filled where they are. Names are as a save gives them: the path, joined by dots.
+JAX arrays do not change, nor do Python's numbers and text, so a load gives a new container with new ones, arrays with
+the old one's type and sharding. NumPy arrays, torch tensors and live objects are filled where they are. Names are as a
+save gives them: the path, joined by dots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,43 +15,70 @@ import numpy.typing as npt
 
 from weightlift._dtypes import from_numpy
 from weightlift.errors import UnsupportedFeatureError
-from weightlift.protocols import Slot
+from weightlift.protocols import LiveTensors, LiveTree, Slot
 
 __all__ = ["Tree"]
 
 Array = npt.NDArray[Any]
 _MAX_DEPTH = 100
+_PLAIN = (bool, int, float, complex, str, bytes, set, type(None), np.generic)
 
 
 class Tree:
-    """:class:`~weightlift.protocols.LiveTensors` of a container."""
+    """:class:`~weightlift.protocols.HoldsParts` of a container."""
 
-    def __init__(self, tree: Any) -> None:
-        """``tree``: dicts and other mappings, lists, tuples and named tuples, of arrays and None."""
+    def __init__(self, tree: Any, find: Callable[[Any], LiveTensors | LiveTree | None]) -> None:
+        """Look through it.
+
+        Args:
+            tree: Dicts and other mappings, lists, tuples and named tuples, of arrays, live objects and plain values.
+            find: What is live of an object; None for arrays.
+        """
         self._tree = tree
         self._leaves: dict[str, Any] = {}
+        self._models: dict[str, LiveTensors] = {}
+        self._parts: dict[str, LiveTree] = {}
         for path, leaf in _walk(tree, ()):
             name = ".".join(path)
             if name in self._leaves:
                 raise UnsupportedFeatureError(f"two paths in into= give the tensor name {name!r}; rename a key")
             self._leaves[name] = leaf
+            live = None if isinstance(leaf, (np.ndarray, *_PLAIN)) else find(leaf)
+            if isinstance(live, LiveTree):
+                self._parts[name] = live
+            elif live is not None:
+                self._models[name] = live
 
     def tree(self) -> Any:
         """Itself: a save takes containers as they are."""
         return self._tree
 
     def slots(self) -> Mapping[str, Slot]:
-        """The arrays by path."""
-        return {name: _slot(name, leaf) for name, leaf in self._leaves.items()}
+        """The arrays and values by path, and those of live objects below the path to each."""
+        slots: dict[str, Slot] = {}
+        for name, leaf in self._leaves.items():
+            if name in self._models:
+                slots.update({f"{name}.{inner}": slot for inner, slot in self._models[name].slots().items()})
+            elif name not in self._parts:
+                slots[name] = _slot(name, leaf)
+        return slots
+
+    def parts(self) -> Mapping[str, LiveTree]:
+        """The live objects in it that take a tree."""
+        return self._parts
 
     def take(self, arrays: Mapping[str, Array], *, assign: bool) -> Any:
-        """The container, or with ``assign`` or JAX arrays in it a new one of the same kind."""
-        tensors = [leaf for leaf in self._leaves.values() if _kind(leaf) == "torch"]
+        """The container, or with ``assign`` or what does not change in it a new one of the same kind."""
+        live = {**self._models, **self._parts}
+        tensors = [leaf for name, leaf in self._leaves.items() if _kind(leaf) == "torch" and name not in live]
         if tensors and not assign:
             from weightlift.frameworks._torch_live import touch
 
             touch(tensors)
-        made = {name: _taken(self._leaves[name], array, assign=assign) for name, array in arrays.items()}
+        made = {n: _taken(self._leaves[n], array, assign=assign) for n, array in arrays.items() if n in self._leaves}
+        for name, model in self._models.items():
+            inner = {n.removeprefix(f"{name}."): a for n, a in arrays.items() if n.startswith(f"{name}.")}
+            made[name] = model.take(inner, assign=assign)
         if all(made[name] is self._leaves[name] for name in made):
             return self._tree
         return _rebuilt(self._tree, (), made)
@@ -65,7 +93,7 @@ def _walk(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], A
     elif isinstance(tree, (list, tuple)):
         for number, item in enumerate(tree):
             yield from _walk(item, (*path, str(number)))
-    elif tree is not None:
+    else:
         yield path, tree
 
 
@@ -77,7 +105,7 @@ def _rebuilt(tree: Any, path: tuple[str, ...], made: Mapping[str, Any]) -> Any:
     if isinstance(tree, (list, tuple)):
         parts = [_rebuilt(item, (*path, str(number)), made) for number, item in enumerate(tree)]
         return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
-    return tree if tree is None else made.get(".".join(path), tree)
+    return made.get(".".join(path), tree)
 
 
 def _kind(leaf: Any) -> str:
@@ -93,6 +121,8 @@ def _slot(name: str, leaf: Any) -> Slot:
             raise UnsupportedFeatureError("the array in into= is read-only", tensor=name)
         dtype = from_numpy(leaf.dtype)
         return Slot(leaf.shape, dtype.name, leaf if fits and dtype.core else None)
+    if isinstance(leaf, _PLAIN):
+        return Slot((), None, optional=leaf is None, plain=True)
     if _kind(leaf) == "torch" and hasattr(leaf, "data_ptr"):
         from weightlift.frameworks._torch_live import slot_of
 
@@ -101,13 +131,15 @@ def _slot(name: str, leaf: Any) -> Slot:
         return Slot(tuple(leaf.shape), from_numpy(np.dtype(leaf.dtype)).name)
     raise UnsupportedFeatureError(
         f"into= holds a {type(leaf).__module__}.{type(leaf).__qualname__}: containers are filled that hold NumPy, JAX "
-        "or torch arrays only",
+        "or torch arrays, live models, numbers and text only",
         tensor=name,
     )
 
 
 def _taken(leaf: Any, array: Array, *, assign: bool) -> Any:
     """What takes a leaf's place; the leaf itself where it was filled."""
+    if isinstance(leaf, _PLAIN):
+        return array.item() if isinstance(array, np.ndarray) else array
     if isinstance(leaf, np.ndarray):
         if assign:
             return array
