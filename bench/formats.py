@@ -42,6 +42,8 @@ KINDS = [
     Kind("npz", "np.load", "np.savez", None, "x.npz"),
     Kind("npy of a dict", "np.load(allow_pickle)", "np.save", None, "x.pickle.npy", "npy-pickle"),
     Kind("HDF5", "h5py reads", "h5py writes", None, "x.h5", "hdf5"),
+    Kind("Keras .weights.h5", "load_weights", "save_weights", "tensorflow", "x.weights.h5"),
+    Kind("Keras .keras", "keras.saving.load_model", "", "tensorflow", "x.keras"),
     Kind("MXNet", "mx.nd.load", "mx.nd.save", "mxnet", "x.params", "mxnet"),
     Kind("TensorFlow", "tf.train.load_checkpoint", "tf.raw_ops.SaveV2", "tensorflow", "x.index", "tensorbundle"),
     Kind("GGUF F32", "GGUFReader", "GGUFWriter", "jax", "x.gguf"),

@@ -8,6 +8,7 @@ print their own times as JSON.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -61,6 +62,27 @@ def hdf5(path: str) -> Any:
             return {name: dataset[()] for name, dataset in file.items()}
 
     return load, lambda arrays: lambda: save(arrays)
+
+
+def keras(path: str, *, whole: bool = False) -> Any:
+    """The weights, into a model that is there; or the ``whole`` model, which is made anew."""
+    import keras as k
+
+    def save(arrays: Arrays) -> Callable[[], Any]:
+        matrices = [array for array in arrays.values() if array.ndim == 2]
+        layers = [k.Input((1,)), k.layers.Embedding(*matrices[0].shape)]
+        layers += [k.layers.Dense(array.shape[1], use_bias=False) for array in matrices[1:]]
+        layers += [k.layers.LayerNormalization(center=False) for array in arrays.values() if array.ndim == 1]
+        model = k.Sequential(layers)
+        model.set_weights(list(arrays.values()))  # the order of the layers
+        Path(f"{path}.json").write_text(model.to_json())
+        return lambda: k.saving.save_model(model, path) if whole else model.save_weights(path)
+
+    @functools.cache
+    def model() -> Any:  # made in the first round, which is thrown away
+        return k.models.model_from_json(Path(f"{path}.json").read_text())
+
+    return lambda: k.saving.load_model(path) if whole else model().load_weights(path), save
 
 
 def mxnet(path: str) -> Any:
@@ -149,6 +171,8 @@ PEERS: dict[str, Callable[[str], Any]] = {
     "npz": npz,
     "npy of a dict": npy_of_a_dict,
     "HDF5": hdf5,
+    "Keras .weights.h5": keras,
+    "Keras .keras": lambda path: keras(path, whole=True),
     "MXNet": mxnet,
     "TensorFlow": tensorflow,
     "GGUF F32": gguf,

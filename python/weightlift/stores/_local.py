@@ -106,7 +106,10 @@ class LocalStore:
             raise NotFoundError("no such file", path=path, errno=error.errno) from error
 
     def alias(self, source: str, target: str) -> bool:
-        """Make ``target`` name the same file as ``source``, atomically; False where links are not offered."""
+        """Make ``target``, which nothing names now, another name of ``source``; False where links are not offered.
+
+        A file of that name is gone for a moment: a rename over it would have ext4 write ``source`` to the disk at once.
+        """
         a, b = self.path(source), self.path(target)
         temporary = f"{a}.link"
         try:
@@ -115,6 +118,8 @@ class LocalStore:
             os.link(a, temporary)
         except OSError:
             return False
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(b)
         os.replace(temporary, b)
         return True
 
