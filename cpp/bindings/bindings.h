@@ -15,6 +15,10 @@ namespace weightlift::bindings {
 
 namespace py = pybind11;
 
+// A column of a table or a plan, converted where it has another type.
+template <typename T>
+using Column = py::array_t<T, py::array::c_style | py::array::forcecast>;
+
 void BindErrors(py::module_& m);   // errors.cc: core Error -> weightlift.errors.*
 void BindDTypes(py::module_& m);   // dtypes.cc
 void BindKernels(py::module_& m);  // kernels.cc
@@ -47,6 +51,10 @@ class HeldBuffer {
 // what a signal handler raises (Ctrl-C), or Stopped when the call was told to stop
 // (weightlift._stopping).
 bool CheckInterrupts();
+
+// Throws an Error of ErrorCode::kInvalidArgument: the Python layer has called with what makes no
+// sense.
+[[noreturn]] void Refuse(const std::string& message);
 
 // For an Error that knows the tensor's index only: fills in its name from `names`, a sequence of
 // str (or None).

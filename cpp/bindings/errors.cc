@@ -106,6 +106,8 @@ std::string PathFromPython(py::handle path) {
   return py::reinterpret_steal<py::bytes>(encoded);
 }
 
+void Refuse(const std::string& message) { throw Error(ErrorCode::kInvalidArgument, message); }
+
 void NameTensor(Error& error, const py::object& names) {
   ErrorPlace& place = error.place();
   if (!place.tensor || !place.tensor_name.empty() || names.is_none()) return;

@@ -19,9 +19,6 @@ namespace weightlift::bindings {
 namespace {
 
 template <typename T>
-using Column = py::array_t<T, py::array::c_style | py::array::forcecast>;
-
-template <typename T>
 std::span<const T> Values(const Column<T>& column) {
   return {column.data(), static_cast<std::size_t>(column.size())};
 }

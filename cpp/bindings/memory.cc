@@ -91,9 +91,6 @@ PyObject* ArrayMaker::Make(std::size_t index, std::uint64_t offset, const py::dt
   return array;
 }
 
-template <typename T>
-using Column = py::array_t<T, py::array::c_style>;
-
 // Bytes an element of each dtype; refuses those that cannot be a view of plain memory.
 std::vector<std::uint64_t> ItemSizes(const std::vector<py::dtype>& dtypes) {
   std::vector<std::uint64_t> sizes;

@@ -17,16 +17,9 @@
 namespace weightlift::bindings {
 namespace {
 
-template <typename T>
-using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
-
-[[noreturn]] void Refuse(const std::string& what) {
-  throw Error(ErrorCode::kInvalidArgument, what);
-}
-
 // One column of a plan: as many values as the plan has rows.
 template <typename T>
-std::span<const T> Column(const Array<T>& array, std::size_t rows, const char* name) {
+std::span<const T> Rows(const Column<T>& array, std::size_t rows, const char* name) {
   if (array.ndim() != 1 || static_cast<std::size_t>(array.size()) != rows) {
     Refuse(std::string("column ") + name + " does not have " + std::to_string(rows) + " rows");
   }
@@ -35,10 +28,10 @@ std::span<const T> Column(const Array<T>& array, std::size_t rows, const char* n
 
 // A column that may be left out: zeros.
 template <typename T>
-std::vector<T> OptionalColumn(const std::optional<Array<T>>& array, std::size_t rows,
-                              const char* name) {
+std::vector<T> OptionalRows(const std::optional<Column<T>>& array, std::size_t rows,
+                            const char* name) {
   if (!array) return std::vector<T>(rows);
-  const std::span<const T> column = Column(*array, rows, name);
+  const std::span<const T> column = Rows(*array, rows, name);
   return {column.begin(), column.end()};
 }
 
@@ -55,18 +48,18 @@ std::vector<Pipeline> PipelinesFromPython(const py::sequence& pipelines) {
 
 // The columns that describe checksums; `kind` decides how many there are.
 struct CheckColumns {
-  std::optional<Array<std::uint8_t>> kind;
-  std::optional<Array<std::uint32_t>> initial;
-  std::optional<Array<std::uint32_t>> expected;
-  std::optional<Array<std::uint8_t>> verify;
+  std::optional<Column<std::uint8_t>> kind;
+  std::optional<Column<std::uint32_t>> initial;
+  std::optional<Column<std::uint32_t>> expected;
+  std::optional<Column<std::uint8_t>> verify;
 
   std::vector<ChecksumSpec> Specs() const {
     if (!kind) return {};
     const auto rows = static_cast<std::size_t>(kind->size());
-    const std::span<const std::uint8_t> kinds = Column(*kind, rows, "check kind");
-    const auto initials = OptionalColumn(initial, rows, "check initial");
-    const auto expecteds = OptionalColumn(expected, rows, "check expected");
-    const auto verifies = OptionalColumn(verify, rows, "check verify");
+    const std::span<const std::uint8_t> kinds = Rows(*kind, rows, "check kind");
+    const auto initials = OptionalRows(initial, rows, "check initial");
+    const auto expecteds = OptionalRows(expected, rows, "check expected");
+    const auto verifies = OptionalRows(verify, rows, "check verify");
     std::vector<ChecksumSpec> specs(rows);
     for (std::size_t i = 0; i < rows; ++i) {
       if (kinds[i] > static_cast<std::uint8_t>(ChecksumKind::kCrc32)) {
@@ -177,19 +170,19 @@ class HeldMemory {
 
 py::array_t<std::uint32_t> RunRead(
     const std::vector<std::shared_ptr<Reader>>& readers, const py::sequence& buffers,
-    const Array<std::uint32_t>& source, const Array<std::uint32_t>& tensor,
-    const Array<std::uint64_t>& offset, const Array<std::uint64_t>& nbytes,
-    const Array<std::uint32_t>& buffer, const Array<std::uint64_t>& dest,
-    const Array<std::uint32_t>& pipeline, const py::sequence& pipelines, const CheckColumns& checks,
-    const RunArguments& arguments) {
+    const Column<std::uint32_t>& source, const Column<std::uint32_t>& tensor,
+    const Column<std::uint64_t>& offset, const Column<std::uint64_t>& nbytes,
+    const Column<std::uint32_t>& buffer, const Column<std::uint64_t>& dest,
+    const Column<std::uint32_t>& pipeline, const py::sequence& pipelines,
+    const CheckColumns& checks, const RunArguments& arguments) {
   const auto rows = static_cast<std::size_t>(source.size());
-  const auto sources = Column(source, rows, "source");
-  const auto tensors = Column(tensor, rows, "tensor");
-  const auto offsets = Column(offset, rows, "offset");
-  const auto sizes = Column(nbytes, rows, "nbytes");
-  const auto targets = Column(buffer, rows, "buffer");
-  const auto dests = Column(dest, rows, "dest");
-  const auto steps = Column(pipeline, rows, "pipeline");
+  const auto sources = Rows(source, rows, "source");
+  const auto tensors = Rows(tensor, rows, "tensor");
+  const auto offsets = Rows(offset, rows, "offset");
+  const auto sizes = Rows(nbytes, rows, "nbytes");
+  const auto targets = Rows(buffer, rows, "buffer");
+  const auto dests = Rows(dest, rows, "dest");
+  const auto steps = Rows(pipeline, rows, "pipeline");
   ReadPlan plan{
       .ops = {}, .pipelines = PipelinesFromPython(pipelines), .checksums = checks.Specs()};
   plan.ops.reserve(rows);
@@ -225,7 +218,7 @@ WriteSource SourceFromPython(py::handle object, HeldMemory& held) {
 
 // Ranges that the plan finds: (pipeline, source) a row, and where the parameters go.
 struct LateColumns {
-  std::optional<Array<std::uint32_t>> ranges;
+  std::optional<Column<std::uint32_t>> ranges;
   std::optional<py::array_t<double>> chosen;
 
   std::vector<LateRange> Ranges() const {
@@ -261,20 +254,20 @@ struct ChecksumsWanted {
 
 py::tuple RunWrite(const std::vector<std::shared_ptr<Writer>>& writers,
                    const std::vector<std::shared_ptr<Reader>>& readers, const py::sequence& sources,
-                   const Array<std::uint32_t>& file, const Array<std::uint32_t>& source,
-                   const Array<std::uint64_t>& offset, const Array<std::uint64_t>& nbytes,
-                   const Array<std::uint64_t>& start, const Array<std::uint32_t>& pipeline,
-                   const Array<std::uint32_t>& tensor, const py::sequence& pipelines,
+                   const Column<std::uint32_t>& file, const Column<std::uint32_t>& source,
+                   const Column<std::uint64_t>& offset, const Column<std::uint64_t>& nbytes,
+                   const Column<std::uint64_t>& start, const Column<std::uint32_t>& pipeline,
+                   const Column<std::uint32_t>& tensor, const py::sequence& pipelines,
                    const ChecksumsWanted& wanted, const CheckColumns& checks, LateColumns late,
                    const RunArguments& arguments) {
   const auto rows = static_cast<std::size_t>(file.size());
-  const auto files = Column(file, rows, "file");
-  const auto froms = Column(source, rows, "source");
-  const auto offsets = Column(offset, rows, "offset");
-  const auto sizes = Column(nbytes, rows, "nbytes");
-  const auto starts = Column(start, rows, "start");
-  const auto steps = Column(pipeline, rows, "pipeline");
-  const auto tensors = Column(tensor, rows, "tensor");
+  const auto files = Rows(file, rows, "file");
+  const auto froms = Rows(source, rows, "source");
+  const auto offsets = Rows(offset, rows, "offset");
+  const auto sizes = Rows(nbytes, rows, "nbytes");
+  const auto starts = Rows(start, rows, "start");
+  const auto steps = Rows(pipeline, rows, "pipeline");
+  const auto tensors = Rows(tensor, rows, "tensor");
   WritePlan plan{.ops = {},
                  .sources = {},
                  .pipelines = PipelinesFromPython(pipelines),
@@ -305,11 +298,11 @@ py::tuple RunWrite(const std::vector<std::shared_ptr<Writer>>& writers,
 }
 
 std::vector<std::tuple<std::size_t, std::size_t, std::uint64_t, std::uint64_t>> RunCoalesce(
-    const Array<std::uint64_t>& offset, const Array<std::uint64_t>& nbytes,
+    const Column<std::uint64_t>& offset, const Column<std::uint64_t>& nbytes,
     std::uint64_t task_bytes, std::uint64_t max_gap) {
   const auto rows = static_cast<std::size_t>(offset.size());
-  const auto offsets = Column(offset, rows, "offset");
-  const auto sizes = Column(nbytes, rows, "nbytes");
+  const auto offsets = Rows(offset, rows, "offset");
+  const auto sizes = Rows(nbytes, rows, "nbytes");
   std::vector<ReadOp> ops;
   for (std::size_t i = 0; i < rows; ++i) {
     std::uint64_t end;
@@ -333,17 +326,17 @@ std::vector<std::tuple<std::size_t, std::size_t, std::uint64_t, std::uint64_t>> 
 }  // namespace
 
 void BindPlans(py::module_& m) {
-  using U8 = std::optional<Array<std::uint8_t>>;
-  using U32 = std::optional<Array<std::uint32_t>>;
+  using U8 = std::optional<Column<std::uint8_t>>;
+  using U32 = std::optional<Column<std::uint32_t>>;
   const auto none = py::none();
 
   m.def(
       "execute_read",
       [](const std::vector<std::shared_ptr<Reader>>& readers, const py::sequence& buffers,
-         const Array<std::uint32_t>& source, const Array<std::uint32_t>& tensor,
-         const Array<std::uint64_t>& offset, const Array<std::uint64_t>& nbytes,
-         const Array<std::uint32_t>& buffer, const Array<std::uint64_t>& dest,
-         const Array<std::uint32_t>& pipeline, const py::sequence& pipelines, U8 check_kind,
+         const Column<std::uint32_t>& source, const Column<std::uint32_t>& tensor,
+         const Column<std::uint64_t>& offset, const Column<std::uint64_t>& nbytes,
+         const Column<std::uint32_t>& buffer, const Column<std::uint64_t>& dest,
+         const Column<std::uint32_t>& pipeline, const py::sequence& pipelines, U8 check_kind,
          U32 check_initial, U32 check_expected, U8 check_verify, py::object names, int threads,
          py::object progress, std::uint64_t task_bytes) {
         return RunRead(readers, buffers, source, tensor, offset, nbytes, buffer, dest, pipeline,
@@ -362,10 +355,10 @@ void BindPlans(py::module_& m) {
       "execute_write",
       [](const std::vector<std::shared_ptr<Writer>>& writers,
          const std::vector<std::shared_ptr<Reader>>& readers, const py::sequence& sources,
-         const Array<std::uint32_t>& file, const Array<std::uint32_t>& source,
-         const Array<std::uint64_t>& offset, const Array<std::uint64_t>& nbytes,
-         const Array<std::uint64_t>& start, const Array<std::uint32_t>& pipeline,
-         const Array<std::uint32_t>& tensor, const py::sequence& pipelines, std::size_t tensors,
+         const Column<std::uint32_t>& file, const Column<std::uint32_t>& source,
+         const Column<std::uint64_t>& offset, const Column<std::uint64_t>& nbytes,
+         const Column<std::uint64_t>& start, const Column<std::uint32_t>& pipeline,
+         const Column<std::uint32_t>& tensor, const py::sequence& pipelines, std::size_t tensors,
          bool crc32c, bool crc32, U8 source_kind, U32 source_initial, U32 source_expected,
          U8 source_verify, py::object names, int threads, py::object progress,
          std::uint64_t task_bytes, U32 late_ranges, std::optional<py::array_t<double>> chosen) {

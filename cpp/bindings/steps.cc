@@ -10,10 +10,6 @@
 namespace weightlift::bindings {
 namespace {
 
-[[noreturn]] void Refuse(const std::string& message) {
-  throw Error(ErrorCode::kInvalidArgument, message);
-}
-
 // The fields of one step tuple, read in order with the type that the step expects.
 class Fields {
  public:
