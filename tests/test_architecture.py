@@ -57,6 +57,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_layout",
             "_packing",
             "_inflate",
+            "_lzf",
             "_unchunk",
             "_ops",
             "_ranges",

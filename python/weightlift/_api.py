@@ -144,8 +144,9 @@ def load(
         into: A live model or optimizer, or a container of arrays, numbers, text and live objects, to fill (see
             :func:`save`), in its own types and on its own devices; it is returned, or a new container where what it
             holds does not change (JAX's arrays, numbers). An optimizer takes its part of a larger file by
-            ``names="optimizer.*"``. Tensors that ``names`` leaves out keep what they have. Mismatches leave it unchanged; where the values go straight into its memory, a
-            failed read or a wrong checksum may leave part of the file in it.
+            ``names="optimizer.*"``. Tensors that ``names`` leaves out keep what they have.
+            Mismatches leave it unchanged; where the values go straight into its memory, a failed read or a wrong
+            checksum may leave part of the file in it.
         strict: With ``into``: names or shapes that do not fit are a MismatchError that lists all of them; False takes
             what fits and returns a :class:`LoadReport`.
         assign: With ``into``: what was loaded becomes the model's tensors, without a copy, once all is verified; for

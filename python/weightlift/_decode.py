@@ -108,7 +108,7 @@ def _decode_job(
     if steps and isinstance(steps[0], Chunks):
         chunks, steps = steps[0], steps[1:]
         try:
-            stored = place_chunks(chunks, stored, verify=verify)
+            stored = place_chunks(chunks, stored, None if steps else out, verify=verify)
         except FormatError as error:
             raise error.locate(tensor=table.names[job.row]) from None
     if steps and isinstance(steps[0], Sparse):

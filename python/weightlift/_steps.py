@@ -123,7 +123,7 @@ class Chunks:
         origins: The first element of each stored tile; what no tile covers is ``fill``.
         sizes: Stored bytes of each.
         masks: Of each, a bit for every filter that was left out.
-        filters: Applied in this order: ``shuffle``, ``deflate``, ``fletcher32``.
+        filters: In the order in which they were applied: ``shuffle``, ``deflate``, ``lzf``, ``fletcher32``.
         fill: The element that stands where nothing is stored; empty: zeros.
     """
 

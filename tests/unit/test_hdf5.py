@@ -116,12 +116,51 @@ def test_a_bomb_in_a_chunk_ends_early(tmp_path: Path) -> None:
         load(tmp_path, made(write))
 
 
+LZF: dict[str, Any] = {
+    "runs": np.repeat(np.arange(50, dtype="i2"), 700).reshape(70, 500),
+    "noise": np.random.default_rng(0).normal(size=(64, 65)),
+    "some of both": np.concatenate([np.zeros(5000), np.random.default_rng(1).normal(size=5000), np.ones(5000)]),
+    "text": np.frombuffer(b"".join(f"layer {i} of {i * 7 % 13}; ".encode() for i in range(3000)), "u1"),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"shuffle": True, "fletcher32": True}])
+@pytest.mark.parametrize("case", LZF)
+def test_lzf(case: str, options: Any, tmp_path: Path) -> None:
+    """As h5py packs it; chunks that do not become smaller are left as they are."""
+    data = LZF[case]
+    chunks = tuple(-(-n // 2) for n in data.shape)
+    whole = made(lambda root: root.create_dataset("w", data=data, chunks=chunks, compression="lzf", **options))
+    found = load(tmp_path, whole)["w"]
+    assert found.dtype == data.dtype and found.tobytes() == data.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("packed", "problem"),
+    [
+        (b"\x1fab", "inside a run"),
+        (b"\x02abc\xe0", "inside a repetition"),
+        (b"\x02abc\xe0\xff", "inside a repetition"),
+        (b"\x02abc\x20\x03", "4 bytes back, of 3"),
+        (b"\x00a" + b"\xe0\xff\x00" * 5, "more than 72"),
+        (b"\x02abc", "has 3 bytes, expected 64"),
+    ],
+)
+def test_malformed_lzf(packed: bytes, problem: str, tmp_path: Path) -> None:
+    def write(root: Any) -> None:
+        w = root.create_dataset("w", (64,), "u1", chunks=(64,), compression="lzf")
+        w.id.write_direct_chunk((0,), packed)
+
+    with pytest.raises(wl.FormatError, match=problem):
+        load(tmp_path, made(write))
+
+
 def test_other_filters_are_refused_by_name(tmp_path: Path) -> None:
     def write(root: Any) -> None:
         root["good"] = np.arange(3)
-        root.create_dataset("packed", data=np.arange(100), chunks=(10,), compression="lzf")
+        root.create_dataset("packed", data=np.arange(100), chunks=(10,), scaleoffset=0)
 
-    with pytest.raises(wl.UnsupportedFeatureError, match="lzf"):
+    with pytest.raises(wl.UnsupportedFeatureError, match=r"scaleoffset \(number 6\)"):
         load(tmp_path, made(write))
     assert load(tmp_path, made(write), names="good")["good"].tolist() == [0, 1, 2]
 

@@ -25,8 +25,8 @@ _MOST_UNSTORED = 4096
 _MAX_RATIO = 1032
 """Deflate cannot make more bytes of one."""
 
-_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32"}
-_NAMED_FILTERS = {4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf", 32001: "blosc", 32004: "lz4", 32015: "zstd"}
+_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
+_NAMED_FILTERS = {4: "szip", 5: "nbit", 6: "scaleoffset", 32001: "blosc", 32004: "lz4", 32015: "zstd"}
 _MOST_CHUNKS = 1 << 22
 _BFLOAT16 = (15, 7, 8, 0, 7)
 """Where HDF5 says that sign, exponent (and its size) and mantissa (and its size) are."""
