@@ -24,7 +24,7 @@ CPP = REPOSITORY / "cpp"
 # ---- Python: layers. A module imports modules of its own layer and of those above it in this list. ----------
 LAYERS: list[tuple[str, tuple[str, ...]]] = [
     ("the compiled modules", ("_core", "_http")),
-    ("the public contract", ("errors", "_artifacts", "types", "protocols")),
+    ("the public contract", ("errors", "_artifacts", "types", "protocols", "_stored_arrays")),
     (
         "small tools",
         (
@@ -131,6 +131,7 @@ CORE_USERS = {
     "stores._picked": "opens what was picked by the core's readers",
     "stores._memory": "opens its files by the core's reader",
     "stores._http_file": "lends plans what was fetched with headers",
+    "stores._tensorstore": "lends plans the arrays that it decodes",
     "stores._cache": "checks blocks, and lends them to plans",
     "formats._safetensors_file": "parses and checks the header in the core: a hundred thousand tensors in milliseconds",
 }

@@ -23,7 +23,8 @@ from weightlift._layout import U32, U64, Layout, Piece, TensorTable
 from weightlift._ops import NONE, Checks, Counter, Progress, ReadColumns, check_columns, item_sizes
 from weightlift._steps import VARIABLE_STEPS, Cast, Step
 from weightlift._stopping import Stop
-from weightlift.errors import FormatError
+from weightlift._stored_arrays import ArraysReader, OpensArrays, StoredArrays
+from weightlift.errors import FormatError, UnsupportedFeatureError
 from weightlift.protocols import LendsReader, OpensRemotely, Store
 
 __all__ = [
@@ -64,6 +65,16 @@ class OpenFiles:
         reader = self._readers.get(relative)
         if reader is None:
             reader = self._readers[relative] = self._store.open(relative)
+        return reader
+
+    def open_arrays(self, stored: StoredArrays) -> ArraysReader:
+        """Decoded arrays, from now on in the place of the file that tells of them; see ``OpensArrays``."""
+        if not isinstance(self._store, OpensArrays):
+            raise UnsupportedFeatureError(
+                "an Orbax checkpoint is read from a local directory, by tensorstore; copy it to one first, all of it"
+            )
+        reader = self._readers[stored.described_by] = self._store.open_arrays(stored)
+        self.remote = True  # as with files that are far away, no more is read than is needed
         return reader
 
     def prepare(self, names: Sequence[str]) -> None:

@@ -20,7 +20,9 @@ install_tensorflow() {
 }
 # The last release with wheels for a Python that is still in use; it needs an old NumPy.
 install_mxnet() { "$1" install -q mxnet==1.9.1 numpy==1.23.5 "${common[@]}"; }
-install_jax() { "$1" install -q 'jax[cpu]' flax gguf onnx keras==3.15.1 h5py "${common[@]}"; }
+install_jax() {
+  "$1" install -q 'jax[cpu]' flax dm-haiku optax orbax-checkpoint gguf onnx keras==3.15.1 h5py "${common[@]}"
+}
 
 [[ $# -gt 0 ]] || set -- tensorflow mxnet jax
 failed=0

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from weightlift import _core
 from weightlift._descriptors import with_more_descriptors
+from weightlift._stored_arrays import ArraysReader, StoredArrays
 from weightlift.errors import NotFoundError, StorageError, UnsafeContentError
 from weightlift.stores._paths import check_relative
 
@@ -71,6 +72,14 @@ class LocalStore:
         """A reader; NotFoundError names the file."""
         path = self.path(relative)
         return with_more_descriptors(lambda: _core.FileReader(path, self.mode))
+
+    def open_arrays(self, stored: StoredArrays) -> ArraysReader:
+        """Arrays of one directory, through tensorstore; see :class:`~weightlift._stored_arrays.OpensArrays`."""
+        from weightlift.stores._tensorstore import open_arrays  # for those who have such files
+
+        folder = os.path.dirname(stored.described_by)
+        root = os.path.dirname(self.path(stored.described_by)) or "."
+        return open_arrays(root, lambda name: self.path(os.path.join(folder, name)), stored)
 
     def create(self, relative: str, nbytes: int, *, durable: bool = True) -> _core.FileWriter:
         """An atomic writer of ``nbytes`` bytes; parent directories are made."""
