@@ -114,12 +114,12 @@ stage_test() {
   CTEST_OUTPUT_ON_FAILURE=1 scripts/test.sh -q --junitxml=build/ci/junit/test.xml --durations=10
 }
 
-# The kernels' and plans' Python tests on each instruction set this machine has.
+# The kernels' Python tests, and of what is made of their results, on each instruction set this machine has.
 stage_isa() {
   local isa
   for isa in $("$VENV_PYTHON" -c 'from weightlift import _core; print(*_core.available_isas())'); do
     echo "-- WEIGHTLIFT_FORCE_ISA=$isa"
-    WEIGHTLIFT_FORCE_ISA=$isa run_pytest "isa-$isa" tests/unit -k 'kernel or cast or quanti or crc or checksum'
+    WEIGHTLIFT_FORCE_ISA=$isa run_pytest "isa-$isa" tests/unit/test_{kernels_*,quantize,tfjs_pack}.py
   done
 }
 
@@ -242,10 +242,13 @@ python_of() {
 
 # Every claim's program runs to its end, briefly; the figures of a busy CI machine mean nothing.
 stage_bench() {
-  local bench
-  for bench in $(grep -l __main__ bench/*.py); do
-    echo "-- $bench --quick"
-    timeout 300 "$VENV_PYTHON" "$bench" --quick
-  done
+  local benches
+  mapfile -t benches < <(grep -l __main__ bench/*.py)
+  two_at_a_time bench_one "${benches[@]}"
   run_pytest micro bench/micro --benchmark-disable -n 0
+}
+
+# bench_one PROGRAM
+bench_one() {
+  timeout 600 "$VENV_PYTHON" "$1" --quick
 }
