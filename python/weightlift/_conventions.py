@@ -152,6 +152,8 @@ class _Resolver:
             made = outcomes(kind, group, self._frameworks)
             if made:
                 found[kind.name] = made
+        if any(all_kinds()[kind].deeper(self._frameworks[0]) for kind in found):  # so `a/cell` is the cell of an LSTM
+            found = {k: made for k, made in found.items() if all_kinds()[k].deeper(self._frameworks[0])}
         distinct = _distinct(found.values(), shapes)
         if len(distinct) == 1 and distinct[0] is not None and not said:
             return distinct[0]

@@ -32,6 +32,10 @@ _RNN_MXNET = " ".join(
 _RNN_KERAS = "cell/kernel:i(gh) cell/recurrent_kernel:h(gh) cell/bias?:(gh) +"
 _RNN_TFJS = "kernel:i(gh) recurrent_kernel:h(gh) bias?:(gh) +"
 
+_CELL_TORCH = "weight_ih:(gh)i weight_hh:(gh)h bias_ih?:(gh) bias_hh?:(gh)"
+_CELL_MXNET = "i2h_weight:(gh)i h2h_weight:(gh)h i2h_bias?:(gh) h2h_bias?:(gh)"
+_CELL_KERAS = "kernel:i(gh) recurrent_kernel:h(gh) bias?:(gh) +"
+
 _COLUMNS: dict[str, dict[str, str]] = {
     "Linear": {
         "torch": "weight:oi bias?:o",
@@ -99,15 +103,26 @@ _COLUMNS: dict[str, dict[str, str]] = {
         "tfjs": "",
     },
     "GRU(reset_after=False)": {"keras": _RNN_KERAS, "tfjs": _RNN_TFJS},  # PyTorch's and MXNet's compute something else
+    **{  # one step; TensorFlow.js has no layer of a cell alone
+        f"{name}Cell": {"torch": _CELL_TORCH, "mxnet": _CELL_MXNET, "keras": _CELL_KERAS, "tfjs": ""}
+        for name in ("LSTM", "RNN")
+    },
+    "GRUCell": {
+        "torch": _CELL_TORCH,
+        "mxnet": _CELL_MXNET,
+        "keras": "kernel:i(gh) recurrent_kernel:h(gh) bias?:2(gh) ^",
+        "tfjs": "",
+    },
+    "GRUCell(reset_after=False)": {"keras": _CELL_KERAS, "tfjs": ""},
 }
 
+_GATED = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _SIZES: dict[str, dict[str, int]] = {
-    "LSTM": {"g": 4},
-    "GRU": {"g": 3},
-    "GRU(reset_after=False)": {"g": 3},
-    "RNN": {"g": 1},
+    name: {"g": gates} for kind, gates in _GATED.items() for name in _COLUMNS if name.startswith(kind)
 }
-_GATES = {"GRU": {"torch": "rzn", "mxnet": "rzn", "keras": "zrn", "tensorflow": "zrn"}}
+_GATES = {
+    name: {"torch": "rzn", "mxnet": "rzn", "keras": "zrn", "tensorflow": "zrn"} for name in ("GRU", "GRUCell")
+}
 """The order of the gates along ``g``, where frameworks differ."""
 
 _LEAF = re.compile(r"(?:(\w+(?:/\w+)*)/)?(\w+)(\?)?(?:@(\w+))?:(\S*)")
@@ -148,6 +163,10 @@ class Kind:
     columns: Mapping[str, tuple[Leaf | str, ...]]
     sizes: Mapping[str, int] = field(default_factory=dict)
     gates: Mapping[str, str] = field(default_factory=dict)
+
+    def deeper(self, framework: str) -> bool:
+        """Whether its parameters lie deeper than the layer, which tells it from kinds of the same parameters."""
+        return any(isinstance(leaf, Leaf) and leaf.below for leaf in self.columns[framework])
 
 
 @cache

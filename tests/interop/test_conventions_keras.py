@@ -191,3 +191,31 @@ def test_what_is_not_certain_is_listed_at_once(tmp_path: Path) -> None:
         ("act", "LayerNorm or GroupNorm or InstanceNorm or RMSNorm or PReLU or PReLU1d or PReLU2d or PReLU3d"),
         ("wide", "Conv2d or DepthwiseConv2d"),
     ]
+
+
+@pytest.mark.parametrize("kind", ["LSTMCell", "GRUCell", "RNNCell"])
+def test_one_step(kind: str, tmp_path: Path) -> None:
+    """Cells alone, both ways; in Keras they are told by ``kinds=`` where their weights are those of others."""
+    net = torch.nn.ModuleDict({"one": filled(getattr(nn, kind)(4, 3))})
+    wl.save(net, tmp_path / "net.pt")
+    found = wl.load(tmp_path / "net.pt", conventions="torch->keras")
+    assert list(found) == ["one/kernel", "one/recurrent_kernel", "one/bias"]
+    cell = getattr(keras.layers, {"RNNCell": "SimpleRNNCell"}.get(kind, kind))(3)
+    cell.build((2, 4))
+    cell.set_weights(list(found.values()))
+    random = np.random.default_rng(4)
+    x, *states = (random.normal(size=(2, n)).astype("f4") for n in ((4, 3, 3) if kind == "LSTMCell" else (4, 3)))
+    theirs = np.asarray(cell(x, states if len(states) == 2 else states[0])[0].detach())
+    given = tuple(map(torch.from_numpy, states))
+    np.testing.assert_allclose(theirs, stepped(net, x, given), rtol=1e-4, atol=1e-5)
+
+    wl.save({f"one/{w.name}": w.numpy() for w in cell.weights}, tmp_path / "cell.npz")
+    clone = torch.nn.ModuleDict({"one": getattr(nn, kind)(4, 3)})
+    wl.load(tmp_path / "cell.npz", conventions="keras->torch", kinds={"one": kind}, into=clone)
+    np.testing.assert_allclose(stepped(clone, x, given), theirs, rtol=1e-4, atol=1e-5)
+
+
+def stepped(net: Any, x: Any, states: tuple[Any, ...]) -> Any:
+    with torch.no_grad():
+        found = net["one"](torch.from_numpy(x), states if len(states) == 2 else states[0])
+    return (found[0] if isinstance(found, tuple) else found).numpy()
