@@ -31,9 +31,14 @@ def test_examples(page: str, framework: str, tmp_path: Path, monkeypatch: pytest
         run_python(text, names)
 
 
-@pytest.mark.parametrize(("page", "framework", "count"), [("mxnet.md", "mxnet", 5), ("tensorflow.md", "tensorflow", 9)])
-def test_examples_beside(page: str, framework: str, count: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("page", "framework", "count"), [("mxnet.md", "mxnet", 5), ("tensorflow.md", "tensorflow", 9), ("jax.md", "jax", 8)]
+)
+def test_examples_beside(
+    page: str, framework: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the environment of the framework, which needs its own NumPy."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling takes nearly all of the time
     framework_python(framework)
     found = run_script(framework, Path(__file__).with_name("page_check.py"), PAGES / page, tmp_path)
     assert len(found) >= count
