@@ -54,8 +54,9 @@ def _from_dlpack(value: Any, name: str) -> Array:
     try:
         return np.from_dlpack(value)
     except Exception as error:
+        hint = "; save jax.random.key_data(key)" if type(value).__name__ == "PRNGKeyArray" else ""
         raise UnsupportedFeatureError(
-            f"a {type(value).__name__} is not an array, and does not become one: {error}", tensor=name
+            f"a {type(value).__name__} is not an array, and does not become one: {error}{hint}", tensor=name
         ) from error
 
 

@@ -260,6 +260,8 @@ def _dtypes(source: Source, slots: Mapping[str, Slot], fit: _Fit, options: IntoO
     result = {}
     for name, row in fit.rows.items():
         have, kind = source.table.dtype(row), slots[name].dtype
+        if kind == have.name and not have.core and options.dtype is None:
+            continue  # a type that only NumPy and ml_dtypes know, as int4 with a byte an element
         want = choose(name, have) or (have if kind is None else from_name(kind))
         if want == have:
             continue

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import string
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors
@@ -15,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+import weightlift as wl
 from weightlift._dtypes import DTYPES, from_name, from_numpy
 from weightlift._packing import PackOptions, TensorSpecs
 from weightlift.errors import (
@@ -487,3 +490,10 @@ def test_header_length_needs_no_alignment_and_space_is_allowed_around() -> None:
         file = hand_made(text, b"hi")
         assert bytes(safetensors.deserialize(file)[0][1]["data"]) == b"hi"
         assert load({"m.safetensors": file})["a"].tobytes() == b"hi"
+
+
+def test_four_bits_in_a_byte_each_are_not_taken_for_packed(tmp_path: Path) -> None:
+    array = np.arange(4).astype(ml_dtypes.float4_e2m1fn)
+    with pytest.raises(wl.UnsupportedFeatureError, match="one a byte, and files two"):
+        wl.save({"w": array}, tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())

@@ -169,7 +169,7 @@ class Safetensors:
             raise UnsupportedFeatureError("safetensors has no quantisation; use format='tfjs', or dtype='float16'")
         if "__metadata__" in specs.names:
             raise UnsupportedFeatureError("safetensors keeps the name '__metadata__' for itself; rename the tensor")
-        if not specs.strings and all(d.name in SPELLING for d in stored_types(specs).types):
+        if not specs.strings and all(d.core and d.name in SPELLING for d in stored_types(specs).types):
             return {}
         refused = unstorable(specs, lambda dtype: dtype.name in SPELLING)
         refuse("safetensors", refused, f", or use format='npz'; the types are {', '.join(sorted(SPELLING))}")

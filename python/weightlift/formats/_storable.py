@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from weightlift._dtypes import DType
+from weightlift._dtypes import DTYPES, DType
 from weightlift._packing import TensorSpecs
 from weightlift.errors import UnsupportedFeatureError
 
@@ -25,6 +25,8 @@ def unstorable(specs: TensorSpecs, holds: Callable[[DType], bool], *, strings: b
         if row in specs.strings:
             if not strings:
                 yield f"{name!r} (strings)"
+        elif not dtype.core and dtype.name in DTYPES:
+            yield f"{name!r} ({dtype}, of which arrays of ml_dtypes hold one a byte, and files two)"
         elif not holds(dtype):
             yield f"{name!r} ({dtype})"
 

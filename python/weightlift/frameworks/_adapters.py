@@ -20,7 +20,9 @@ __all__ = ["Adapter", "expand", "live_object", "register_adapter"]
 
 Adapter = Callable[[Any], LiveTensors | LiveTree | None]
 
+_FLAX = "weightlift.frameworks._flax_live:adapt"
 _ADAPTERS: dict[str, str | Adapter] = {
+    "flax": _FLAX,
     "keras": "weightlift.frameworks._keras_live:adapt",
     "tensorflow": "weightlift.frameworks._tensorflow_live:adapt",
     "tf_keras": "weightlift.frameworks._tensorflow_live:adapt",
@@ -72,6 +74,8 @@ def live_object(obj: Any) -> LiveTensors | LiveTree | None:
         found = None if adapter is None else adapter(obj)
         if found is not None:
             return found
+    if getattr(type(obj), "_flax_dataclass", False):  # made by a decorator: its classes are not of Flax
+        return _imported(_FLAX)(obj)
     if is_state_holder(obj):
         return StateHolder(obj)
     return Tree(obj, live_object) if isinstance(obj, (Mapping, list, tuple)) else None

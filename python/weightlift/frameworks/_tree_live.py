@@ -87,7 +87,7 @@ class Tree:
 def _walk(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     if len(path) > _MAX_DEPTH:
         raise UnsupportedFeatureError(f"into= nests containers deeper than {_MAX_DEPTH}, or holds itself")
-    if isinstance(tree, Mapping):
+    if isinstance(tree, Mapping) and not _is_state(tree):
         for key, item in tree.items():
             yield from _walk(item, (*path, str(key)))
     elif isinstance(tree, (list, tuple)):
@@ -99,13 +99,18 @@ def _walk(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], A
 
 def _rebuilt(tree: Any, path: tuple[str, ...], made: Mapping[str, Any]) -> Any:
     """A container like ``tree``, with the leaves that were made in place of the old ones."""
-    if isinstance(tree, Mapping):
+    if isinstance(tree, Mapping) and not _is_state(tree):
         items = {key: _rebuilt(item, (*path, str(key)), made) for key, item in tree.items()}
         return items if type(tree) is dict else type(tree)(items)  # type: ignore[call-arg]
     if isinstance(tree, (list, tuple)):
         parts = [_rebuilt(item, (*path, str(number)), made) for number, item in enumerate(tree)]
         return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
     return made.get(".".join(path), tree)
+
+
+def _is_state(tree: Any) -> bool:
+    """Whether a mapping is one of NNX's, which holds variables: it is rebuilt by its adapter."""
+    return type(tree).__module__ == "flax.nnx.statelib"
 
 
 def _kind(leaf: Any) -> str:
@@ -128,6 +133,12 @@ def _slot(name: str, leaf: Any) -> Slot:
 
         return slot_of(name, leaf)
     if _kind(leaf) == "jax" and hasattr(leaf, "sharding"):
+        if not isinstance(leaf.dtype, np.dtype):
+            raise UnsupportedFeatureError(
+                f"into= holds an array of {leaf.dtype}, which has no bytes of its own: give jax.random.key_data(key), "
+                "and make a key of what is loaded by jax.random.wrap_key_data",
+                tensor=name,
+            )
         return Slot(tuple(leaf.shape), from_numpy(np.dtype(leaf.dtype)).name)
     raise UnsupportedFeatureError(
         f"into= holds a {type(leaf).__module__}.{type(leaf).__qualname__}: containers are filled that hold NumPy, JAX "
@@ -148,6 +159,8 @@ def _taken(leaf: Any, array: Array, *, assign: bool) -> Any:
     if _kind(leaf) == "jax":
         import jax
 
+        if array.dtype != leaf.dtype:
+            raise UnsupportedFeatureError(f"the file has {leaf.dtype} packed, several elements a byte: not unpacked")
         return jax.device_put(array, leaf.sharding, may_alias=True)
     from weightlift.frameworks._torch_live import fill_tensor
 
