@@ -58,6 +58,41 @@ def test_killed_at_random_instants(kind: str, tmp_path: Path) -> None:
     assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")], "the next save collects litter"
 
 
+NETWORK = """
+import sys, numpy as np, weightlift as wl
+from tests.unit.mxnet_support import dense_and_norm, dense_and_norm_values
+path, version = sys.argv[1], int(sys.argv[2])
+print("ready", flush=True)
+for step in range(version, version + 1000):
+    symbol = dense_and_norm()
+    symbol["attrs"] = {"mxnet_version": ["int", 10000 + step]}
+    values = {name: np.full_like(value, step) for name, value in dense_and_norm_values().items()}
+    wl.save_model(wl.ModelArtifacts(symbol, values, format="mxnet-symbol"), path)
+"""
+
+
+def test_killed_between_the_symbol_and_its_parameters(tmp_path: Path) -> None:
+    """The parameters get their name first: what is found is of one save, or they are one ahead of the symbol."""
+    path, last = tmp_path / "net-symbol.json", 0
+    rng = random.Random(7)
+    for attempt in range(6):
+        process = subprocess.Popen([sys.executable, "-c", NETWORK, str(path), str(last or 1)], stdout=subprocess.PIPE)
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        while not path.exists():
+            assert process.poll() is None
+        time.sleep(rng.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        found = wl.load_model(path)
+        values = {float(v) for array in found.weights.values() for v in np.asarray(array).reshape(-1)}
+        assert len(values) == 1, f"attempt {attempt}: a mixture of saves: {values}"
+        last = int(values.pop())
+        symbol = found.model_topology["attrs"]["mxnet_version"][1] - 10000
+        assert last - 1 <= symbol <= last, f"attempt {attempt}: parameters of save {last}, symbol of {symbol}"
+        assert wl.verify(path).ok
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Path:
     """A file system of 4 MiB; needs the right to mount."""
