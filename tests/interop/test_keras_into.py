@@ -165,3 +165,39 @@ def test_the_optimizers_state_is_left_out_by_name() -> None:
         wl.load("trained.weights.h5", into=bare)
     wl.load("trained.weights.h5", into=bare, names="layers/*")
     assert outputs(bare).tobytes() == outputs(net).tobytes()
+
+
+def compiled(kind: str = "adam", steps: int = 0) -> Any:
+    """A model with an optimizer that is built, after so many steps."""
+    keras.utils.set_random_seed(3)
+    net = chain(4)
+    net.compile(kind, "mse")
+    net.optimizer.build(net.trainable_variables)
+    for _ in range(steps):
+        net.fit(X, np.zeros((2, 4), "f4"), verbose=0)
+    return net
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.weights.h5"])
+def test_the_optimizers_state_goes_into_a_compiled_model(name: str) -> None:
+    net, clone = compiled(steps=2), compiled()
+    net.save(name) if name.endswith(".keras") else net.save_weights(name)
+    assert wl.load(name, into=clone) is clone
+    assert int(clone.optimizer.iterations) == 2
+    for model in (net, clone):
+        model.fit(X, np.ones((2, 4), "f4"), verbose=0)
+    assert outputs(clone).tobytes() == outputs(net).tobytes()
+    assert "optimizer/vars/0" not in wl.save(net, "again.npz").crc32c
+
+
+def test_another_optimizers_state_is_refused() -> None:
+    compiled("sgd", 1).save_weights("sgd.weights.h5")
+    net = compiled("adam", 1)
+    before = outputs(net)
+    with pytest.raises(wl.MismatchError, match="another optimizer's state") as caught:
+        wl.load("sgd.weights.h5", into=net)
+    assert "optimizer/vars/2" in caught.value.missing and outputs(net).tobytes() == before.tobytes()
+    wl.load("sgd.weights.h5", into=net, names="layers/*")
+    chain(4).save_weights("bare.weights.h5")
+    assert wl.load("bare.weights.h5", into=net, strict=False).fits
+    assert int(net.optimizer.iterations) == 1

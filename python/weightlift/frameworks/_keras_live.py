@@ -2,7 +2,8 @@
 
 A variable is called by the path to it: attributes of subclassed models, layers of functional and sequential ones (by
 their names; where Keras made the name up, counted from the model's first, as a second model would otherwise have
-others), then its own name: ``hidden/kernel``. What no attribute leads to is called as Keras calls it.
+others), then its own name: ``hidden/kernel``. What no attribute leads to is called as Keras calls it. The state of a
+compiled model's optimizer is filled where a file has it, by Keras' names for it, and not saved.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from weightlift.errors import UnsupportedFeatureError
+import numpy.typing as npt
+
+from weightlift.errors import MismatchError, UnsupportedFeatureError
 from weightlift.frameworks._keras_paths import stored_names
 from weightlift.frameworks._tensorflow_live import Variables
-from weightlift.protocols import LiveTensors
+from weightlift.protocols import LiveTensors, Slot
 
 __all__ = ["adapt"]
 
@@ -33,16 +37,35 @@ def adapt(obj: Any) -> LiveTensors | None:
     _walk(obj, "", mine, found, set())
     for variable in mine.values():  # those that only the framework knows how to reach
         found[_free(variable.path, found)] = variable
-    return _Keras(type(obj).__name__, found, obj)
+    return _Keras(type(obj).__name__, found, obj, _trained(obj))
 
 
 class _Keras(Variables):
-    """Variables whose values any backend gives."""
+    """Variables whose values any backend gives; ``state``: those of the optimizer, which a file may lack as a whole."""
+
+    def __init__(self, kind: str, variables: Mapping[str, Any], obj: Any, state: Mapping[str, Any]) -> None:
+        super().__init__(kind, {**variables, **state}, obj)
+        self._state = state
 
     def tree(self) -> Any:
         import keras
 
-        return {name: keras.ops.convert_to_numpy(variable) for name, variable in self._variables.items()}
+        own = {name: variable for name, variable in self._variables.items() if name not in self._state}
+        return {name: keras.ops.convert_to_numpy(variable) for name, variable in own.items()}
+
+    def slots(self) -> Mapping[str, Slot]:
+        slots = super().slots()
+        return {name: replace(slot, optional=True) if name in self._state else slot for name, slot in slots.items()}
+
+    def take(self, arrays: Mapping[str, npt.NDArray[Any]], *, assign: bool) -> Any:
+        missing = [name for name in self._state if name not in arrays]
+        if missing and len(missing) < len(self._state):
+            raise MismatchError(
+                f"the file has another optimizer's state than this model's: {', '.join(missing[:5])} are missing; "
+                "leave it out with names=",
+                missing=missing,
+            )
+        return super().take(arrays, assign=assign)
 
     def names_in(self, format: str) -> Mapping[str, str]:
         """In HDF5 those of ``.weights.h5`` files, so that Keras and we load the same ones."""
@@ -50,6 +73,14 @@ class _Keras(Variables):
             return {}
         stored = stored_names(self._obj)
         return {name: stored[id(v)] for name, v in self._variables.items() if id(v) in stored}
+
+
+def _trained(model: Any) -> dict[str, Any]:
+    """The optimizer's variables, as Keras calls them in its files; none of one that is not built."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None or not getattr(optimizer, "built", False):
+        return {}
+    return {f"optimizer/vars/{number}": variable for number, variable in enumerate(optimizer.variables)}
 
 
 def _walk(layer: Any, path: str, left: dict[int, Any], found: dict[str, Any], seen: set[int]) -> None:
