@@ -9,7 +9,9 @@ own CRC-32 is verified), ``dtypes`` (of tensors whose type the format forgets), 
 
 Protocol. File and sidecar cannot change in one step, so a save first publishes a sidecar with the new record
 and the old ones, then the file, then a sidecar with the new record alone: whatever instant the save is killed
-at, one record fits the file that is there. A file that no record fits was changed by something else.
+at, one record fits the file that is there. A file that no record fits was changed by something else. Of two models that
+differ in their values alone both records fit what is beside the values; then a tensor of which they say different
+checksums decides.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ __all__ = ["SUFFIX", "attach", "dump", "existing_records", "may_rename", "record
 
 SUFFIX = ".crc32c"
 MAX_BYTES = 256 << 20
+_BLOCK = 8 << 20
 KEPT = 4
 """Records kept of interrupted saves."""
 
@@ -151,14 +154,53 @@ def attach(layout: Layout, files: Files, name: str, *, metadata: bool) -> None:
     reader = files.open(name)
     fitting = [candidate for candidate in records if candidate.get("nbytes") == reader.size]
     digest = f"{file_digest(reader, layout.tensors):08x}" if any("digest" in c for c in fitting) else None
-    for candidate in fitting:
-        if candidate.get("digest", digest) == digest:
-            _apply(layout, candidate, path, metadata=metadata)
-            return
+    fitting = [candidate for candidate in fitting if candidate.get("digest", digest) == digest]
+    if fitting:
+        _apply(layout, _of_the_values(fitting, layout, files), path, metadata=metadata)
+        return
     layout.damaged = (
         f"no record of {path} fits it: it was damaged, or written by another program since; "
         "delete the sidecar or pass verify=False if that was meant"
     )
+
+
+def _of_the_values(fitting: list[dict[str, Any]], layout: Layout, files: Files) -> dict[str, Any]:
+    """The record whose checksums are those of the file's values, told by as few tensors as there must be read."""
+    sums = [_sums_by_name(candidate, layout.tensors) for candidate in fitting]
+    left = [number for number, known in enumerate(sums) if known]
+    while sums[0] and len(left) > 1:
+        told = [name for name in sums[left[0]] if len({sums[number].get(name) for number in left}) > 1]
+        if not told:
+            break
+        name = min(told, key=lambda one: layout.tensors[one].nbytes)
+        found = _stored_crc32c(layout, files, name)
+        right = [number for number in left if sums[number].get(name) == found]
+        if not right:
+            break  # whatever it was, it is damaged
+        left = right
+    return fitting[left[0] if sums[0] else 0]
+
+
+def _sums_by_name(candidate: Mapping[str, Any], table: TensorTable) -> dict[str, int]:
+    """A record's checksums; none if it has none, or not one a tensor."""
+    text, names = candidate.get("crc32c"), candidate.get("names", table.names)
+    if not isinstance(text, str) or not isinstance(names, list) or len(text) != 8 * len(names):
+        return {}
+    try:
+        values = np.frombuffer(bytes.fromhex(text), ">u4").tolist()
+    except ValueError:
+        return {}
+    return {name: value for name, value in zip(names, values, strict=False) if isinstance(name, str) and name in table}
+
+
+def _stored_crc32c(layout: Layout, files: Files, name: str) -> int:
+    """CRC-32C of a tensor's stored bytes."""
+    crc = 0
+    for extent in (extent for piece in layout.tensors[name].pieces for extent in piece.extents):
+        reader = files.open(layout.sources[extent.source])
+        for at in range(0, extent.nbytes, _BLOCK):
+            crc = _core.crc32c(reader.read_at(extent.offset + at, min(_BLOCK, extent.nbytes - at)), crc)
+    return crc
 
 
 def _set_sums(table: TensorTable, text: Any, order: U32 | None) -> bool:

@@ -64,3 +64,24 @@ def test_dtypes_that_are_none(tmp_path: Path) -> None:
     for dtypes in ([1], {"a": {}}, {"a": []}, {"a": "float33"}, {"z": "int8"}):
         path = damaged(tmp_path, resealed=True, dtypes=dtypes)
         assert wl.load(path)["a"].dtype == np.int64
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.params"])
+def test_a_save_that_was_killed_before_its_file_had_its_name(name: str, tmp_path: Path) -> None:
+    """Two models that differ in their values alone: both records fit all that is not values."""
+    path, sidecar = tmp_path / name, tmp_path / f"{name}.crc32c"
+    versions = []
+    for value in (1.0, 2.0, 3.0):
+        tensors = {"same": np.zeros(4), "w": np.full(3, value)}
+        wl.save(tensors["w"] if name.endswith("npy") else tensors, path)
+        versions.append((path.read_bytes(), json.loads(sidecar.read_text())["records"][0]))
+    records = [record for _, record in reversed(versions)]
+    sidecar.write_text(json.dumps({"weightlift": 1, "records": records}))
+    for number, (data, _) in enumerate(versions):
+        path.write_bytes(data)
+        found = wl.load(path)
+        assert (found if name.endswith("npy") else found["w"]).tolist() == [number + 1.0] * 3
+        assert wl.verify(path).ok
+    path.write_bytes(data[:-1] + b"\x01")
+    with pytest.raises(wl.ChecksumError):
+        wl.load(path)
