@@ -120,9 +120,7 @@ _GATED = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _SIZES: dict[str, dict[str, int]] = {
     name: {"g": gates} for kind, gates in _GATED.items() for name in _COLUMNS if name.startswith(kind)
 }
-_GATES = {
-    name: {"torch": "rzn", "mxnet": "rzn", "keras": "zrn", "tensorflow": "zrn"} for name in ("GRU", "GRUCell")
-}
+_GATES = {name: {"torch": "rzn", "mxnet": "rzn", "keras": "zrn", "tensorflow": "zrn"} for name in ("GRU", "GRUCell")}
 """The order of the gates along ``g``, where frameworks differ."""
 
 _LEAF = re.compile(r"(?:(\w+(?:/\w+)*)/)?(\w+)(\?)?(?:@(\w+))?:(\S*)")

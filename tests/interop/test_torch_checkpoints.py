@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.interop.test_torch import assert_same
-from tests.unit.torch_support import archive, name, pickled, text
+from tests.unit.torch_support import archive, legacy, name, pickled, tensor, text
 
 import weightlift as wl
 
@@ -230,3 +230,23 @@ def test_values_of_numpy_in_a_distributed_checkpoint(tmp_path: Path) -> None:
     dcp.save(saved, checkpoint_id=tmp_path / "dcp", no_dist=True)
     found = wl.load(tmp_path / "dcp")
     assert_same(found, {"w": np.arange(4, dtype="f4"), "rate": 0.1, "facts": {"hist": np.arange(3), "seed": 7}})
+
+
+# --- names and old pickles --------------------------------------------------------------------------
+@pytest.mark.parametrize("old", [False, True], ids=["archive", "legacy"])
+@pytest.mark.parametrize("file", ["x.pkl", "x.pth.tar", "pytorch_model.bin", "x.model", "checkpoint-3", "x.npz"])
+def test_content_decides_whatever_the_name(file: str, old: bool, tmp_path: Path) -> None:
+    torch.save({"w": torch.arange(3.0)}, tmp_path / file, _use_new_zipfile_serialization=not old)
+    assert wl.load(tmp_path / file)["w"].tolist() == [0, 1, 2]
+
+
+def test_strings_of_python_2(tmp_path: Path) -> None:
+    """Its text was bytes; SHORT_BINSTRING in place of BINUNICODE, with and without characters of ASCII."""
+    short = lambda raw: b"U" + bytes([len(raw)]) + raw  # noqa: E731
+    kind = name("torch", "FloatStorage")
+    held = b"(" + short(b"storage") + kind + short(b"0") + short(b"cpu") + b"K\x04NtQ"
+    body = b"}(" + short(b"w") + tensor(held=held) + short(b"\xe9t\xe9") + short("é".encode()) + b"u"
+    (tmp_path / "x.pt").write_bytes(legacy(pickled(body), ["0"], [(4, np.arange(4, dtype="<f4").tobytes())]))
+    found = wl.load(tmp_path / "x.pt")
+    assert found["w"].tolist() == [0, 1, 2, 3] and found["été"] == "é"
+    assert torch.load(tmp_path / "x.pt", weights_only=False, encoding="latin1")["w"].tolist() == [0, 1, 2, 3]
