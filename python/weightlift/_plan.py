@@ -71,7 +71,7 @@ class OpenFiles:
         """Decoded arrays, from now on in the place of the file that tells of them; see ``OpensArrays``."""
         if not isinstance(self._store, OpensArrays):
             raise UnsupportedFeatureError(
-                "an Orbax checkpoint is read from a local directory, by tensorstore; copy it to one first, all of it"
+                f"the arrays of {stored.described_by} are read in a local directory only; copy all of it to one"
             )
         reader = self._readers[stored.described_by] = self._store.open_arrays(stored)
         self.remote = True  # as with files that are far away, no more is read than is needed

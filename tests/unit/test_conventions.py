@@ -64,11 +64,9 @@ def test_there_and_back(kind: str, tmp_path: Path) -> None:
         back = wl.load(tmp_path / "b.safetensors", conventions=f"{target}->{source}", kinds=kinds)
         assert set(back) == set(arrays)
         biases = [n for n in arrays if "bias" in n]
-        summed = (
-            len(biases) == 2 and len(there) == 3 and not kind.startswith("GRU")
-        )  # two biases that are one elsewhere
+        one_elsewhere = len(biases) == 2 and len(there) == 3 and not kind.startswith("GRU")
         for n, array in arrays.items():
-            if summed and n in biases:
+            if one_elsewhere and n in biases:
                 array = sum(arrays[b] for b in biases) if n == biases[0] else np.zeros_like(array)
             np.testing.assert_allclose(back[n], array, rtol=1e-6, err_msg=f"{source}->{target} {n}")
 

@@ -95,7 +95,7 @@ def test_what_is_refused_before_any_array_is_opened(tmp_path: Path) -> None:
         wl.load(tmp_path)
     assert caught.value.tensor == "../a" and caught.value.path == str(tmp_path / "_METADATA")
     (tmp_path / "_METADATA").write_bytes(metadata(leaf("a")))
-    with pytest.raises(wl.UnsupportedFeatureError, match=r"from a local directory.*copy"):
+    with pytest.raises(wl.UnsupportedFeatureError, match=r"in a local directory only.*copy"):
         OpenFiles(MemoryStore("folder", {})).open_arrays(StoredArrays("_METADATA", ["a"], "zarr", True, True))
     step = json.dumps({"item_handlers": {f"i{n}": "x" for n in range(1001)}})
     (tmp_path / "_METADATA").unlink()
