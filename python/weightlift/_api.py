@@ -169,6 +169,7 @@ def load(
         format: Where content and suffix do not tell.
         mode: How local files are read: ``"auto"`` (by what is in the page cache), ``"buffered"`` or ``"direct"``.
         skip_unsafe: Of a pickle (torch, npy) leave out what is code, instead of refusing the file; nothing is ever run.
+            Of torch's files it takes NumPy's arrays, too, for which torch refuses them.
         dequantize: Blocks of quantised values (GGUF) as their float32 values, not as bytes.
         store_options: Of the URL's scheme; for ``http(s)://`` those of :func:`weightlift.http`.
 

@@ -55,24 +55,24 @@ def repacked(path: Path, old: bytes, new: bytes) -> None:
 @pytest.mark.parametrize("old", [False, True], ids=["archive", "legacy"])
 def test_values_of_numpy(old: bool, protocol: int, tmp_path: Path) -> None:
     torch.save(values(), tmp_path / "x.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=not old)
-    assert_same(wl.load(tmp_path / "x.pt"), expected())
-    with wl.open(tmp_path / "x.pt") as weights:
+    assert_same(wl.load(tmp_path / "x.pt", skip_unsafe=True), expected())
+    with wl.open(tmp_path / "x.pt", skip_unsafe=True) as weights:
         assert weights["arrays.large"][2:4].tolist() == [2, 3]
-    assert list(wl.load(tmp_path / "x.pt", names="arrays.hist")) == ["arrays.hist"]
+    assert list(wl.load(tmp_path / "x.pt", names="arrays.hist", skip_unsafe=True)) == ["arrays.hist"]
 
 
 def test_values_of_older_numpy_are_called_otherwise(tmp_path: Path) -> None:
     torch.save(values(), tmp_path / "x.pt")
     for old, new in ((b"numpy._core", b"numpy.core"), (b"numpy.core", b"numpy._core")):
         repacked(tmp_path / "x.pt", old, new)
-        assert_same(wl.load(tmp_path / "x.pt"), expected())
+        assert_same(wl.load(tmp_path / "x.pt", skip_unsafe=True), expected())
 
 
 def test_values_of_numpy_go_to_other_formats(tmp_path: Path) -> None:
     torch.save(values(), tmp_path / "x.pt")
-    wl.convert(tmp_path / "x.pt", tmp_path / "y.npz")
+    wl.convert(tmp_path / "x.pt", tmp_path / "y.npz", skip_unsafe=True)
     wl.convert(tmp_path / "y.npz", tmp_path / "z.npz")
-    assert wl.diff(tmp_path / "x.pt", tmp_path / "z.npz").same
+    assert wl.diff(tmp_path / "y.npz", tmp_path / "z.npz").same
     assert wl.load(tmp_path / "z.npz")["scalars"]["lr"] == 0.1
 
 
@@ -81,9 +81,18 @@ def test_numpy_in_places_of_all_kinds(tmp_path: Path) -> None:
     saved = {np.int64(3): torch.ones(1), np.str_("a"): {np.float64(0.5)}, "ragged": ragged, "type": np.dtype("f2")}
     torch.save(saved, tmp_path / "x.pt")
     found = {3: torch.ones(1), "a": {0.5}, "ragged": [np.arange(2), {"a": 1.0}, None], "type": "float16"}
-    assert_same(wl.load(tmp_path / "x.pt"), found)
+    assert_same(wl.load(tmp_path / "x.pt", skip_unsafe=True), found)
     torch.save(np.arange(3), tmp_path / "alone.pt")
-    assert wl.load(tmp_path / "alone.pt").tolist() == [0, 1, 2]
+    assert wl.load(tmp_path / "alone.pt", skip_unsafe=True).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["archive", "legacy"])
+def test_arrays_of_numpy_are_refused_by_name(old: bool, tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2), **SCALARS}, tmp_path / "x.pt", _use_new_zipfile_serialization=not old)
+    assert wl.load(tmp_path / "x.pt")["lr"] == 0.1
+    torch.save({"w": torch.ones(2), "hist": np.arange(3)}, tmp_path / "x.pt", _use_new_zipfile_serialization=not old)
+    with pytest.raises(wl.UnsafeContentError, match=r"_reconstruct.*array of NumPy.*skip_unsafe=True.*x\.pt"):
+        wl.load(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("scalar", [np.datetime64("2020-01-01"), np.longdouble(1)])
@@ -114,7 +123,7 @@ HOSTILE = {
 def test_hostile_values_of_numpy(case: str, tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(archive(pickled(HOSTILE[case])))
     with pytest.raises(wl.FormatError, match=r"x\.pt"):
-        wl.load(tmp_path / "x.pt")
+        wl.load(tmp_path / "x.pt", skip_unsafe=True)
 
 
 # --- a whole checkpoint -----------------------------------------------------------------------------
@@ -162,7 +171,7 @@ def checkpoint() -> dict[str, Any]:
         "hyper_parameters": OrderedDict(
             lr=1e-3, betas=(0.9, 0.999), dtype=torch.bfloat16, device=torch.device("cuda", 1),
             size=torch.Size([2, 3]), tags={"a", "b"}, counts=counts, words=Counter("aab"), seed=None,
-            rate=np.float32(0.5), hist=np.arange(3), nested=[{"a": (1,)}],
+            rate=np.float32(0.5), nested=[{"a": (1,)}],
         ),
     }  # fmt: skip
 
@@ -228,7 +237,7 @@ def test_values_of_numpy_in_a_distributed_checkpoint(tmp_path: Path) -> None:
 
     saved = {"w": torch.arange(4.0), "rate": np.float64(0.1), "facts": {"hist": np.arange(3), "seed": np.int64(7)}}
     dcp.save(saved, checkpoint_id=tmp_path / "dcp", no_dist=True)
-    found = wl.load(tmp_path / "dcp")
+    found = wl.load(tmp_path / "dcp", skip_unsafe=True)
     assert_same(found, {"w": np.arange(4, dtype="f4"), "rate": 0.1, "facts": {"hist": np.arange(3), "seed": 7}})
 
 

@@ -102,7 +102,8 @@ class TorchVocabulary(ClosedVocabulary):
 
     Args:
         script: The archive is one of TorchScript: classes of the module ``__torch__`` are records.
-        skip_unsafe: Names out of the list stand for something that is left out, instead of for an error.
+        skip_unsafe: Names out of the list stand for something that is left out, instead of for an error, and arrays of
+            NumPy are read: torch itself refuses files that hold one.
     """
 
     def __init__(self, *, script: bool = False, skip_unsafe: bool = False) -> None:
@@ -114,6 +115,11 @@ class TorchVocabulary(ClosedVocabulary):
         """The node of a name."""
         if self.script and (module == "__torch__" or module.startswith("__torch__.")):
             return Named("__torch__", name)
+        if (module, name) in _ARRAYS and not self.skip_unsafe:
+            raise UnsafeContentError(
+                f"the pickle names {module}.{name}, which makes an array of NumPy; torch.load(weights_only=True) "
+                "refuses the file, too; save tensors, or take arrays as well by skip_unsafe=True"
+            )
         return super().find(module, name)
 
     def new(self, kind: object, args: tuple[Any, ...]) -> object:
@@ -331,6 +337,8 @@ _CALLS: dict[tuple[str, str], Callable[..., Any]] = {
     **CONTAINERS,
 }
 """Names that a pickle may call."""
+
+_ARRAYS = frozenset(names for names in NUMPY_CALLS if names[1] in ("_reconstruct", "_frombuffer"))
 
 _TAGS = frozenset(
     {
