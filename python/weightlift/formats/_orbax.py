@@ -123,7 +123,10 @@ def _layout(files: Files, described_by: str, tree: SavedTree) -> Layout:
             raise UnsafeContentError("the name of an array leads out of the checkpoint's directory", tensor=name)
     if not isinstance(files, OpensArrays):
         raise UnsupportedFeatureError(f"an Orbax checkpoint is read from a local directory; {ADVICE}")
-    arrays = files.open_arrays(StoredArrays(described_by, tree.arrays, tree.driver, database, tree.complete))
+    try:
+        arrays = files.open_arrays(StoredArrays(described_by, tree.arrays, tree.driver, database, tree.complete))
+    except UnsupportedFeatureError as error:
+        raise UnsupportedFeatureError(f"an Orbax checkpoint: {error.message}; or {ADVICE}") from error
     entries = _entries(arrays)
     structure = structure_of({name: nodes.get(name, name) for name in tree.paths}, tree.paths)
     layout = Layout(

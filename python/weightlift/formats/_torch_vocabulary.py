@@ -339,6 +339,7 @@ _CALLS: dict[tuple[str, str], Callable[..., Any]] = {
 """Names that a pickle may call."""
 
 _ARRAYS = frozenset(names for names in NUMPY_CALLS if names[1] in ("_reconstruct", "_frombuffer"))
+"""Of these, those that make arrays."""
 
 _TAGS = frozenset(
     {

@@ -44,9 +44,7 @@ def open_arrays(root: str, check: Callable[[str], object], stored: StoredArrays)
         import tensorstore
     except ImportError as error:
         raise UnsupportedFeatureError(
-            "an Orbax checkpoint is read through tensorstore, which is not installed: pip install 'weightlift[orbax]'; "
-            "or restore it by orbax.checkpoint and save the tree that this gives by weightlift.save(tree, "
-            "'model.safetensors')"
+            "its arrays are read through tensorstore, which is not installed: pip install 'weightlift[orbax]'"
         ) from error
     with _failing(root):
         nbytes = _size_of(root, check)
@@ -195,14 +193,16 @@ class Lent:
     def fill(self, offset: int, view: memoryview) -> None:
         """Bytes from ``offset`` on; between arrays they are zeros."""
         out = np.frombuffer(view, np.uint8)
-        out[:] = 0
-        end = offset + len(out)
+        at, end = offset, offset + len(out)
         number = max(0, bisect_right(self._begins, offset) - 1)
         while number < len(self._parts) and self._begins[number] < end:
-            begin, last = max(offset, self._begins[number]), min(end, self._parts[number][1])
+            begin, last = max(at, self._begins[number]), min(end, self._parts[number][1])
             if begin < last:
+                out[at - offset : begin - offset] = 0
                 self._copy(number, begin, out[begin - offset : last - offset])
+                at = last
             number += 1
+        out[at - offset :] = 0
 
     def _copy(self, number: int, offset: int, out: np.ndarray[Any, Any]) -> None:
         """Part of one range, which is decoded on its first touch and forgotten after its last."""
