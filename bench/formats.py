@@ -122,7 +122,7 @@ def claims(kind: Kind, rows: list[Row]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    args = arguments(__doc__ or "", 256 << 20, 16 << 20, only="formats, by their titles")
+    args = arguments(__doc__ or "", 256 << 20, 16 << 20, parts=[kind.title for kind in KINDS])
     import weightlift as wl
 
     tensors = llama(args.size)

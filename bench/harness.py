@@ -2,10 +2,10 @@
 
 A case is a function ``setup(params) -> run``; ``run()`` is timed and its result thrown away outside the timing.
 Each case lives in one worker process for the whole bench, so that no case inherits another's heap, and its peak
-memory is its own. Rounds go A B C, B C A, C A B ...: each in an order drawn anew, because what ran before a case is
-part of what it takes (a load after a save of 1 GiB pays for the memory that the save left in pieces: measured, a third
-of its rate). Groups of cases, which are compared among themselves only, run one after another. Two warm-up rounds are
-thrown away. CPU seconds are user and system time of the worker and of the programs it starts.
+memory is its own. Each round takes them in an order drawn anew, because what ran before a case is part of what it takes
+(a load after a save of 1 GiB pays for the memory that the save left in pieces: measured, a third of its rate). Groups
+of cases, which are compared among themselves only, run one after another. Two warm-up rounds are thrown away. CPU
+seconds are user and system time of the worker and of the programs it starts.
 
     python bench/load_local.py [--quick] [--json FILE] [--rounds N] [--size BYTES] [--dir DIR]
 """
@@ -246,16 +246,17 @@ def claim(text: str, value: float | None, target: float, *, at_most: bool = Fals
     return {"claim": text, "value": value, "target": target, "holds": held}
 
 
-def arguments(description: str, size: int, quick: int, only: str = "") -> argparse.Namespace:
-    """The common command line; ``only`` says what ``--only`` chooses, where a bench has parts."""
+def arguments(description: str, size: int, quick: int, parts: Sequence[str] = ()) -> argparse.Namespace:
+    """The common command line; ``parts``: what ``--only`` chooses from, where a bench has several."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small and short: does it run? The figures mean little")
     parser.add_argument("--json", type=Path, help="write the rows here too")
     parser.add_argument("--rounds", type=int, help="measured rounds (default 7; quick 1)")
     parser.add_argument("--size", type=int, help=f"model bytes (default {size})")
     parser.add_argument("--dir", type=Path, help="where the files go (default: a temporary directory here)")
-    if only:
-        parser.add_argument("--only", nargs="+", metavar="NAME", help=f"run no others of the {only}")
+    if parts:
+        known = ", ".join(parts)
+        parser.add_argument("--only", nargs="+", choices=parts, metavar="PART", help=f"run no others of: {known}")
     args = parser.parse_args()
     args.rounds = args.rounds or (1 if args.quick else 7)
     args.size = args.size or (quick if args.quick else size)

@@ -321,7 +321,7 @@ def main() -> None:
     if "--gib" in sys.argv:
         at = sys.argv.index("--gib")
         sys.argv[at : at + 2] = ["--size", str(int(float(sys.argv[at + 1]) * GIB))]
-    args = arguments(__doc__ or "", 512 << 20, 8 << 20, only=f"groups ({', '.join(GROUPS)})")
+    args = arguments(__doc__ or "", 512 << 20, 8 << 20, parts=list(GROUPS))
     wire.without_proxies()
     groups: dict[str, list[Row]] = {}
     records: list[dict[str, Any]] = []

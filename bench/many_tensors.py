@@ -101,7 +101,7 @@ def npz_save(params: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    args = arguments(__doc__ or "", 0, 0, only="counts (20000, 100000)")
+    args = arguments(__doc__ or "", 0, 0, parts=["20000", "100000"])
     records: list[dict[str, Any]] = []
     for count in (2_000,) if args.quick else map(int, args.only or (20_000, 100_000)):
         with Workspace(args) as directory:
