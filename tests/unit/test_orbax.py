@@ -6,6 +6,7 @@ What needs tensorstore is tested beside JAX, in tests/frameworks/test_orbax_chec
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,15 @@ def test_each_file_tells_it(tmp_path: Path, name: str) -> None:
         with pytest.raises(wl.UnsupportedFeatureError, match=r"Orbax checkpoint.*orbax\.checkpoint") as caught:
             wl.load(target)
         assert caught.value.path == str(tmp_path / name)
+
+
+def test_without_tensorstore_it_is_said_what_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorstore", None)
+    (tmp_path / "_METADATA").write_bytes(metadata(leaf("a"), use_ocdbt=False))
+    with pytest.raises(
+        wl.UnsupportedFeatureError, match=r"an Orbax checkpoint: .*weightlift\[orbax\].*orbax\.checkpoint"
+    ):
+        wl.load(tmp_path)
 
 
 def test_it_is_not_written(tmp_path: Path) -> None:
