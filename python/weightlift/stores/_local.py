@@ -115,10 +115,7 @@ class LocalStore:
             raise NotFoundError("no such file", path=path, errno=error.errno) from error
 
     def alias(self, source: str, target: str) -> bool:
-        """Make ``target``, which nothing names now, another name of ``source``; False where links are not offered.
-
-        A file of that name is gone for a moment: a rename over it would have ext4 write ``source`` to the disk at once.
-        """
+        """Make ``target`` name the same file as ``source``, atomically; False where links are not offered."""
         a, b = self.path(source), self.path(target)
         temporary = f"{a}.link"
         try:
@@ -127,8 +124,6 @@ class LocalStore:
             os.link(a, temporary)
         except OSError:
             return False
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(b)
         os.replace(temporary, b)
         return True
 
