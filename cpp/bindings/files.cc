@@ -216,6 +216,25 @@ void BindWriters(py::module_& m) {
       py::arg("writers"), release(), "Commit several files, sooner than one after the other.");
 
   m.def(
+      "rename_over",
+      [](const py::object& source, const py::object& target) {
+        const std::string from = PathFromPython(source);
+        const std::string to = PathFromPython(target);
+        const py::gil_scoped_release released;
+        RenameOver(from, to);
+      },
+      py::arg("source"), py::arg("target"), "Rename, without waiting for what was replaced.");
+
+  m.def(
+      "remove_file",
+      [](const py::object& path) {
+        const std::string name = PathFromPython(path);
+        const py::gil_scoped_release released;
+        RemoveFile(name);
+      },
+      py::arg("path"), "Remove a file, without waiting until its blocks are free.");
+
+  m.def(
       "null_writer", [](const py::object& name) { return MakeNullWriter(PathFromPython(name)); },
       py::arg("name"));
 }

@@ -175,6 +175,12 @@ def commit_all(writers: Sequence[FileWriter]) -> None:
     """Commit several: their syncs run at the same time, none is published before all are durable, and each
     directory is synced once."""
 
+def rename_over(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Rename in one step; the blocks of what ``target`` was are freed on a thread of its own."""
+
+def remove_file(path: str | os.PathLike[str]) -> None:
+    """Remove a file's name; its blocks are freed on a thread of its own."""
+
 # --- plans ----------------------------------------------------------------------------------------
 def execute_read(
     readers: Sequence[Reader],

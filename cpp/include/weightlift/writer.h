@@ -84,6 +84,13 @@ class FileWriter : public Writer {
   virtual void Truncate(std::uint64_t size) = 0;
 };
 
+// Renames in one step, as rename(2). What `to` was gives its pages and blocks back on a thread of
+// its own, as all that a commit replaces does.
+void RenameOver(const std::string& from, const std::string& to);
+
+// Removes a file's name; its pages and blocks as above.
+void RemoveFile(const std::string& path);
+
 // Takes bytes in any order and forgets them: for a pass that only hashes.
 std::shared_ptr<Writer> MakeNullWriter(std::string name);
 

@@ -24,6 +24,7 @@
 #include "io/direct.h"
 #include "io/file_info.h"
 #include "io/positional.h"
+#include "io/replaced_file.h"
 #include "io/target_path.h"
 #include "io/temporary_file.h"
 #include "io/unique_fd.h"
@@ -99,8 +100,13 @@ void Preallocate(int fd, std::uint64_t size) {
   if (size == 0) return;
   const auto length = static_cast<off_t>(size);
   if (length < 0) throw SystemError(EFBIG, "allocate " + std::to_string(size) + " bytes");
+  bool waited = false;
   while (fallocate(fd, 0, 0, length) != 0) {
     if (errno == EINTR) continue;
+    if (errno == ENOSPC && !std::exchange(waited, true)) {
+      AwaitReplacedFiles();
+      continue;
+    }
     if (errno != EOPNOTSUPP && errno != ENOSYS) {
       throw SystemError(errno, "allocate " + std::to_string(size) + " bytes");
     }
@@ -291,6 +297,16 @@ class LocalFileWriter final : public FileWriter {
 std::shared_ptr<FileWriter> FileWriter::Create(const std::string& path, std::uint64_t size,
                                                const FileWriterOptions& options) {
   return std::make_shared<LocalFileWriter>(path, size, options);
+}
+
+void RenameOver(const std::string& from, const std::string& to) {
+  const ReplacedFile old(AT_FDCWD, to);
+  if (rename(from.c_str(), to.c_str()) != 0) throw SystemError(errno, "rename", {.path = from});
+}
+
+void RemoveFile(const std::string& path) {
+  const ReplacedFile old(AT_FDCWD, path);
+  if (unlink(path.c_str()) != 0) throw SystemError(errno, "remove", {.path = path});
 }
 
 void FileWriter::CommitAll(std::span<const std::shared_ptr<FileWriter>> writers) {

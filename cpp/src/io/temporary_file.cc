@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "io/replaced_file.h"
 #include "weightlift/error.h"
 
 namespace weightlift {
@@ -130,6 +131,7 @@ void TemporaryFile::Publish() {
       }
     }
   }
+  const ReplacedFile old(directory_, target_);
   if (renameat(directory_, name_.c_str(), directory_, target_.c_str()) != 0) {
     throw SystemError(errno, "rename");
   }

@@ -16,7 +16,7 @@ from pathlib import Path
 from weightlift import _core
 from weightlift._descriptors import with_more_descriptors
 from weightlift._stored_arrays import ArraysReader, StoredArrays
-from weightlift.errors import NotFoundError, StorageError, UnsafeContentError
+from weightlift.errors import StorageError, UnsafeContentError
 from weightlift.stores._paths import check_relative
 
 __all__ = ["LocalStore"]
@@ -108,11 +108,7 @@ class LocalStore:
 
     def delete(self, relative: str) -> None:
         """Remove a file; NotFoundError."""
-        path = self.path(relative)
-        try:
-            os.unlink(path)
-        except FileNotFoundError as error:
-            raise NotFoundError("no such file", path=path, errno=error.errno) from error
+        _core.remove_file(self.path(relative))
 
     def alias(self, source: str, target: str) -> bool:
         """Make ``target`` name the same file as ``source``, atomically; False where links are not offered."""
@@ -124,7 +120,7 @@ class LocalStore:
             os.link(a, temporary)
         except OSError:
             return False
-        os.replace(temporary, b)
+        _core.rename_over(temporary, b)
         return True
 
     def sync(self) -> None:
