@@ -77,6 +77,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_chunks",
             "_load",
             "_weights",
+            "_rearranged",
             "_conventions",
             "_transpose",
             "_intake",

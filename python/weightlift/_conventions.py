@@ -1,51 +1,39 @@
-"""A source as another framework would have saved it: parameters by other names, their axes in another order.
-
-Nothing is copied here. A tensor whose axes are turned stays where it is, and its row says so (``strides``); gates in
-another order are boxes that are put together when the tensor is read. Only biases that are added, stacked or taken
-apart are read at once, as they are small.
-"""
+"""A source as another framework would have saved it: which rule makes what of each of its layers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from math import prod
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from weightlift._convention_names import Place, join, split_all
-from weightlift._dtypes import STRING
-from weightlift._layer_kinds import all_kinds, parse_conventions
-from weightlift._layer_match import Group, Key, Made, outcomes, turned
-from weightlift._layout import Fill, Inline, Piece, TensorEntry, TensorTable, stored_axes
-from weightlift._load import read_arrays, refuse_objects
+from weightlift._convention_names import Place, inner_name, join, split_all
+from weightlift._layer_kinds import Kind, Leaf, all_kinds, parse_conventions
+from weightlift._layer_match import Group, Key, Made, in_cell, outcomes, turned
+from weightlift._layout import TensorTable
+from weightlift._load import refuse_objects
+from weightlift._rearranged import c_order, rearranged
 from weightlift._source import Names, Source, choose_rows
-from weightlift._steps import VARIABLE_STEPS, Deflate, Tiles
 from weightlift.errors import ConventionsError, MismatchError, UnsupportedFeatureError
 
 __all__ = ["with_conventions"]
 
-Array = npt.NDArray[Any]
 Outcome = tuple[Made, ...]
 Fits = Callable[[str, tuple[int, ...]], bool]
 
 KEEP, SKIP = "keep", "skip"
+_HAS_SEPARABLE = ("keras", "tensorflow", "tfjs")
 _SHOWN = 20
 _MOST_OF_A_CHANNEL = 256
-"""Outputs that a depthwise convolution makes of a channel, as far as they are tried."""
-_MOST_BOXES = 1 << 20
-"""Runs of a tensor whose gates are put in order: more than any layer of use has."""
+"""Outputs that a depthwise convolution makes of a channel, or heads, as far as they are tried."""
 
 
 @dataclass
 class _Layer:
-    """A layer of the source: its rows by what they are called in it."""
+    """A layer of the source: its rows by what they are called in it; ``parts``: the layers that it was joined of."""
 
     place: Place
     rows: dict[Key, int]
+    parts: list[_Layer] = field(default_factory=list)
 
 
 def with_conventions(
@@ -85,14 +73,15 @@ def with_conventions(
     resolver = _Resolver(table, frameworks, wanted, fits)
     places = split_all(frameworks[0], [table.names[row] for row in rows])
     plan = resolver.plan(rows, places)
-    return _rebuilt(source, plan, verify=verify)
+    return rearranged(source, plan, verify=verify)
 
 
 def _check_kinds(kinds: Mapping[str, Sequence[str]]) -> None:
     known = {*all_kinds(), KEEP, SKIP}
     for kind in (k for wanted in kinds.values() for k in wanted):
         name, _, multiplier = kind.partition("*")
-        if name not in known or (multiplier and not (multiplier.isdecimal() and name.startswith("Depthwise"))):
+        counted = name in all_kinds() and all_kinds()[name].counted
+        if name not in known or (multiplier and not (multiplier.isdecimal() and counted)):
             raise UnsupportedFeatureError(f"kinds= has no kind {kind!r}: known are {', '.join(sorted(known))}")
 
 
@@ -106,6 +95,7 @@ class _Resolver:
         self._table, self._frameworks, self._kinds, self._fits = table, frameworks, kinds, fits
         self._matched: set[str] = set()
         self._problems: list[tuple[str, str, str]] = []
+        self._also: dict[str, str] = {}
 
     def plan(self, rows: Sequence[int], places: Sequence[Place]) -> list[tuple[Mapping[Key, int], Made]]:
         """What is made of which rows, in order; ConventionsError."""
@@ -124,7 +114,7 @@ class _Resolver:
                 both = f"{self._table.names[layer.rows[place.leaf]]!r} and {self._table.names[row]!r}"
                 raise MismatchError(f"{both} are one parameter of one layer: choose with names=")
             layer.rows[place.leaf] = row
-        for layer in layers.values():
+        for layer in self._whole(layers):
             result += [(layer.rows, made) for made in self._choose(layer)]
         unmatched = [pattern for pattern in self._kinds if pattern not in self._matched]
         if unmatched:
@@ -133,33 +123,95 @@ class _Resolver:
             raise _error(self._frameworks, self._problems)
         return result
 
+    def _whole(self, layers: dict[tuple[str, ...], _Layer]) -> list[_Layer]:
+        """The layers, where several are what one kind has in it as that one."""
+        for kind in all_kinds().values():
+            inner = self._inner(kind)
+            for path in [p for p in layers if inner and p and inner_name(self._frameworks[0], p[-1]) in inner]:
+                whole = self._joined(kind, path[:-1], layers) if path in layers else None
+                if whole is None:
+                    continue
+                if not self._certain(kind, whole):
+                    self._also |= {p.place.layer: f"{kind.name} of {whole.place.layer!r}" for p in whole.parts}
+                    continue
+                parts = {part.place.path for part in whole.parts}
+                first = next(p for p in layers if p in parts)
+                there = [(path[:-1], whole) if p == first else (p, layer) for p, layer in layers.items()]
+                layers = dict(item for item in there if item[0] not in parts or item[1] is whole)
+        return list(layers.values())
+
+    def _inner(self, kind: Kind) -> dict[str, str]:
+        """The layers that a kind has in it: how the table has them, by whichever of their names."""
+        return {inner_name(self._frameworks[0], part): part for part in kind.inner(self._frameworks[0])}
+
+    def _joined(self, kind: Kind, path: tuple[str, ...], layers: Mapping[tuple[str, ...], _Layer]) -> _Layer | None:
+        """What lies at and under a path as one layer of a kind, if it can be that."""
+        inner, column = self._inner(kind), kind.columns[self._frameworks[0]]
+        known = {p: inner.get(inner_name(self._frameworks[0], p[-1])) for p in layers if p and p[:-1] == path}
+        parts = [layers[p] for p, within in known.items() if within]
+        names = [name for leaf in column if isinstance(leaf, Leaf) for name in leaf.names]
+        rows: dict[Key, int] = {}
+        if path in layers and any("." not in name for name in names if name):
+            parts.append(layers[path])
+            rows.update(layers[path].rows)
+        for part in parts:
+            if part.place.path == path:
+                continue
+            within = known[part.place.path]
+            mine = [name for name in names if name.rpartition(".")[0] == within]
+            for key, row in part.rows.items():
+                numbered = isinstance(key, int) and key < len(mine)
+                rows[mine[int(key)] if numbered else f"{within}.{key}"] = row
+        place = parts[0].place
+        above = place.layer if place.path == path else place.layer[: -len(place.path[-1]) - 1]
+        whole = _Layer(Place(above, path, ""), rows, parts)
+        return whole if outcomes(kind, self._group(whole), self._frameworks) else None
+
+    def _certain(self, kind: Kind, layer: _Layer) -> bool:
+        """Whether layers are one of a kind: two convolutions in a row are such by what is said or filled only."""
+        if not kind.name.startswith("Separable") or self._frameworks[0] in _HAS_SEPARABLE:
+            return True
+        said = self._said(layer.place.layer)
+        return any(each.partition("*")[0] == kind.name for each in said) or bool(
+            self._fitting(self._group(layer), kind)
+        )
+
+    def _group(self, layer: _Layer) -> Group:
+        shapes = {key: tuple(self._table.shapes[row]) for key, row in layer.rows.items()}
+        return Group(layer.place.layer, layer.place.path, shapes)
+
     def _said(self, layer: str, *names: str) -> list[str]:
         """The kinds that the caller allows a layer, the first first."""
         found: list[str] = []
         for pattern, kinds in self._kinds.items():
-            if any(name == pattern or fnmatchcase(name, pattern) for name in (layer, *names)):
+            plain = KEEP in kinds or SKIP in kinds
+            if any(name == pattern or fnmatchcase(name, pattern) for name in (layer, *names)) or (
+                plain and layer.startswith((f"{pattern}.", f"{pattern}/"))
+            ):
                 self._matched.add(pattern)
                 found += kinds
         return found
 
     def _choose(self, layer: _Layer) -> Outcome:
-        shapes = {key: tuple(self._table.shapes[row]) for key, row in layer.rows.items()}
-        name = layer.place.layer
-        group = Group(name, layer.place.path, shapes)
+        group = self._group(layer)
+        name, shapes = group.layer, group.shapes
         said = self._said(name, *(self._table.names[row] for row in layer.rows.values()))
         found: dict[str, list[Outcome | None]] = {}
         for kind in all_kinds().values():
             made = outcomes(kind, group, self._frameworks)
             if made:
                 found[kind.name] = made
-        if any(all_kinds()[kind].deeper(self._frameworks[0]) for kind in found):  # so `a/cell` is the cell of an LSTM
-            found = {k: made for k, made in found.items() if all_kinds()[k].deeper(self._frameworks[0])}
+        deeper = {k: made for k, made in found.items() if in_cell(all_kinds()[k], self._frameworks[0], group.path)}
+        found = deeper or found  # so `a/cell` is the cell of an LSTM
         distinct = _distinct(found.values(), shapes)
+        fitting = self._fitting(group) if any(all_kinds()[kind].counted for kind in found) and not said else []
+        if len(fitting) == 1:
+            return fitting[0]
         if len(distinct) == 1 and distinct[0] is not None and not said:
             return distinct[0]
         for wanted in said:
-            kind, multiplier = all_kinds()[wanted.partition("*")[0]], int(wanted.partition("*")[2] or 1)
-            mine = outcomes(kind, group, self._frameworks, multiplier)
+            kind, count = all_kinds()[wanted.partition("*")[0]], int(wanted.partition("*")[2] or 0)
+            mine = outcomes(kind, group, self._frameworks, count)
             if len(mine) == 1 and mine[0] is not None:
                 return mine[0]
         if len(distinct) == 1 and distinct[0] is not None and name not in self._kinds:
@@ -167,22 +219,33 @@ class _Resolver:
         fitting = self._fitting(group)
         if len(fitting) == 1 and name not in self._kinds:
             return fitting[0]
-        self._problems.append((name, _described(shapes), self._why(found, said if name in self._kinds else [])))
+        why = self._why(found, said if name in self._kinds else [])
+        also = f", or a {self._also[name]}" if name in self._also else ""
+        self._problems.append((name, self._described(layer), why + also))
         return ()
 
-    def _fitting(self, group: Group) -> list[Outcome]:
+    def _described(self, layer: _Layer) -> str:
+        """Its tensors, as the source calls them."""
+        layer_name, shown = layer.place.layer, []
+        for key, row in layer.rows.items():
+            name = self._table.names[row]
+            if layer_name and name.startswith(layer_name) and isinstance(key, str):
+                key = name[len(layer_name) + 1 :]
+            shown.append(f"{key} {list(self._table.shapes[row])}")
+        return ", ".join(shown)
+
+    def _fitting(self, group: Group, *kinds: Kind) -> list[Outcome]:
         """What can be made of a layer that what is filled has a place for, if that is known."""
         if self._fits is None:
             return []
         found = []
-        for kind in all_kinds().values():
+        for kind in kinds or all_kinds().values():
             channels = max((shape[0] for shape in group.shapes.values() if shape), default=1)
-            depthwise = kind.name.startswith("Depthwise")
-            most = min(channels, _MOST_OF_A_CHANNEL) if depthwise else 1
-            for multiplier in (m for m in range(1, most + 1) if channels % m == 0):
-                found.append(outcomes(kind, group, self._frameworks, multiplier))
+            most = min(channels, _MOST_OF_A_CHANNEL) if kind.counted else 1
+            for count in (m for m in range(1, most + 1) if channels % m == 0):
+                found.append(outcomes(kind, group, self._frameworks, count))
         possible = [made for made in _distinct(found, group.shapes) if made is not None]
-        return [p for p in possible if all(self._fits(m.name, _shape(m, group.shapes)) for m in p)]
+        return [p for p in possible if all(self._fits(m.name, m.shape) for m in p)]
 
     def _why(self, found: Mapping[str, Sequence[Outcome | None]], said: Sequence[str]) -> str:
         """What is the matter with a layer."""
@@ -192,6 +255,8 @@ class _Resolver:
             return "no rule"
         if all(made == [None] for made in found.values()):
             return f"{' or '.join(found)}: no rule for {self._frameworks[1]}"
+        if len(found) == 1 and all_kinds()[next(iter(found))].counted == "n":
+            return f'{next(iter(found))}, of how many heads? Say it as in "MultiheadAttention*8"'
         if len(found) == 1:
             return f"{next(iter(found))}, but which of its parameters is which is not certain"
         return " or ".join(found)
@@ -210,23 +275,13 @@ def _effect(outcome: Outcome | None, shapes: Mapping[Key, tuple[int, ...]]) -> H
     parts = []
     for made in outcome:
         shape = shapes[made.sources[0]]
-        found = turned(made, shape, _c_order(shape, 1)) if made.how == "turn" else None
-        order = found and tuple((n, stride if n > 1 else 0) for n, stride in zip(*found, strict=True))
-        parts.append((made.name, made.how, made.sources, made.gates, made.row, order))
+        found = turned(made, shape, c_order(shape, 1)) if made.how in ("turn", "part") else None
+        if found is None:
+            order = None
+        else:
+            order = tuple((n, stride if n > 1 else 0) for n, stride in zip(*found[:2], strict=True)), found[2]
+        parts.append((made.name, made.how, made.sources, made.gates, made.given, made.cells, made.shape, order))
     return tuple(parts)
-
-
-def _shape(made: Made, shapes: Mapping[Key, tuple[int, ...]]) -> tuple[int, ...]:
-    """The shape of what is made."""
-    shape = shapes[made.sources[0]]
-    if made.how == "turn":
-        found = turned(made, shape, _c_order(shape, 1))
-        return shape if found is None else found[0]
-    return {"stack": (2, *shape), "row": shape[1:]}.get(made.how, shape)
-
-
-def _described(shapes: Mapping[Key, tuple[int, ...]]) -> str:
-    return ", ".join(f"{key} {list(shape)}" for key, shape in shapes.items())
 
 
 def _error(frameworks: tuple[str, str], problems: Sequence[tuple[str, str, str]]) -> ConventionsError:
@@ -237,105 +292,4 @@ def _error(frameworks: tuple[str, str], problems: Sequence[tuple[str, str, str]]
         f"{'->'.join(frameworks)} has no certain rule for {len(problems)} of the layers: {'; '.join(lines)}. Say what "
         'they are with kinds={"layer or glob": "Conv2d"}; "keep" takes tensors as they are, "skip" leaves them out',
         problems=problems,
-    )
-
-
-# --- the new table ------------------------------------------------------------------------------------------------
-def _rebuilt(source: Source, plan: Sequence[tuple[Mapping[Key, int], Made]], *, verify: bool) -> Source:
-    """The source with another table."""
-    entries: dict[str, TensorEntry] = {}
-    for rows, made in plan:
-        if made.name in entries:
-            raise MismatchError(f"two tensors would be called {made.name!r}: choose with names=", tensor=made.name)
-        try:
-            entries[made.name] = _entry(source, [rows[key] for key in made.sources], made, verify=verify)
-        except UnsupportedFeatureError as error:
-            raise error.locate(path=source.paths()[0], tensor=source.table.names[rows[made.sources[0]]]) from None
-    layout = replace(
-        source.layout, tensors=TensorTable.from_entries(entries), structure=None, order=None, whole=None, objects={},
-        extra={},
-    )  # fmt: skip
-    return replace(source, layout=layout)
-
-
-def _entry(source: Source, rows: Sequence[int], made: Made, *, verify: bool) -> TensorEntry:
-    first = source.table.entry(rows[0])
-    if made.how == "keep":
-        return first
-    if first.dtype == STRING or first.dtype.packed:
-        raise UnsupportedFeatureError(f"elements of {first.dtype} are not rearranged")
-    if made.how == "turn":
-        return _turn(_reordered(first, made), made)
-    if made.how == "zeros":
-        return TensorEntry(first.dtype, first.shape, (Piece(Fill(first.nbytes)),))
-    arrays = read_arrays(source, np.array(rows, np.uint32), {}, verify=verify)
-    if made.how == "sum":
-        total = arrays[0].astype(np.float64) + arrays[1].astype(np.float64)
-        return _inline(first, total.astype(first.dtype.numpy))
-    if made.how == "stack":
-        return _inline(first, np.stack([_in_order(array, made.gates) for array in arrays]))
-    return _inline(first, _in_order(arrays[0][made.row], made.gates))
-
-
-def _inline(like: TensorEntry, array: Array) -> TensorEntry:
-    return TensorEntry(like.dtype, array.shape, (Piece(Inline(np.ascontiguousarray(array).tobytes())),))
-
-
-def _in_order(array: Array, gates: Sequence[int]) -> Array:
-    """A vector with its gates where they go."""
-    if not gates:
-        return array
-    parts = array.reshape(len(gates), -1)
-    return np.concatenate([parts[gates.index(place)] for place in range(len(gates))])
-
-
-def _reordered(entry: TensorEntry, made: Made) -> TensorEntry:
-    """The tensor with its gates where they go, put together from boxes when it is read."""
-    if not made.gates:
-        return entry
-    (piece, *others) = entry.pieces
-    if others or entry.strides is not None or any(isinstance(s, VARIABLE_STEPS) for s in piece.steps[1:]):
-        raise _stored_otherwise()
-    if piece.steps and isinstance(piece.steps[0], VARIABLE_STEPS) and not isinstance(piece.steps[0], Deflate):
-        raise _stored_otherwise()
-    axis = next(k for k, token in enumerate(made.before) if "g" in token)
-    outer, count = prod(entry.shape[:axis]), len(made.gates)
-    run = prod(entry.shape[axis:]) // count
-    if outer * count > _MOST_BOXES:
-        raise _stored_otherwise()
-    boxes = tuple(((k, place, 0), (1, 1, run)) for k in range(outer) for place in made.gates)
-    step = Tiles(entry.dtype.name, (outer, count, run), boxes)
-    return replace(entry, pieces=(replace(piece, steps=(*piece.steps, step)),))
-
-
-def _turn(entry: TensorEntry, made: Made) -> TensorEntry:
-    """The tensor with its axes in another order: the same bytes, read with other strides."""
-    if made.before == made.after:
-        return entry
-    have = entry.strides or _c_order(entry.shape, entry.dtype.numpy.itemsize)
-    found = turned(made, entry.shape, have)
-    if found is None:
-        raise _stored_otherwise()
-    shape, strides = found
-    plain = _c_order(shape, entry.dtype.numpy.itemsize)
-    if not entry.nbytes or all(n == 1 or a == b for n, a, b in zip(shape, strides, plain, strict=True)):
-        return replace(entry, shape=shape, strides=None)
-    if stored_axes(shape, strides) is None:
-        raise _stored_otherwise()
-    return replace(entry, shape=shape, strides=strides)
-
-
-def _c_order(shape: Sequence[int], item: int) -> tuple[int, ...]:
-    """The strides of a tensor in C order, in bytes."""
-    strides = []
-    for n in reversed(shape):
-        strides.append(item)
-        item *= n
-    return tuple(reversed(strides))
-
-
-def _stored_otherwise() -> UnsupportedFeatureError:
-    return UnsupportedFeatureError(
-        "the tensor is stored in pieces, or in an order, that is not rearranged as it is read: convert the file to "
-        "safetensors first, without conventions="
     )

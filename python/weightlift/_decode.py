@@ -250,7 +250,7 @@ def _sparse_job(sparse: Sparse, stored: Array, out: Array | None, after: tuple[S
 
 def view_of(view: Strided, stored: Array) -> Array:
     """The array that a view shows of native bytes; NumPy refuses one that reaches out of them."""
-    array: Array = np.ndarray(view.shape, from_name(view.dtype).numpy, stored, strides=view.strides)
+    array: Array = np.ndarray(view.shape, from_name(view.dtype).numpy, stored, view.offset, view.strides)
     array = np.ascontiguousarray(array)
     if view.conj:
         array = np.conjugate(array)

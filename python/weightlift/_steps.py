@@ -100,9 +100,10 @@ class Strided:
     Attributes:
         dtype: Element type, by its core name.
         shape: Of the view, in elements.
-        strides: Bytes a step along each axis, from the first stored byte on; 0 where an axis repeats.
+        strides: Bytes a step along each axis; 0 where an axis repeats.
         conj: Then conjugate each element.
         neg: Then negate each element.
+        offset: Of its first element, in bytes.
     """
 
     dtype: str
@@ -110,6 +111,7 @@ class Strided:
     strides: tuple[int, ...]
     conj: bool = False
     neg: bool = False
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,3 +78,72 @@ def test_there_and_back(framework: str, tmp_path: Path) -> None:
                 getattr(clone, layer).load_state_dict(getattr(net, layer).state_dict())
         for found, expected in zip(computed(clone, x, words), computed(net, x, words), strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+class Layers(nn.Module):  # type: ignore[misc]
+    """Layers that are several tensors in Flax, or several of which are one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(5, 4, batch_first=True)
+        self.gru = nn.GRU(4, 3, bidirectional=True, batch_first=True)
+        self.rnn = nn.RNN(6, 12, batch_first=True)
+        self.att = nn.MultiheadAttention(12, 3, batch_first=True)
+        self.up = nn.ConvTranspose1d(12, 5, 3, stride=2)
+        self.wide = nn.ConvTranspose2d(2, 2, (3, 2))
+        self.step = nn.GRUCell(5, 3)
+
+    def forward(self, x: Any, picture: Any) -> Any:
+        text = self.rnn(self.gru(self.lstm(x)[0])[0])[0]
+        up = self.up(self.att(text, text, text)[0].movedim(-1, 1)).movedim(1, -1)
+        wide = self.wide(picture.movedim(-1, 1)).movedim(1, -1)
+        return up, wide, self.step(x[:, 0], torch.ones(len(x), 3))
+
+
+def test_layers_of_flax(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    net, clone = Layers(), Layers()
+    wl.save(net, tmp_path / "torch.safetensors")
+    x = np.random.default_rng(1).normal(size=(2, 6, 5)).astype("f4")
+    picture = np.random.default_rng(2).normal(size=(2, 4, 5, 2)).astype("f4")
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "picture.npy", picture)
+    answers = run_script("jax", SCRIPT.with_name("conventions_flax.py"), tmp_path)
+    with pytest.raises(wl.ConventionsError) as caught:
+        wl.load(tmp_path / "back.safetensors", conventions="flax->torch")
+    problems = {layer: why for layer, _, why in caught.value.problems}
+    assert problems == {
+        "step": "GRU or GRUCell",
+        "up": "Conv1d or ConvTranspose1d",
+        "wide": "Conv2d or ConvTranspose2d",
+    }
+    kinds = {"wide": "ConvTranspose2d"}  # of the others the model's shapes tell
+    wl.load(tmp_path / "back.safetensors", conventions="flax->torch", kinds=kinds, into=clone)
+    wanted = [*computed(net, x, picture), *computed(clone, x, picture)]
+    for (shape, values), expected in zip(answers, wanted, strict=True):
+        np.testing.assert_allclose(np.reshape(values, shape), expected, rtol=1e-5, atol=1e-5)
+
+
+class Deep(nn.Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.deep = nn.LSTM(5, 4, 2, bidirectional=True, batch_first=True)
+        self.long = nn.GRU(8, 3, 3, batch_first=True)
+        self.sep = nn.Sequential(nn.Conv1d(3, 6, 2, groups=3, bias=False), nn.Conv1d(6, 5, 1))
+
+    def forward(self, x: Any) -> Any:
+        return self.sep(self.long(self.deep(x)[0])[0].movedim(-1, 1))
+
+
+def test_layers_of_mxnet(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    net, clone = Deep(), Deep()
+    wl.save(net, tmp_path / "torch.safetensors")
+    x = np.random.default_rng(1).normal(size=(2, 6, 5)).astype("f4")
+    np.save(tmp_path / "x.npy", x)
+    theirs, ours = run_script("mxnet", SCRIPT.with_name("conventions_mxnet.py"), tmp_path)
+    wl.load(tmp_path / "back.safetensors", conventions="mxnet->torch", into=clone)
+    with torch.no_grad():
+        for (shape, values), model in ((theirs, clone), (ours, net)):
+            expected = model(torch.from_numpy(x)).numpy()
+            np.testing.assert_allclose(np.reshape(values, shape), expected, rtol=1e-5, atol=1e-5)

@@ -108,6 +108,8 @@ def _below(layer: Any) -> Iterator[tuple[str, Any]]:
     for name, value in {**vars(layer), **vars(layer).get("_modules", {})}.items():  # where torch keeps attributes
         if not name.startswith("_"):
             yield from _in(name, value)
+        elif isinstance(value, keras.layers.Layer) and isinstance(getattr(type(layer), name[1:], None), property):
+            yield name[1:], value  # the parts of MultiHeadAttention
 
 
 def _in(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -179,7 +179,7 @@ def _viewed(step: Strided, data: bytes) -> bytes:
     dtype = from_name(step.dtype).numpy
     picked = [np.zeros(0, dtype)]
     for index in np.ndindex(step.shape):
-        at = sum(i * stride for i, stride in zip(index, step.strides, strict=True))
+        at = step.offset + sum(i * stride for i, stride in zip(index, step.strides, strict=True))
         picked.append(np.frombuffer(data, dtype, 1, at))
     found = np.concatenate(picked)
     found = np.conjugate(found) if step.conj else found
