@@ -36,7 +36,7 @@ from weightlift.errors import MismatchError, UnsupportedFeatureError, Weightlift
 from weightlift.frameworks._adapters import live_object
 from weightlift.frameworks._holder import names_of
 from weightlift.frameworks._tensors import converter
-from weightlift.protocols import HoldsParts, LiveTensors, LiveTree, NamesVariables, Slot
+from weightlift.protocols import HoldsParts, KnowsOtherNames, LiveTensors, LiveTree, NamesVariables, Slot
 from weightlift.types import LoadReport
 
 __all__ = ["IntoOptions", "load_into", "places_in"]
@@ -218,13 +218,12 @@ def _fill(source: Source, live: LiveTensors, options: IntoOptions) -> LoadReport
             source.check_whole()
     refuse_objects(source, options.names)
     slots = live.slots()
-    theirs = live.names_in(source.format.name) if isinstance(live, NamesVariables) else {}
     parts = live.parts() if isinstance(live, HoldsParts) else {}
     if parts and options.assign:
         raise UnsupportedFeatureError(
             f"assign=True makes new parameters, which {', '.join(parts)} in into= would not have: load them one by one"
         )
-    fit = _fit(source, slots, options, {name: own for own, name in theirs.items()}, parts)
+    fit = _fit(source, slots, options, _other_names(source, live, options), parts)
     if options.strict:
         fit.refuse(partial=options.names is not None)
     dtypes = _dtypes(source, slots, fit, options)
@@ -242,6 +241,16 @@ def _fill(source: Source, live: LiveTensors, options: IntoOptions) -> LoadReport
     read = {groups[name] for name in fit.rows}
     loaded = (n for n, g in groups.items() if g in read or n in fit.values)
     return LoadReport(value, (*loaded, *fit.trees), tuple(fit.missing), tuple(fit.unexpected), tuple(fit.wrong_shape))
+
+
+def _other_names(source: Source, live: LiveTensors, options: IntoOptions) -> dict[str, str]:
+    """The object's own names, by others that the file may have for the same tensors."""
+    own: dict[str, str] = {}
+    if isinstance(live, NamesVariables):
+        own = {name: ours for ours, name in live.names_in(source.format.name).items()}
+    if isinstance(live, KnowsOtherNames):
+        own |= live.own_names([new_name(name, options.rename) for name in source.table.names])
+    return own
 
 
 def _take_part(place: str, part: LiveTree, tree: Any, fit: _Fit, options: IntoOptions) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "KeepsEncodings",
     "KeepsSidecar",
     "KeepsValues",
+    "KnowsOtherNames",
     "KnowsPlaces",
     "LendsReader",
     "LiveTensors",
@@ -453,6 +454,14 @@ class NamesVariables(LiveTensors, Protocol):
 
     def names_in(self, format: str) -> Mapping[str, str]:
         """Their names in files of this format, by the names that ``slots`` has; those left out are called the same."""
+
+
+@runtime_checkable
+class KnowsOtherNames(LiveTensors, Protocol):
+    """A live object that knows what other names files of its framework may have for its tensors."""
+
+    def own_names(self, names: Sequence[str]) -> Mapping[str, str]:
+        """The names that ``slots`` has, by those of ``names``, which are all of a file; only what is certain."""
 
 
 @runtime_checkable

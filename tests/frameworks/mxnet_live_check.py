@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -107,5 +108,37 @@ def tied() -> bool:
     return equal(net(x), clone(x)) and clone[0].weight is clone[1].weight
 
 
+def exports() -> dict[str, Any]:
+    """What ``export`` and ``collect_params().save`` write goes into another block of the same layers."""
+    mx.npx.reset_np()  # collect_params().save is not for NumPy's mode
+    x, answers = mx.nd.ones((2, 3)), {}
+    for scoped in (True, False):
+        nets = []
+        for _ in range(4):
+            net = nn.HybridSequential()
+            with net.name_scope() if scoped else nullcontext():
+                net.add(nn.Dense(3), nn.BatchNorm(), nn.Dense(3))
+            net.initialize(mx.init.Normal(1.0))
+            nets.append(net)
+        net, *others = nets
+        net.hybridize()
+        y = net(x)
+        net.export(str(FOLDER / "exported"))
+        net.collect_params().save(str(FOLDER / "all.params"))
+        net.collect_params().save(str(FOLDER / "bare.params"), strip_prefix=net.prefix if scoped else "")
+        for file, other in zip(("exported-0000.params", "all.params", "bare.params"), others, strict=True):
+            wl.load(FOLDER / file, into=other)
+            answers[f"{file} {scoped}"] = equal(other(x), y)
+        block = mx.gluon.SymbolBlock.imports(str(FOLDER / "exported-symbol.json"), ["data"])
+        block.initialize()
+        wl.load(FOLDER / "exported-0000.params", into=block)
+        answers[f"symbol {scoped}"] = equal(block(x), y)
+    try:
+        wl.load(FOLDER / "exported-0000.params", into=mlp(3))
+    except wl.MismatchError as error:
+        answers["another network"] = bool(error.unexpected and error.missing)
+    return answers
+
+
 if __name__ == "__main__":
-    print(json.dumps({**containers(), **networks(), "tied": tied()}))
+    print(json.dumps({**containers(), **networks(), "tied": tied(), "exports": exports()}))

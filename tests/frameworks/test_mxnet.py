@@ -84,6 +84,8 @@ def test_the_chapter_with_live_networks(tmp_path: Path) -> None:
     assert "initialize" in found.pop("early")
     assert found.pop("report") == [["0.weight", "0.bias", "1.weight", "1.bias"], 2]
     assert found.pop("wrong before the first pass") == [["2.weight", [32, -1], [10, 64]]]
+    exports = found.pop("exports")
+    assert len(exports) == 9 and all(exports.values()), exports
     assert [name for name, _, _ in found.pop("wrong")] == ["1.weight", "1.bias", "2.weight"]
     assert set(found) == {"one", "list", "dict", "theirs", "clone", "two layers", "renamed", "tied"}
     assert all(found.values()), found

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from weightlift._dtypes import DTYPES
 from weightlift._mxnet_graph import FORMAT, check_symbol, symbol_text
 from weightlift.errors import MismatchError, UnsupportedFeatureError
+from weightlift.frameworks._mxnet_names import own_names
 from weightlift.protocols import LiveTensors, LiveTree, Slot
 from weightlift.types import ModelArtifacts
 
@@ -55,6 +56,10 @@ class _Block:
             name: Slot(_shape(parameter), _dtype(name, parameter), tied=id(parameter))
             for name, parameter in self._parameters.items()
         }
+
+    def own_names(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Those of ``export`` and ``collect_params().save``, too."""
+        return own_names(names, {n: p.name for n, p in self._parameters.items()}, self._block.prefix)
 
     def take(self, arrays: Mapping[str, Array], *, assign: bool) -> Any:
         """Give each parameter its values, on every device where it is."""
