@@ -31,6 +31,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_dtypes",
             "_urls",
             "_json",
+            "_globs",
             "_tree",
             "_strings",
             "_checksum",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 from weightlift._convention_names import Place, inner_name, join, split_all
+from weightlift._globs import matches
 from weightlift._layer_kinds import Kind, Leaf, all_kinds, parse_conventions
 from weightlift._layer_match import Group, Key, Made, in_cell, outcomes, turned
 from weightlift._layout import TensorTable
@@ -185,7 +185,7 @@ class _Resolver:
         found: list[str] = []
         for pattern, kinds in self._kinds.items():
             plain = KEEP in kinds or SKIP in kinds
-            if any(name == pattern or fnmatchcase(name, pattern) for name in (layer, *names)) or (
+            if any(matches(name, pattern) for name in (layer, *names)) or (
                 plain and layer.startswith((f"{pattern}.", f"{pattern}/"))
             ):
                 self._matched.add(pattern)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from weightlift import _core
 from weightlift._dtypes import STRING, DType, array_shape, from_name
+from weightlift._globs import matches
 from weightlift._load import (
     DTypes,
     Memory,
@@ -171,7 +172,7 @@ def _fit(
         fit.values = {name: value for name, value in values.items() if name in slots and slots[name].plain}
     found: dict[str, int] = {}
     first: dict[Any, str] = {}  # the name whose row is read, by what is equal for names of one tensor
-    for row in choose_rows(table, options.names).tolist():
+    for row in choose_rows(table, _of_tensors(source, fit.values, options)).tolist():
         name = new_name(table.names[row], options.rename)
         name = name if name in slots else own.get(name, name)
         if name in found:
@@ -197,6 +198,20 @@ def _fit(
     return fit
 
 
+def _of_tensors(source: Source, taken: Mapping[str, Any], options: IntoOptions) -> Names:
+    """The chosen names without those that are only of plain values, if the object takes these."""
+    names = options.names
+    if names is None or not taken:
+        return names
+    values = values_in(source.layout.structure, names, None)
+    mine = [value for value in values if new_name(value, options.rename) in taken]
+    return [
+        name
+        for name in ([names] if isinstance(names, str) else names)
+        if not any(matches(value, name) for value in mine) or any(matches(n, name) for n in source.table.names)
+    ]
+
+
 def _fit_parts(
     source: Source, found: Mapping[str, int], fit: _Fit, options: IntoOptions, parts: Mapping[str, LiveTree]
 ) -> None:
@@ -217,13 +232,14 @@ def _fill(source: Source, live: LiveTensors, options: IntoOptions) -> LoadReport
         if options.names is None:
             source.check_whole()
     refuse_objects(source, options.names)
+    names = _other_names(source, live, options)
     slots = live.slots()
     parts = live.parts() if isinstance(live, HoldsParts) else {}
     if parts and options.assign:
         raise UnsupportedFeatureError(
             f"assign=True makes new parameters, which {', '.join(parts)} in into= would not have: load them one by one"
         )
-    fit = _fit(source, slots, options, _other_names(source, live, options), parts)
+    fit = _fit(source, slots, options, names, parts)
     if options.strict:
         fit.refuse(partial=options.names is not None)
     dtypes = _dtypes(source, slots, fit, options)
@@ -249,7 +265,8 @@ def _other_names(source: Source, live: LiveTensors, options: IntoOptions) -> dic
     if isinstance(live, NamesVariables):
         own = {name: ours for ours, name in live.names_in(source.format.name).items()}
     if isinstance(live, KnowsOtherNames):
-        own |= live.own_names([new_name(name, options.rename) for name in source.table.names])
+        names = [new_name(name, options.rename) for name in source.table.names]
+        own |= live.own_names(names, {names[row] for row in choose_rows(source.table, options.names).tolist()})
     return own
 
 

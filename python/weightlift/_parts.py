@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from weightlift._globs import matches
 from weightlift._load import DTypes, Memory, Rename, convert_all, new_name, read_arrays, refuse_objects, target_dtypes
 from weightlift._ops import Progress
 from weightlift._source import Names, Source
@@ -76,11 +76,8 @@ def tensors_in(node: Any) -> list[str]:
 
 def values_in(structure: Any, names: Names, rename: Rename) -> dict[str, Any]:
     """The plain values that were saved, by their paths joined by dots; chosen and renamed as tensors are."""
-    wanted = [names] if isinstance(names, str) else names
     return {
-        new_name(path, rename): value
-        for path, value in _values(structure, "")
-        if wanted is None or any(path == one or fnmatchcase(path, one) for one in wanted)
+        new_name(path, rename): value for path, value in _values(structure, "") if names is None or matches(path, names)
     }
 
 

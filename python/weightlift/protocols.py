@@ -460,8 +460,11 @@ class NamesVariables(LiveTensors, Protocol):
 class KnowsOtherNames(LiveTensors, Protocol):
     """A live object that knows what other names files of its framework may have for its tensors."""
 
-    def own_names(self, names: Sequence[str]) -> Mapping[str, str]:
-        """The names that ``slots`` has, by those of ``names``, which are all of a file; only what is certain."""
+    def own_names(self, names: Sequence[str], chosen: Collection[str]) -> Mapping[str, str]:
+        """The names that ``slots`` has, by those of ``names``, which are all of a file; only what is certain.
+
+        It is called before ``slots``. ``chosen``: those that will be read.
+        """
 
 
 @runtime_checkable

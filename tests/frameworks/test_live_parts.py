@@ -102,6 +102,27 @@ def saved_net(saved: Any) -> Any:
     return net
 
 
+@pytest.mark.parametrize("names", ["facts.*", ["facts.epoch", "facts.n*"], ["facts.*", "model.0.*"]])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_plain_values_alone(suffix: str, names: Any) -> None:
+    net, optimizer = trained()
+    wl.save({"model": net, "optimizer": optimizer, "facts": {"epoch": 3, "note": "é"}}, f"a.{suffix}")
+    other, again = trained(seed=1)
+    before = copy.deepcopy(other.state_dict())
+    into = {"model": other, "optimizer": again, "facts": {"epoch": 0, "note": ""}}
+    found = wl.load(f"a.{suffix}", into=into, names=names)
+    assert found["facts"] == {"epoch": 3, "note": "é"}
+    taken = {n for n, tensor in other.state_dict().items() if not torch.equal(tensor, before[n])}
+    assert taken == ({"0.weight", "0.bias"} if "model.0.*" in names else set())
+    renamed = wl.load(f"a.{suffix}", into={"model": other, "at": 0}, names="facts.epoch", rename={"facts.epoch": "at"})
+    assert renamed["at"] == 3
+    for wrong in ("nothing", ["facts.*", "nothing"]):
+        with pytest.raises(wl.MismatchError, match="no tensor is called or matches 'nothing'"):
+            wl.load(f"a.{suffix}", into=into, names=wrong)
+    with pytest.raises(wl.MismatchError, match=r"matches 'facts\.note'"):  # there is no place for it
+        wl.load(f"a.{suffix}", into={"model": other}, names="facts.note")
+
+
 def test_some_of_a_checkpoint() -> None:
     net, optimizer = trained()
     wl.save({"model": net, "optimizer": optimizer, "epoch": 3}, "a.pt")

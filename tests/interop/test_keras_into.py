@@ -178,10 +178,14 @@ def compiled(kind: str = "adam", steps: int = 0) -> Any:
     return net
 
 
-@pytest.mark.parametrize("name", ["m.keras", "m.weights.h5"])
-def test_the_optimizers_state_goes_into_a_compiled_model(name: str) -> None:
+@pytest.mark.parametrize("name", ["m.keras", "m.weights.h5", "m.h5"])
+@pytest.mark.parametrize("built", [True, False])
+def test_the_optimizers_state_goes_into_a_compiled_model(name: str, built: bool) -> None:
     net, clone = compiled(steps=2), compiled()
-    net.save(name) if name.endswith(".keras") else net.save_weights(name)
+    if not built:
+        clone = chain(4)
+        clone.compile("adam", "mse")
+    net.save_weights(name) if name.endswith(".weights.h5") else net.save(name)
     assert wl.load(name, into=clone) is clone
     assert int(clone.optimizer.iterations) == 2
     for model in (net, clone):
@@ -201,3 +205,30 @@ def test_another_optimizers_state_is_refused() -> None:
     chain(4).save_weights("bare.weights.h5")
     assert wl.load("bare.weights.h5", into=net, strict=False).fits
     assert int(net.optimizer.iterations) == 1
+
+
+def test_a_legacy_file() -> None:
+    """A model's, of other names that Keras made up; without an optimizer; of other layers."""
+    net, bare, fresh = compiled(steps=1), chain(4), chain(4)
+    net.save("m.h5")
+    with pytest.raises(wl.MismatchError, match="unexpected: optimizer_weights/adam"):
+        wl.load("m.h5", into=bare)
+    wl.load("m.h5", into=bare, names="model_weights/*")
+    assert outputs(bare).tobytes() == outputs(net).tobytes()
+    fresh.compile("adam", "mse")
+    wl.load("m.h5", into=fresh, names="model_weights/*")
+    assert not fresh.optimizer.built, "its state was not asked for"
+    fresh.compile("sgd", "mse")
+    with pytest.raises(wl.MismatchError, match="unexpected: optimizer_weights"):
+        wl.load("m.h5", into=fresh)
+    other = keras.Sequential([keras.Input((20,)), layers.Dense(4), layers.LayerNormalization()])
+    with pytest.raises(wl.MismatchError, match="unexpected: model_weights"):
+        wl.load("m.h5", into=other, names="model_weights/*")
+
+
+def test_a_legacy_file_of_layers_in_layers() -> None:
+    net, clone = shuffled(nested()), nested()
+    net.save("nested.h5")
+    wl.load("nested.h5", into=clone)
+    for a, b in zip(net.weights, clone.weights, strict=True):
+        assert keras.ops.convert_to_numpy(a).tobytes() == keras.ops.convert_to_numpy(b).tobytes()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from math import prod
 
 import weightlift as wl
 from weightlift._dtypes import byte_size
+from weightlift._globs import matches
 
 __all__ = ["Facts", "tensor_facts"]
 
@@ -38,7 +38,7 @@ def tensor_facts(weights: wl.Weights, globs: Sequence[str] = ()) -> list[Facts]:
     result = []
     files: dict[int, str] = {}
     for name, view in weights.items():
-        if globs and not any(fnmatchcase(name, glob) for glob in globs):
+        if globs and not matches(name, globs):
             continue
         extents = view.extents
         source = extents[0].source if extents else -1

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
 from weightlift._dtypes import DTYPES, DType
 from weightlift._ggml import BIG_ENDIAN_BLOCKS, BLOCKS, DEQUANTIZED
+from weightlift._globs import matches
 from weightlift._layout import Extent, Layout, Piece, ReadOptions, TensorEntry, TensorTable
 from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Placements, TensorSpecs
 from weightlift._steps import Blocks, Byteswap
@@ -98,10 +98,8 @@ class Gguf:
         chosen: dict[int, str] = {}
         for i, (name, dtype, shape) in enumerate(zip(names, dtypes, shapes, strict=True)):
             fits = bool(shape) and shape[-1] % 32 == 0 and dtype.name in ("float32", "float16", "bfloat16", "float64")
-            if globs is True:
-                asked = fits and len(shape) > 1  # vectors stay exact, as llama.cpp has them
-            else:
-                asked = any(fnmatchcase(name, glob) for glob in ([globs] if isinstance(globs, str) else globs))
+            matrix = fits and len(shape) > 1  # vectors stay exact, as llama.cpp has them
+            asked = matrix if globs is True else matches(name, globs)
             if asked and not fits:
                 raise UnsupportedFeatureError(
                     f"{dtype} of shape {list(shape)} is not of blocks of 32 numbers", tensor=name

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
 
 from weightlift.errors import MismatchError, UnsupportedFeatureError
+from weightlift.frameworks._keras_legacy import OPTIMIZER, optimizer_names, variable_names
 from weightlift.frameworks._keras_paths import stored_names
 from weightlift.frameworks._tensorflow_live import Variables
 from weightlift.protocols import LiveTensors, Slot
 
 __all__ = ["adapt"]
+
+
+_STATE = "optimizer/vars/"
 
 
 def adapt(obj: Any) -> LiveTensors | None:
@@ -37,15 +41,15 @@ def adapt(obj: Any) -> LiveTensors | None:
     _walk(obj, "", mine, found, set())
     for variable in mine.values():  # those that only the framework knows how to reach
         found[_free(variable.path, found)] = variable
-    return _Keras(type(obj).__name__, found, obj, _trained(obj))
+    return _Keras(type(obj).__name__, found, obj)
 
 
 class _Keras(Variables):
-    """Variables whose values any backend gives; ``state``: those of the optimizer, which a file may lack as a whole."""
+    """Variables whose values any backend gives; the state of the optimizer is one that a file may lack as a whole."""
 
-    def __init__(self, kind: str, variables: Mapping[str, Any], obj: Any, state: Mapping[str, Any]) -> None:
-        super().__init__(kind, {**variables, **state}, obj)
-        self._state = state
+    def __init__(self, kind: str, variables: Mapping[str, Any], obj: Any) -> None:
+        self._state = _trained(obj)
+        super().__init__(kind, {**variables, **self._state}, obj)
 
     def tree(self) -> Any:
         import keras
@@ -74,13 +78,25 @@ class _Keras(Variables):
         stored = stored_names(self._obj)
         return {name: stored[id(v)] for name, v in self._variables.items() if id(v) in stored}
 
+    def own_names(self, names: Sequence[str], chosen: Collection[str]) -> Mapping[str, str]:
+        """Those of legacy ``.h5`` files, too. An optimizer whose state is chosen is built, if it is not yet."""
+        optimizer = getattr(self._obj, "optimizer", None)
+        if optimizer is not None and any(name.startswith((OPTIMIZER, _STATE)) for name in chosen):
+            if not getattr(optimizer, "built", True):
+                optimizer.build(self._obj.trainable_variables)
+            self._state = _trained(self._obj)
+            self._variables = {**self._variables, **self._state}
+        own = {id(variable): name for name, variable in self._variables.items()}
+        found = variable_names(self._obj, own, names)
+        return {**found, **optimizer_names(optimizer, own, names)} if self._state else found
+
 
 def _trained(model: Any) -> dict[str, Any]:
     """The optimizer's variables, as Keras calls them in its files; none of one that is not built."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not getattr(optimizer, "built", False):
         return {}
-    return {f"optimizer/vars/{number}": variable for number, variable in enumerate(optimizer.variables)}
+    return {f"{_STATE}{number}": variable for number, variable in enumerate(optimizer.variables)}
 
 
 def _walk(layer: Any, path: str, left: dict[int, Any], found: dict[str, Any], seen: set[int]) -> None:

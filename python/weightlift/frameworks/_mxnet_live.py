@@ -5,7 +5,7 @@ With their graphs they go out by Gluon's own ``export``, and come back as blocks
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class _Block:
             for name, parameter in self._parameters.items()
         }
 
-    def own_names(self, names: Sequence[str]) -> Mapping[str, str]:
+    def own_names(self, names: Sequence[str], chosen: Collection[str]) -> Mapping[str, str]:
         """Those of ``export`` and ``collect_params().save``, too."""
         return own_names(names, {n: p.name for n, p in self._parameters.items()}, self._block.prefix)
 
