@@ -49,3 +49,10 @@ def test_damage_is_refused(answer: Any, what: str, error: str, text: str) -> Non
 
 def test_older_versions_do_not_store_zeros(answer: Any) -> None:
     assert answer["damage"]["old"] is True
+
+
+def test_two_processes_save_one_checkpoint(tmp_path: Path) -> None:
+    """Each writes what is on its devices, in a database of its own; all of it is read."""
+    found = run_script("jax", Path(__file__).with_name("orbax_processes.py"), tmp_path)
+    assert found["written by"] == ["ocdbt.process_0", "ocdbt.process_1"]
+    assert found["answers"] == {"ocdbt": [True] * 5, "folders": [True] * 5}

@@ -62,6 +62,12 @@ def onnx(data: bytes, folder: Path) -> Path:
     return _write(folder / "x.onnx", data)
 
 
+def orbax(data: bytes, folder: Path) -> Path:
+    """The input is the tree of a checkpoint, whose arrays are not there."""
+    _write(folder / "_strings.json", b'{"s": "text", "l.0": ""}')
+    return _write(folder / "_METADATA", data)
+
+
 def gguf(data: bytes, folder: Path) -> Path:
     """The input is a file."""
     return _write(folder / "x.gguf", data)
@@ -166,6 +172,7 @@ _ALWAYS = (
     flax,
     gguf,
     onnx,
+    orbax,
     zip_directory,
     npz,
     mxnet,
@@ -209,6 +216,7 @@ def seeds() -> dict[str, list[bytes]]:
         "npy_pickle": [_pickle(protocol) for protocol in (2, 3, 4, 5)],
         "flax": [_saved("x.msgpack", "x.msgpack")],
         "onnx": [_saved("x.onnx", "x.onnx")],
+        "orbax": _orbax_trees(),
         "gguf": [_saved("x.gguf", "x.gguf", {"w": np.ones((2, 3), "f4"), "h": np.ones(5, "f2")})],
         "zip_directory": [_npz(compressed=c) for c in (False, True)],
         "npz": [bytes([how]) + _npy(a) for how in (0, 1) for a in _arrays()],
@@ -227,6 +235,24 @@ def seeds() -> dict[str, list[bytes]]:
         "sidecar": [_saved("x.npz", "x.npz.crc32c"), _sidecar_without_sums()],
         **(_hdf5_seeds() if "hdf5" in TARGETS else {}),
     }
+
+
+def _orbax_trees() -> list[bytes]:
+    """Two without arrays, and one with."""
+
+    def leaf(kind: str, *keys: str | int) -> dict[str, object]:
+        path = [{"key": str(key), "key_type": 1 if isinstance(key, int) else 2} for key in keys]
+        return {"key_metadata": path, "value_metadata": {"value_type": kind, "skip_deserialize": False}}
+
+    plain = [leaf("string", "s"), leaf("string", "l", 0), leaf("None", "l", 1), leaf("Dict", "d", "e")]
+    arrays = [leaf("jax.Array", "params", "w"), leaf("scalar", "step")]
+    trees = [{str(k): one for k, one in enumerate(leaves)} for leaves in (plain, plain[2:], arrays)]
+    settings = {"use_ocdbt": False, "use_zarr3": True, "store_array_data_equal_to_fill_value": True}
+    return [
+        json.dumps({"tree_metadata": trees[0], **settings, "custom_metadata": {"epoch": 3}}).encode(),
+        json.dumps({"tree_metadata": trees[1], "use_ocdbt": True}).encode(),
+        json.dumps({"tree_metadata": trees[2], **settings}).encode(),
+    ]
 
 
 def _dcp_chunks() -> list[bytes]:

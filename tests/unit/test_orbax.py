@@ -18,15 +18,17 @@ from weightlift._stored_arrays import StoredArrays
 from weightlift.formats._orbax_tree import parse_strings, parse_tree
 from weightlift.stores._memory import MemoryStore
 
+ARRAY = {"key_metadata": [{"key": "w", "key_type": 2}], "value_metadata": {"value_type": "jax.Array"}}
 FILES = {
     "_CHECKPOINT_METADATA": json.dumps({"item_handlers": "x", "metrics": {}}).encode(),
-    "_METADATA": json.dumps({"tree_metadata": {}, "use_ocdbt": True}, indent=1).encode(),
+    "_METADATA": json.dumps({"tree_metadata": {"w": ARRAY}, "use_ocdbt": False}, indent=1).encode(),
     "manifest.ocdbt": bytes.fromhex("0cdb3a2a7300000000000000000128b5"),
 }
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_each_file_tells_it(tmp_path: Path, name: str) -> None:
+def test_each_file_tells_it(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorstore", None)
     (tmp_path / name).write_bytes(FILES[name])
     for target in (tmp_path, tmp_path / name):
         with pytest.raises(wl.UnsupportedFeatureError, match=r"Orbax checkpoint.*orbax\.checkpoint") as caught:
@@ -41,6 +43,14 @@ def test_without_tensorstore_it_is_said_what_brings_it(tmp_path: Path, monkeypat
         wl.UnsupportedFeatureError, match=r"an Orbax checkpoint: .*weightlift\[orbax\].*orbax\.checkpoint"
     ):
         wl.load(tmp_path)
+
+
+def test_without_arrays_nothing_else_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorstore", None)
+    leaves = leaf("a", 0, kind="None"), leaf("a", 1, kind="string"), leaf("b", kind="Dict")
+    (tmp_path / "_METADATA").write_bytes(metadata(*leaves, use_ocdbt=False))
+    (tmp_path / "_strings.json").write_text('{"a.1": "text"}')
+    assert wl.load(tmp_path) == {"a": [None, "text"], "b": {}}
 
 
 def test_it_is_not_written(tmp_path: Path) -> None:

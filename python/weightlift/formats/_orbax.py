@@ -121,18 +121,23 @@ def _layout(files: Files, described_by: str, tree: SavedTree) -> Layout:
     for name in tree.arrays:
         if not database and not _is_folder(name):
             raise UnsafeContentError("the name of an array leads out of the checkpoint's directory", tensor=name)
+    structure = structure_of({name: nodes.get(name, name) for name in tree.paths}, tree.paths)
+    table, size = TensorTable.from_entries({}), files.open(described_by).size
+    if tree.arrays:
+        arrays = _open(files, StoredArrays(described_by, tree.arrays, tree.driver, database, tree.complete))
+        table, size = TensorTable.from_entries(_entries(arrays)), arrays.size
+    layout = Layout("orbax", table, (described_by,), metadata=tree.metadata, structure=structure)
+    return layout.validate([size])
+
+
+def _open(files: Files, stored: StoredArrays) -> ArraysReader:
+    """The arrays, where they can be read."""
     if not isinstance(files, OpensArrays):
         raise UnsupportedFeatureError(f"an Orbax checkpoint is read from a local directory; {ADVICE}")
     try:
-        arrays = files.open_arrays(StoredArrays(described_by, tree.arrays, tree.driver, database, tree.complete))
+        return files.open_arrays(stored)
     except UnsupportedFeatureError as error:
         raise UnsupportedFeatureError(f"an Orbax checkpoint: {error.message}; or {ADVICE}") from error
-    entries = _entries(arrays)
-    structure = structure_of({name: nodes.get(name, name) for name in tree.paths}, tree.paths)
-    layout = Layout(
-        "orbax", TensorTable.from_entries(entries), (described_by,), metadata=tree.metadata, structure=structure
-    )
-    return layout.validate([arrays.size])
 
 
 def _is_folder(name: str) -> bool:
