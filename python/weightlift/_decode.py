@@ -24,7 +24,7 @@ from weightlift._strings import decode_strings, decode_varint_strings
 from weightlift._unchunk import place_chunks
 from weightlift.errors import FormatError
 
-__all__ = ["DecodeJob", "decode", "stored_nbytes"]
+__all__ = ["DecodeJob", "byte_views", "decode", "stored_nbytes"]
 
 Array = npt.NDArray[Any]
 
@@ -55,9 +55,7 @@ def decode(
     done: Counter,
 ) -> dict[int, Array]:
     """The decoded lane, in parallel over pieces."""
-    views = [
-        np.frombuffer(b, np.uint8) if not isinstance(b, np.ndarray) else b.reshape(-1).view(np.uint8) for b in buffers
-    ]
+    views = byte_views(buffers)
     strings: dict[int, Array] = {}
 
     def run(job: DecodeJob) -> None:
@@ -84,6 +82,13 @@ def decode(
                 future.cancel()
             raise
     return strings
+
+
+def byte_views(buffers: Sequence[Any]) -> list[Array]:
+    """The bytes of buffers and of contiguous arrays."""
+    return [
+        np.frombuffer(b, np.uint8) if not isinstance(b, np.ndarray) else b.reshape(-1).view(np.uint8) for b in buffers
+    ]
 
 
 def _decode_job(

@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from weightlift import _core
-from weightlift._decode import DecodeJob, decode, stored_nbytes
+from weightlift._decode import DecodeJob, byte_views, decode, stored_nbytes
 from weightlift._dtypes import STRING, DType, array_shape, byte_size
 from weightlift._json import impostor
 from weightlift._layout import U32, U64, Layout, Piece, TensorTable
 from weightlift._ops import NONE, Checks, Counter, Progress, ReadColumns, check_columns, item_sizes
 from weightlift._steps import VARIABLE_STEPS, Cast, Step
 from weightlift._stopping import Stop
-from weightlift._stored_arrays import ArraysReader, OpensArrays, StoredArrays
+from weightlift._stored_arrays import ArraysReader, DecodesInto, OpensArrays, StoredArrays
 from weightlift.errors import FormatError, UnsupportedFeatureError
 from weightlift.protocols import LendsReader, OpensRemotely, Store
 
@@ -237,15 +237,21 @@ def read_rows(
     """
     table = layout.tensors
     columns, jobs = ReadColumns(), []  # type: tuple[ReadColumns, list[DecodeJob]]
-    special = np.isin(rows, np.fromiter({*table.pieces, *dtypes}, np.uint32)) if table.pieces or dtypes else None
-    direct = np.ones(len(rows), bool) if special is None else ~special
+    direct = np.ones(len(rows), bool)
+    if table.pieces or dtypes:
+        direct = ~np.isin(rows, np.fromiter({*table.pieces, *dtypes}, np.uint32))
+    special, whole = ~direct, np.zeros(len(rows), bool)
+    decoding = [number for number, reader in enumerate(readers) if isinstance(reader, DecodesInto)]
+    if decoding:
+        whole = np.isin(table.source[rows], decoding) & direct & (buffer != NONE)
+        direct &= ~whole
     picked = rows[direct]
     columns.many(picked, table.source[picked], table.offset[picked], table.nbytes[picked], buffer[direct], dest[direct])
-    for k in np.flatnonzero(~direct):
+    for k in np.flatnonzero(special):
         row = int(rows[k])
         jobs += _plan_row(table, row, Target(int(buffer[k]), int(dest[k]), dtypes.get(row, table.dtype(row))), columns)
     ops = columns.finish()
-    total = int(ops.nbytes.sum()) + sum(stored_nbytes(j.piece) for j in jobs)
+    total = int(ops.nbytes.sum() + table.nbytes[rows[whole]].sum()) + sum(stored_nbytes(j.piece) for j in jobs)
     done = Counter(progress, total)
     decoded = {job.row for job in jobs}
     checked = np.fromiter((r for r in rows.tolist() if r not in decoded), np.uint32) if decoded else rows
@@ -258,7 +264,23 @@ def read_rows(
         table.names,
         progress=done.core if progress else None,
     )
+    _decode_whole(table, readers, rows[whole], buffers, buffer[whole], dest[whole], done)
     return decode(table, readers, buffers, jobs, verify, done)
+
+
+def _decode_whole(
+    table: TensorTable, readers: Sequence[Any], rows: U32, buffers: Sequence[Any], buffer: U32, dest: U64, done: Counter
+) -> None:
+    """Rows of readers that decode arrays where they will live."""
+    if not len(rows):
+        return
+    views = byte_views(buffers)
+    targets: dict[int, list[tuple[int, Array]]] = {}
+    for row, number, at in zip(rows.tolist(), buffer.tolist(), dest.tolist(), strict=True):
+        memory = views[number][at : at + int(table.nbytes[row])]
+        targets.setdefault(int(table.source[row]), []).append((int(table.offset[row]), memory))
+    for source, mine in targets.items():
+        readers[source].decode_into(mine, done.add)
 
 
 def _plan_row(table: TensorTable, row: int, target: Target, columns: ReadColumns) -> list[DecodeJob]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
+
 from weightlift.protocols import LendsReader
 
-__all__ = ["ArrayPlace", "ArraysReader", "OpensArrays", "StoredArrays"]
+__all__ = ["ArrayPlace", "ArraysReader", "DecodesInto", "OpensArrays", "StoredArrays"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,14 @@ class ArraysReader(LendsReader, Protocol):
     @property
     def stored(self) -> int:
         """Bytes of the files that they are decoded from."""
+
+
+@runtime_checkable
+class DecodesInto(Protocol):
+    """What an :class:`ArraysReader` lends: it decodes whole arrays where they will live, without a copy between."""
+
+    def decode_into(self, targets: Sequence[tuple[int, npt.NDArray[np.uint8]]], done: Callable[[int], None]) -> None:
+        """Fill memory from each offset on; ``done`` is told the bytes of each when it is. Joins before it returns."""
 
 
 @runtime_checkable

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from weightlift import _core
 from weightlift._stored_arrays import ArrayPlace, StoredArrays
@@ -27,7 +30,11 @@ from weightlift.errors import FormatError, UnsupportedFeatureError, WeightliftEr
 
 __all__ = ["open_arrays"]
 
+Bytes = npt.NDArray[np.uint8]
+
 _ALIGNMENT = 64
+_AT_ONCE = 8
+"""Arrays that are decoded at the same time, each by several threads of tensorstore."""
 _FAILURES = (ArithmeticError, LookupError, OSError, RuntimeError, ValueError)
 """What tensorstore's errors are in Python, by their status."""
 
@@ -150,9 +157,43 @@ class ArrayFile:
         Lent(self, [(offset, nbytes)]).fill(offset, memoryview(result))
         return bytes(result)
 
-    def holding(self, ranges: Sequence[tuple[int, int]]) -> _core.FunctionReader:
+    def holding(self, ranges: Sequence[tuple[int, int]]) -> LentReader:
         """What plans read from: decodes what is in these ranges when it is touched, once."""
-        return _core.FunctionReader(Lent(self, ranges).fill, self.size, self.name)
+        return LentReader(self, ranges)
+
+    def decode_into(self, targets: Sequence[tuple[int, Bytes]], done: Callable[[int], None]) -> None:
+        """Whole arrays by tensorstore's own copies of chunks, some arrays at a time; others as they are read."""
+        import tensorstore
+
+        started: deque[tuple[str, int, Any]] = deque()
+        try:
+            for offset, memory in targets:
+                number = bisect_right(self._starts, offset) - 1
+                name, place = self._places[number]
+                array = memory.view(place.dtype) if len(memory) % place.dtype.itemsize == 0 else memory
+                if (offset, array.size) != (place.offset, prod(place.shape)) or not array.flags.aligned:
+                    Lent(self, [(offset, len(memory))]).fill(offset, memory.data)
+                    done(len(memory))
+                    continue
+                with _failing(self.name, name):
+                    target = tensorstore.array(array.reshape(place.shape), copy=False, write=True)
+                    started.append((name, len(memory), target.write(self._opened[number])))
+                if len(started) >= _AT_ONCE:
+                    self._finish(started, done)
+            while started:
+                self._finish(started, done)
+        finally:  # whatever happened: nobody writes to the memory once this has returned
+            for _, _, future in started:
+                while not future.commit.done():
+                    time.sleep(0.001)
+
+    def _finish(self, started: deque[tuple[str, int, Any]], done: Callable[[int], None]) -> None:
+        """Wait for the array that was started first."""
+        name, nbytes, future = started[0]
+        with _failing(self.name, name):
+            future.result()
+        started.popleft()
+        done(nbytes)
 
     def parts(self, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
         """The arrays that bytes ``begin`` to ``end`` lie in: number, and which bytes of the file, each."""
@@ -178,6 +219,15 @@ class ArrayFile:
                 start += first * row
             found = np.ascontiguousarray(array.read().result(), place.dtype)
         return start, found.reshape(-1).view(np.uint8)
+
+
+class LentReader(_core.FunctionReader):
+    """What plans read from: of the core, for what it reads in parts; whole arrays are decoded into their place."""
+
+    def __init__(self, file: ArrayFile, ranges: Sequence[tuple[int, int]]) -> None:
+        """``ranges``: (offset, nbytes) of what will be read."""
+        super().__init__(Lent(file, ranges).fill, file.size, file.name)
+        self.decode_into = file.decode_into
 
 
 class Lent:
