@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from weightlift import aio
+    from weightlift import aio, checkpoint
     from weightlift._api import cast, convert, crc32c, dequantize, diff, load, open, quantize, save, verify
     from weightlift._browser_handlers import browser_files
     from weightlift._check_tfjs import check_tfjs
@@ -112,6 +112,7 @@ __all__ = [
     "browser_files",
     "cast",
     "check_tfjs",
+    "checkpoint",
     "convert",
     "copy_model",
     "crc32c",
@@ -185,6 +186,7 @@ _HOME = {
     "browser_files": "weightlift._browser_handlers",
     "cast": "weightlift._api",
     "check_tfjs": "weightlift._check_tfjs",
+    "checkpoint": "weightlift.checkpoint",
     "convert": "weightlift._api",
     "copy_model": "weightlift._managers",
     "crc32c": "weightlift._api",

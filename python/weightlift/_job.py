@@ -38,6 +38,7 @@ class SaveOptions:
     progress: Progress | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     quantization_report: bool = False
+    shards: Sequence[int] | None = None
 
 
 @dataclass

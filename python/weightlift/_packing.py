@@ -131,6 +131,7 @@ class PackOptions:
         structure: What was saved, see ``_tree``; None: a flat dict of tensors.
         checksums: Store CRC-32C values.
         extra: What the model level adds (topology, signature ...).
+        shards: The rows that begin a file, in place of ``shard_size`` (safetensors).
     """
 
     shard_size: int | None = None
@@ -139,6 +140,7 @@ class PackOptions:
     structure: Any = None
     checksums: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
+    shards: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

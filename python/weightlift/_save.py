@@ -50,7 +50,7 @@ from weightlift.stores import at_url
 from weightlift.stores._local import LocalStore
 from weightlift.types import SaveResult
 
-__all__ = ["resolve_target", "save_leaves", "save_object"]
+__all__ = ["describe", "resolve_target", "save_leaves", "save_object"]
 
 Array = npt.NDArray[Any]
 
@@ -114,7 +114,7 @@ def save_leaves(
         arrays = [_leaf(leaf, name, verify) for name, leaf in zip(names, leaves, strict=True)]
     if options.quantize and isinstance(target.format, StoresBlocks):
         arrays, options = as_blocks(target.format, names, arrays, options, verify=verify)
-    job = _job(names, arrays, target.format)
+    job = describe(names, arrays, target.format)
     rows = {} if all_arrays(arrays) else {i: a for i, a in enumerate(arrays) if type(a) is Row}
     if options.dtype is not None:
         convert(job, options.dtype)
@@ -143,7 +143,8 @@ def _leaf(leaf: Any, name: str, verify: bool) -> Array | Row:
 
 
 # --- specs ----------------------------------------------------------------------------------------
-def _job(names: list[str], arrays: Sequence[Array | Row], fmt: Format) -> Job:
+def describe(names: list[str], arrays: Sequence[Array | Row], fmt: Format) -> Job:
+    """Specs and sources of arrays, and of tensors of open files, before a format has encoded any."""
     found, index, sizes, shapes = _describe(arrays)
     kinds = [d if isinstance(d, DType) else STRING if d == np.dtype(object) else from_numpy(d) for d in found]
     swapped = [isinstance(d, np.dtype) and not d.isnative and kinds[k].core for k, d in enumerate(found)]
@@ -256,7 +257,13 @@ def publish(
         job.specs,
         target.name,
         PackOptions(
-            options.shard_size, options.compression, options.metadata, structure, options.checksums, options.extra
+            options.shard_size,
+            options.compression,
+            options.metadata,
+            structure,
+            options.checksums,
+            options.extra,
+            options.shards,
         ),
     )
     try:

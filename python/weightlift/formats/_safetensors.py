@@ -179,7 +179,11 @@ class Safetensors:
         """Headers and placements; an index where the caller asked for shards or named an index."""
         if options.compression is not None:
             raise UnsupportedFeatureError(f"safetensors cannot compress ({options.compression!r}); use format='npz'")
-        groups = _split(specs.nbytes, options.shard_size)
+        groups = (
+            _split(specs.nbytes, options.shard_size)
+            if options.shards is None
+            else np.split(np.arange(len(specs)), options.shards[1:])
+        )
         sharded = len(groups) > 1 or name.lower().endswith(INDEX_SUFFIX)
         metadata = _file_metadata(options, sharded=sharded)
         own = {} if options.structure is None else {STRUCTURE_KEY: _structure_text(options.structure)}
@@ -233,12 +237,44 @@ class Safetensors:
         shards = [(names.get(f.name, f.name), p) for f, p in zip(packing.files, state.files, strict=True)]
         placed = {int(row): shard for shard, file in shards for row in file.rows}
         weight_map = {state.names[row]: placed[row] for row in sorted(placed)}
-        metadata = dict(state.index_metadata)
-        if state.checksums:
-            sums = {shard: file.checksum(checksums.crc32c) for shard, file in shards if len(file.rows)}
-            metadata[CHECKSUM_KEY] = index_digest(metadata, weight_map, sums)
-        text = json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2, ensure_ascii=False)
-        return text.encode("utf-8") + b"\n"
+        sums = {shard: file.checksum(checksums.crc32c) for shard, file in shards if len(file.rows)}
+        return _index(state.index_metadata, weight_map, sums if state.checksums else None)
+
+    def index_of(self, files: Files, shards: Sequence[str], names: Sequence[str], structure: Any) -> bytes:
+        """The index of shards that are there already, each of which has checksums.
+
+        Args:
+            files: Where they are.
+            shards: Their names.
+            names: The tensors' names, in the order that they are to have.
+            structure: See ``PackOptions``.
+        """
+        found: dict[str, str] = {}
+        sums: dict[str, str | None] = {}
+        total = 0
+        for shard in shards:
+            reader = files.open(shard)
+            try:
+                file = read_file(reader, read_head(reader))
+            except WeightliftError as error:
+                raise error.locate(path=reader.name) from None
+            twice = next((name for name in file.table.names if name in found), None)
+            if twice is not None:
+                raise FormatError(f"the tensor is in {found[twice]!r} and in {shard!r}", path=reader.name, tensor=twice)
+            found.update(dict.fromkeys(file.table.names, shard))
+            sums[shard] = file.checksum
+            total += int(file.table.nbytes.sum())
+        own = {} if structure is None else {STRUCTURE_KEY: _structure_text(structure)}
+        return _index({"total_size": total, **own}, {name: found[name] for name in names}, sums)
+
+
+def _index(metadata: Mapping[str, Any], weight_map: Mapping[str, str], sums: Mapping[str, str | None] | None) -> bytes:
+    """The text of an index, with a digest over the shards' checksums where they have any."""
+    metadata = dict(metadata)
+    if sums is not None:
+        metadata[CHECKSUM_KEY] = index_digest(metadata, weight_map, sums)
+    text = json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2, ensure_ascii=False)
+    return text.encode("utf-8") + b"\n"
 
 
 def _file_names(name: str, count: int, *, sharded: bool) -> tuple[list[str], Manifest | None]:

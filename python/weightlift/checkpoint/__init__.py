@@ -1,0 +1,19 @@
+"""Training checkpoints: saved beside the training loop, committed whole or not at all, and found again.
+
+    import weightlift as wl
+
+    with wl.checkpoint.Checkpointer("run/checkpoints", keep_last=3) as checkpointer:
+        checkpointer.save(step, {"model": model, "optimizer": optimizer, "step": step})
+    state = checkpointer.restore()
+
+How a step lies on the disk, and what a crash can leave, is in docs/checkpoints.md. Modules: ``_state`` (what a state
+is), ``_snapshot`` (its copy, while training goes on), ``_write`` (a step's files), ``_manifest`` (what it consists of),
+``_directory`` (names, lock, commit, deletion), ``_retain`` (what is kept), ``_checkpointer`` (the whole).
+"""
+
+from weightlift.checkpoint._checkpointer import Checkpointer
+from weightlift.checkpoint._future import CheckpointFuture
+from weightlift.checkpoint._manifest import Manifest, StoredFile, StoredTensor
+from weightlift.checkpoint._state import register_encoder
+
+__all__ = ["CheckpointFuture", "Checkpointer", "Manifest", "StoredFile", "StoredTensor", "register_encoder"]

@@ -1,0 +1,408 @@
+"""The checkpointer: snapshots in the caller's thread, writes in its own, and finds steps again."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Literal
+
+from weightlift import _core
+from weightlift._checksum import crc32c
+from weightlift._live import IntoOptions, load_into
+from weightlift._load import load_source
+from weightlift._ops import BufferPool
+from weightlift._source import Names, Source, open_source
+from weightlift._verify import verify_url
+from weightlift.checkpoint._directory import StepDirectory
+from weightlift.checkpoint._future import CheckpointFuture
+from weightlift.checkpoint._manifest import Manifest
+from weightlift.checkpoint._preemption import Preemption
+from weightlift.checkpoint._retain import Best, Retention, best_steps
+from weightlift.checkpoint._snapshot import snapshot
+from weightlift.checkpoint._state import State, decode, encode, fill, take_apart
+from weightlift.checkpoint._write import Previous, Step, check_storable, write_step
+from weightlift.errors import ChecksumError, FormatError, MismatchError, NotFoundError, StorageError, WeightliftError
+from weightlift.frameworks._tensors import converter
+from weightlift.types import VerifyReport
+
+__all__ = ["Checkpointer"]
+
+Which = int | Literal["latest", "best"]
+_POOL_BYTES = 1 << 46
+"""Most that the staging memory keeps between saves: no limit but what a state takes, times the saves in flight."""
+
+
+class Checkpointer:
+    """Saves training states into a directory, a step at a time, beside the training loop.
+
+    A save copies the state into memory of its own and returns; a thread writes it. A step is committed whole, by one
+    rename, once all of it is on the disk: whatever happens, every committed step is complete.
+
+    Args:
+        url: A directory, or ``file://`` URL of one; made by the first save. One checkpointer writes to it at a time.
+        keep_last: Keep so many of the newest steps, and delete others once a newer one is committed; None: keep all.
+        keep_every: Keep steps that are multiples of this, too.
+        keep_best: Keep the best of a metric, too: ``("loss", 3)``, or ``("accuracy", 3, "max")``.
+        max_in_flight: Saves that may be under way at once; beyond these ``save`` waits. Each takes memory for a state.
+        incremental: Link the shards of tensors that have not changed since the step before, instead of writing them.
+        bandwidth: Bytes a second to write at most; None: as fast as it goes.
+        metadata: Put into each step's manifest; JSON.
+
+    Raises:
+        UnsupportedFeatureError: ``url`` is no local directory.
+
+    Example:
+        >>> import numpy as np, weightlift as wl
+        >>> with wl.checkpoint.Checkpointer("run", keep_last=2) as checkpointer:
+        ...     for step in range(1, 4):
+        ...         _ = checkpointer.save(step, {"w": np.full(3, step), "lr": 0.1}, metrics={"loss": 1 / step})
+        >>> checkpointer.steps()
+        [2, 3]
+        >>> checkpointer.restore()
+        {'w': array([3, 3, 3]), 'lr': 0.1}
+    """
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str],
+        *,
+        keep_last: int | None = 3,
+        keep_every: int | None = None,
+        keep_best: tuple[str, int] | tuple[str, int, str] | None = None,
+        max_in_flight: int = 1,
+        incremental: bool = True,
+        bandwidth: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """See the class."""
+        if max_in_flight < 1:
+            raise ValueError(f"max_in_flight is {max_in_flight}; it must be positive")
+        if bandwidth is not None and bandwidth <= 0:
+            raise ValueError(f"bandwidth is {bandwidth}; it must be positive")
+        self._retention = Retention(keep_last, keep_every, None if keep_best is None else Best(*keep_best))
+        self._incremental, self._bandwidth, self._metadata = incremental, bandwidth, dict(metadata or {})
+        self._directory = StepDirectory(url)
+        self._pool = BufferPool(_POOL_BYTES)
+        self._copiers = ThreadPoolExecutor(_core.pool_threads(), "weightlift-snapshot")
+        self._writer = ThreadPoolExecutor(1, "weightlift-checkpoint")
+        self._room = threading.BoundedSemaphore(max_in_flight)
+        self._futures: list[CheckpointFuture] = []
+        self._preemption: Preemption | None = None
+        self._closed = False
+
+    # --- saving -----------------------------------------------------------------------------------
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        blocking: bool = False,
+        overwrite: bool = False,
+    ) -> CheckpointFuture:
+        """Save a state; returns as soon as it is copied, and writes it beside the training loop.
+
+        Args:
+            step: Its number, at least 0.
+            state: A (nested) dict, list or tuple of arrays, plain values, and objects with a state: models, optimizers,
+                schedulers, generators of random numbers, whatever has ``state_dict`` or is registered
+                (:func:`register_encoder`, :func:`weightlift.register_adapter`).
+            metrics: Numbers to choose steps by.
+            blocking: Return when the step is committed.
+            overwrite: Take the place of a committed step of this number.
+
+        Returns:
+            How the save is going.
+
+        Raises:
+            UnsupportedFeatureError: Something in the state is neither a tensor nor a plain value; says where.
+            StorageError: The step is there already, or another checkpointer writes here.
+            WeightliftError: What an earlier save failed of, where nobody has seen it yet.
+        """
+        begun = time.perf_counter()
+        self._check_open()
+        self._tell()
+        if step < 0:
+            raise ValueError(f"step is {step}; it must not be negative")
+        self._directory.lock()
+        if not overwrite and (step in self._directory.steps() or any(f.step == step for f in self._in_flight())):
+            raise StorageError(f"step {step} is saved already; overwrite=True replaces it", path=self._root)
+        parts = take_apart(state)
+        check_storable(parts)
+        numbers = {name: float(value) for name, value in (metrics or {}).items()}
+        self._room.acquire()
+        try:
+            copies = snapshot(parts.arrays, self._pool, self._copiers)
+            future = CheckpointFuture(step)
+            # In a list, out of which the thread takes it: what is called holds its arguments until after the end.
+            job = [Step(step, State(parts.names, copies, parts.structure), numbers, self._metadata)]
+            del copies
+            self._writer.submit(self._persist, job, future)
+        except BaseException:
+            self._room.release()
+            raise
+        self._futures = [*self._in_flight(), future]
+        future.stall_seconds = time.perf_counter() - begun
+        if blocking:
+            future.result()
+        if self._preemption is not None:
+            self._preemption.saved(self)
+        return future
+
+    def wait(self) -> None:
+        """Wait until nothing is under way; raises what a save failed of, where nobody has seen it yet."""
+        for future in list(self._futures):
+            future._ended.wait()
+        self._tell()
+
+    def close(self) -> None:
+        """Wait for what is under way, and let another checkpointer write here; errors as of ``wait``."""
+        if self._closed:
+            return
+        self._closed = True
+        self._writer.shutdown(wait=True)
+        self._copiers.shutdown(wait=True)
+        self._directory.unlock()
+        self._pool.clear()
+        if self._preemption is not None:
+            self._preemption.close()
+        self._tell()
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            self.close()
+        except WeightliftError as ours:
+            if error is None:
+                raise
+            warnings.warn(f"a save has failed, too: {ours}", stacklevel=2)  # what happened first goes on
+
+    def on_preemption(self, state: Callable[[], tuple[int, Any]], *, signals: tuple[int, ...] | None = None) -> None:
+        """Save and exit when the machine is about to be taken away (SIGTERM).
+
+        The signal only sets a mark (``preempted``); the next call of ``step_done`` or ``save``, that is between two
+        steps, saves what ``state`` gives, waits for it, and exits with the status that the signal would have had.
+
+        Args:
+            state: Gives (step, state), as :meth:`save` takes them.
+            signals: Which; default SIGTERM. Handlers that were there are called, too.
+        """
+        self._preemption = Preemption(state, signals)
+
+    @property
+    def preempted(self) -> bool:
+        """Whether a signal of :meth:`on_preemption` has come."""
+        return self._preemption is not None and self._preemption.requested
+
+    def step_done(self) -> None:
+        """Say that a training step has ended: the moment to save and exit, if a signal has come."""
+        if self._preemption is not None:
+            self._preemption.step_done(self)
+
+    # --- finding ----------------------------------------------------------------------------------
+    def steps(self) -> list[int]:
+        """The committed steps, in order."""
+        return self._directory.steps()
+
+    def latest(self) -> int | None:
+        """The newest committed step."""
+        steps = self.steps()
+        return steps[-1] if steps else None
+
+    def best(self, metric: str | None = None, mode: str = "min") -> int | None:
+        """The committed step with the best metric; without ``metric`` that of ``keep_best``."""
+        if metric is None:
+            chosen = self._retention.best
+            if chosen is None:
+                raise ValueError("which metric? Say it here, or keep_best= where the checkpointer is made")
+            metric, mode = chosen.metric, chosen.mode
+        found = best_steps({s: m.metrics for s, m in self._manifests().items()}, metric, mode)
+        return found[0] if found else None
+
+    def manifest(self, step: Which = "latest") -> Manifest:
+        """What a step consists of."""
+        return self._directory.manifest(self._number(step))
+
+    def restore(
+        self,
+        step: Which = "latest",
+        *,
+        into: Any = None,
+        names: Names = None,
+        strict: bool = True,
+        fallback: bool = False,
+        framework: str = "numpy",
+        verify: bool = True,
+    ) -> Any:
+        """Load a committed step.
+
+        Args:
+            step: A number, ``"latest"`` or ``"best"``.
+            into: The state to load into, as it was given to ``save``: models and arrays are filled where they are.
+                Default: arrays are made.
+            names: Load these tensors only: a glob or several.
+            strict: With ``into``: MismatchError where names or shapes differ; False: take what fits, and give a report.
+            fallback: Where the step is damaged take the newest one before it that is not, with a warning.
+            framework: What arrays are made of, as in :func:`weightlift.load`.
+            verify: Compare checksums.
+
+        Returns:
+            The state; with ``into`` that object, or a new one where it cannot change (tuples, numbers, JAX arrays).
+
+        Raises:
+            NotFoundError: There is no such step.
+            FormatError, ChecksumError: It is damaged.
+        """
+        self._tell()
+        wanted = self._number(step)
+        older = [s for s in self.steps() if s < wanted] if fallback else []
+        while True:
+            try:
+                source = self._open(wanted)
+                return self._load(source, into, names, strict, framework, verify)
+            except (FormatError, StorageError) as error:
+                if not older or isinstance(error, MismatchError):
+                    raise
+                before = older.pop()
+                warnings.warn(f"step {wanted} is damaged ({error}); step {before} is taken instead", stacklevel=2)
+                wanted = before
+
+    def verify(self, step: Which = "latest", *, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
+        """Read a step and compare every checksum; what is damaged is in the report."""
+        number = self._number(step)
+        index = str(self._directory.index(number))
+        try:
+            self._open(number)
+        except (FormatError, StorageError) as error:
+            return VerifyReport(index, "safetensors", (), (str(error),))
+        return verify_url(index, progress=progress)
+
+    def delete(self, step: int) -> None:
+        """Delete a committed step; others stay whole."""
+        self._check_open()
+        self._directory.lock()
+        self._directory.delete(step)
+
+    def gc(self) -> list[str]:
+        """Remove what crashes left, and the steps that are not to be kept; the names of what was removed."""
+        self._check_open()
+        self._directory.lock()
+        self.wait()
+        return [*self._directory.collect(), *(f"step {step}" for step in self._retain())]
+
+    # --- inside -----------------------------------------------------------------------------------
+    def _persist(self, job: list[Step], future: CheckpointFuture) -> None:
+        """On the writer's thread."""
+        folder, error, step = None, None, job.pop()
+        try:
+            folder = self._directory.begin(step.number)
+            _, future.bytes_written = write_step(
+                folder, step, self._previous(), incremental=self._incremental, bandwidth=self._bandwidth,
+                progress=future.report,
+            )  # fmt: skip
+            self._directory.commit(folder, step.number)
+            folder = None
+            self._retain()
+        except BaseException as caught:
+            error = caught
+            if folder is not None:
+                self._directory.abandon(folder)
+        finally:
+            del step  # its memory goes back into the pool
+            self._room.release()
+            future.end(error)
+
+    def _previous(self) -> Previous | None:
+        """What a save may link to; a damaged step is no help."""
+        for step in reversed(self.steps() if self._incremental else []):
+            try:
+                return Previous(self._directory.path(step), self._directory.manifest(step))
+            except (FormatError, StorageError):
+                continue
+        return None
+
+    def _retain(self) -> list[int]:
+        """Delete what is superseded; the steps."""
+        gone = self._retention.superseded({s: m.metrics for s, m in self._manifests().items()})
+        for step in gone:
+            self._directory.delete(step)
+        return gone
+
+    def _manifests(self) -> dict[int, Manifest]:
+        """Of all steps that have one; damaged ones are left alone."""
+        found = {}
+        for step in self.steps():
+            try:
+                found[step] = self._directory.manifest(step)
+            except (FormatError, StorageError):
+                continue
+        return found
+
+    def _number(self, step: Which) -> int:
+        if step == "latest" or step == "best":
+            found = self.latest() if step == "latest" else self.best()
+            if found is None:
+                missing = "there is no committed step" if step == "latest" else "no step has the metric"
+                raise NotFoundError(missing, path=self._root)
+            return found
+        return int(step)
+
+    def _open(self, step: int) -> Source:
+        """The tensors of a step, once the index and the shards are found to be those of its manifest."""
+        manifest, index = self._directory.manifest(step), self._directory.index(step)
+        try:
+            digest = crc32c(index.read_bytes())
+        except FileNotFoundError:
+            raise FormatError("the step's index is gone", path=str(index)) from None
+        if digest != manifest.index_crc32c:
+            raise ChecksumError(
+                f"the index has the CRC-32C {digest:08x}, its manifest says {manifest.index_crc32c:08x}",
+                path=str(index),
+            )
+        source = open_source(index)
+        table = source.table
+        if len(table) != len(manifest.tensors):
+            counts = f"{len(table)} tensors in the shards, {len(manifest.tensors)} in the manifest"
+            raise FormatError(counts, path=str(index))
+        for row, name in enumerate(table.names):
+            stored = manifest.tensors.get(name)
+            if (
+                stored is None
+                or stored.crc32c != int(table.check_value[row])
+                or stored.nbytes != int(table.nbytes[row])
+            ):
+                raise FormatError("the shard holds another tensor than the manifest says", path=str(index), tensor=name)
+        return source
+
+    @staticmethod
+    def _load(source: Source, into: Any, names: Names, strict: bool, framework: str, verify: bool) -> Any:
+        if into is None:
+            loaded = load_source(source, names=names, verify=verify, convert=converter(framework))
+            return decode(loaded) if names is None else loaded
+        filled = load_into(source, encode(into), IntoOptions(names=names, strict=strict, verify=verify))
+        return fill(into, filled) if strict else filled
+
+    @property
+    def _root(self) -> str:
+        return str(self._directory.root)
+
+    def _in_flight(self) -> list[CheckpointFuture]:
+        """Saves that are under way, or have failed and nobody knows."""
+        return [f for f in self._futures if not f.done() or (f._error is not None and not f._told)]
+
+    def _tell(self) -> None:
+        for future in self._futures:
+            error = future.untold()
+            if error is not None:
+                raise error
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("the checkpointer is closed")

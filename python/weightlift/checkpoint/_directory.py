@@ -1,0 +1,231 @@
+"""A directory of steps: names, the lock of its writer, commit and deletion.
+
+Protocol (docs/checkpoints.md says why each step is there):
+
+1. One writer: an exclusive lock (flock) on ``.lock``, held while a checkpointer writes. Readers need none.
+2. A step is made in ``.writing-STEP-RANDOM``: shards, each durable, then the index, then the manifest; then the
+   directory itself is synced, renamed to ``step-STEP``, and the directory above is synced. Readers see only ``step-*``.
+3. A step that takes the place of another: that one becomes ``.replaced-STEP-RANDOM`` first, and is removed last. Killed
+   between the renames, the old step gets its name back from the next writer.
+4. Deletion: renamed to ``.deleting-STEP-RANDOM``, the directory above synced, then removed file by file. Shards of
+   other steps are links of their own (never references), so a deletion cannot break them.
+5. Litter: what begins with ``.writing-`` or ``.deleting-`` while nobody holds the lock was left by a crash. The next
+   writer removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from weightlift._urls import is_file, local_path
+from weightlift.checkpoint._manifest import INDEX, MANIFEST, MAX_BYTES, Manifest
+from weightlift.errors import FormatError, NotFoundError, StorageError, UnsupportedFeatureError, WeightliftError
+
+__all__ = ["StepDirectory"]
+
+_STEP = re.compile(r"step-(\d{8,18})")
+_LITTER = re.compile(r"\.(writing|deleting|replaced)-(\d{8,18})-[0-9a-f]{8}")
+
+
+class StepDirectory:
+    """The steps below one directory of the local file system.
+
+    Args:
+        url: A path or ``file://`` URL; made by the first save.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        """See the class."""
+        if not is_file(url):
+            raise UnsupportedFeatureError(f"checkpoints are kept in local directories, not at {os.fspath(url)!r}")
+        self.root = Path(local_path(url))
+        self._lock: int | None = None
+
+    # --- reading ----------------------------------------------------------------------------------
+    def steps(self) -> list[int]:
+        """The committed steps, in order."""
+        try:
+            names = [path.name for path in self.root.iterdir()]
+        except FileNotFoundError:
+            return []
+        found = [(int(m[1]), name) for name in names if (m := _STEP.fullmatch(name))]
+        return sorted(step for step, name in found if name == _name(step))
+
+    def path(self, step: int) -> Path:
+        """The directory of a step; NotFoundError says which steps there are."""
+        path = self.root / _name(step)
+        if not path.is_dir():
+            steps = self.steps()
+            there = ", ".join(map(str, steps[-10:])) if steps else "none"
+            raise NotFoundError(f"there is no step {step}; committed are {there}", path=str(self.root))
+        return path
+
+    def manifest(self, step: int) -> Manifest:
+        """The manifest of a step; FormatError when it is damaged, or is that of another step."""
+        path = self.path(step) / MANIFEST
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise FormatError(f"a manifest of more than {MAX_BYTES} bytes")
+            manifest = Manifest.from_json(path.read_bytes())
+            if manifest.step != step:
+                raise FormatError(f"the manifest is of step {manifest.step}, not of {step}")
+        except FileNotFoundError:
+            raise FormatError("the step has no manifest: something has removed it", path=str(path)) from None
+        except WeightliftError as error:
+            raise error.locate(path=str(path)) from None
+        return manifest
+
+    def index(self, step: int) -> Path:
+        """The index of a step's tensors."""
+        return self.path(step) / INDEX
+
+    def litter(self) -> list[Path]:
+        """What crashes left; only what nobody is writing now, if that can be told (see ``locked_by``)."""
+        try:
+            return sorted(path for path in self.root.iterdir() if _LITTER.fullmatch(path.name))
+        except FileNotFoundError:
+            return []
+
+    def locked_by(self) -> str | None:
+        """Who is writing now: a process and its machine; None: nobody."""
+        if self._lock is not None:
+            return _myself()
+        try:
+            fd = os.open(self.root / ".lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _holder(fd)
+        finally:
+            os.close(fd)
+        return None
+
+    # --- writing ----------------------------------------------------------------------------------
+    def lock(self) -> None:
+        """Become the directory's writer, and clear away what a crash left; StorageError where another one is."""
+        if self._lock is not None:
+            return
+        with _located(self.root, "make the directory of the checkpoints"):
+            self.root.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = _holder(fd)
+            os.close(fd)
+            raise StorageError(
+                f"another checkpointer is writing here: {who}. Two jobs cannot share a directory of checkpoints; give "
+                "one of them another, or close the other checkpointer",
+                errno=errno.EWOULDBLOCK,
+                path=str(self.root),
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps(_myself()).encode(), 0)
+        self._lock = fd
+        self.collect()
+
+    def unlock(self) -> None:
+        """Let another one write."""
+        if self._lock is not None:
+            os.close(self._lock)  # the file stays: to remove it would let two writers in
+            self._lock = None
+
+    def collect(self) -> list[str]:
+        """Remove litter, or put it back where it belongs; the names."""
+        names = []
+        for path in self.litter():
+            match = _LITTER.fullmatch(path.name)
+            assert match is not None
+            final = self.root / _name(int(match[2]))
+            if match[1] == "replaced" and not final.exists():
+                path.rename(final)
+                self.sync(self.root)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+            names.append(path.name)
+        return names
+
+    def begin(self, step: int) -> Path:
+        """A new directory for a step that is being written."""
+        path = self.root / _hidden("writing", step)
+        with _located(path, "make the directory of a step"):
+            path.mkdir()
+        return path
+
+    def commit(self, made: Path, step: int) -> None:
+        """Give a complete step its name, durably."""
+        final, old = self.root / _name(step), None
+        with _located(final, "commit the step"):
+            self.sync(made)
+            if final.exists():
+                old = self.root / _hidden("replaced", step)
+                final.rename(old)
+            made.rename(final)
+            self.sync(self.root)
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def abandon(self, made: Path) -> None:
+        """Remove a step that could not be completed."""
+        shutil.rmtree(made, ignore_errors=True)
+
+    def delete(self, step: int) -> None:
+        """Remove a committed step."""
+        path = self.path(step)
+        gone = self.root / _hidden("deleting", step)
+        with _located(path, "delete the step"):
+            path.rename(gone)
+            self.sync(self.root)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    @staticmethod
+    def sync(path: Path) -> None:
+        """Make the names in a directory durable."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _hidden(kind: str, step: int) -> str:
+    return f".{kind}-{step:08d}-{secrets.token_hex(4)}"
+
+
+def _myself() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _holder(fd: int) -> str:
+    with contextlib.suppress(ValueError, OSError):
+        text = json.loads(os.pread(fd, 4096, 0))
+        if isinstance(text, str):
+            return text[:200]
+    return "a process that did not say which"
+
+
+@contextlib.contextmanager
+def _located(path: Path, doing: str) -> Iterator[None]:
+    """Errors of the system as ours, with the path."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, WeightliftError):
+            raise
+        raise StorageError(f"cannot {doing}: {error.strerror}", errno=error.errno, path=str(path)) from error

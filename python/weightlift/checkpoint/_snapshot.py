@@ -1,0 +1,68 @@
+"""A copy of a state's tensors, made while the training loop waits, so that it may go on.
+
+All tensors go into one block of memory on huge pages, which is used again for the next save (``BufferPool``): without
+page faults a copy runs at the speed of the memory. Several threads copy; NumPy lets go of the GIL meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weightlift import _core
+from weightlift._ops import BufferPool
+
+__all__ = ["snapshot"]
+
+Array = npt.NDArray[Any]
+_ALIGNMENT = 4096
+"""Of large tensors, so that they can be written past the page cache from where they are."""
+
+_SMALL_ALIGNMENT = 64
+_LARGE = 1 << 20
+_PIECE = 8 << 20
+"""Bytes that a thread copies at a time."""
+
+
+def snapshot(arrays: Sequence[Array], pool: BufferPool, threads: Executor) -> list[Array]:
+    """Copies of ``arrays`` in C order; those that are one memory stay one."""
+    first = {i: group[0] for group in _core.shared_memory(list(arrays)) for i in group[1:]}
+    places, end = [0] * len(arrays), 0
+    for i, array in enumerate(arrays):
+        if i not in first:
+            step = _ALIGNMENT if array.nbytes >= _LARGE else _SMALL_ALIGNMENT
+            places[i] = -(-end // step) * step
+            end = places[i] + array.nbytes
+    memory = np.frombuffer(memoryview(_core.Buffer(end, pool)), np.uint8) if end else np.empty(0, np.uint8)
+    copies: list[Array] = []
+    for i, array in enumerate(arrays):
+        if i in first:
+            copies.append(copies[first[i]])
+        else:
+            block = memory[places[i] : places[i] + array.nbytes]
+            copies.append(block.view(array.dtype).reshape(array.shape))
+    _copy([(copies[i], array) for i, array in enumerate(arrays) if i not in first], threads)
+    return copies
+
+
+def _copy(pairs: Sequence[tuple[Array, Array]], threads: Executor) -> None:
+    """Copy each second into its first."""
+    small: list[tuple[Array, Array]] = []
+    large: list[tuple[Array, Array]] = []
+    for target, source in pairs:
+        if source.nbytes < _LARGE:
+            small.append((target, source))
+        elif source.flags.c_contiguous:
+            a, b = target.reshape(-1).view(np.uint8), source.reshape(-1).view(np.uint8)
+            large += [(a[at : at + _PIECE], b[at : at + _PIECE]) for at in range(0, len(a), _PIECE)]
+        else:
+            large.append((target, source))
+    jobs = [threads.submit(np.copyto, target, source) for target, source in large]
+    for target, source in small:
+        target[...] = source
+    for job in jobs:
+        job.result()

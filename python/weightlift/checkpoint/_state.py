@@ -1,0 +1,219 @@
+"""What a state is made of: tensors, plain values, containers of both, and objects that know how to become these.
+
+Objects with ``state_dict`` and what the adapters of frameworks know become trees (``frameworks/_adapters``).
+Generators of random numbers, and types that users register, become ``{"$encoded": NAME, "state": TREE}``. Nothing is
+pickled: what is none of these is refused by its place in the state.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weightlift._arrays import as_array
+from weightlift._tree import flatten
+from weightlift.errors import FormatError, UnsupportedFeatureError
+from weightlift.frameworks._adapters import expand
+
+__all__ = ["State", "decode", "encode", "fill", "register_encoder", "take_apart"]
+
+Array = npt.NDArray[Any]
+_MARK, _STATE = "$encoded", "state"
+_MAX_DEPTH = 100
+
+
+@dataclass(frozen=True)
+class State:
+    """A state, taken apart: a name and an array for each tensor, and the structure of the rest (see ``_tree``)."""
+
+    names: Sequence[str]
+    arrays: Sequence[Array]
+    structure: Any
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    kind: type
+    name: str
+    encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+    assign: Callable[[Any, Any], None] | None
+
+
+_ENCODERS: dict[str, _Encoder] = {}
+
+
+def register_encoder(
+    kind: type,
+    name: str,
+    encode: Callable[[Any], Any],
+    decode: Callable[[Any], Any],
+    *,
+    assign: Callable[[Any, Any], None] | None = None,
+) -> None:
+    """Teach checkpoints a type of object.
+
+    Args:
+        kind: The type, and what derives from it.
+        name: What stands for it in checkpoints; a later registration of a name takes the place of an earlier one.
+        encode: Gives the object's state: containers of arrays, numbers, text, None.
+        decode: Makes an object of that.
+        assign: ``assign(obj, state)`` puts an object that is there into the state, for ``restore(into=)``; which
+            otherwise gives a new one.
+
+    Example:
+        >>> import weightlift as wl
+        >>> from fractions import Fraction
+        >>> wl.checkpoint.register_encoder(
+        ...     Fraction, "fraction", lambda f: [f.numerator, f.denominator], lambda pair: Fraction(*pair))
+        >>> with wl.checkpoint.Checkpointer("fractions") as checkpointer:
+        ...     _ = checkpointer.save(1, {"rate": Fraction(1, 3)}, blocking=True)
+        ...     checkpointer.restore()
+        {'rate': Fraction(1, 3)}
+    """
+    _ENCODERS[name] = _Encoder(kind, name, encode, decode, assign)
+
+
+def take_apart(state: Any) -> State:
+    """The tensors and the structure of a state.
+
+    Raises:
+        UnsupportedFeatureError: Something in it is neither; ``tensor`` is its path, joined by dots.
+    """
+    tree, _ = expand(encode(state))
+    names, leaves, structure = flatten(tree, values=True)
+    arrays = []
+    for name, leaf in zip(names, leaves, strict=True):
+        try:
+            arrays.append(as_array(leaf, name))
+        except UnsupportedFeatureError as error:
+            error.message += "; weightlift.checkpoint.register_encoder teaches checkpoints a type"
+            error.args = (error.message, *error.args[1:])
+            raise error.locate(tensor=name) from None
+    return State(names, arrays, structure)
+
+
+def encode(tree: Any, depth: int = 0) -> Any:
+    """``tree`` with what encoders know in their words; the same object where there is none of it."""
+    if depth > _MAX_DEPTH:
+        raise UnsupportedFeatureError(f"a state nested deeper than {_MAX_DEPTH}, or one that holds itself")
+    if isinstance(tree, Mapping):
+        if _MARK in tree:
+            raise UnsupportedFeatureError(f"a dict of the state has the key {_MARK!r}, which checkpoints use")
+        made = {key: encode(item, depth + 1) for key, item in tree.items()}
+        return tree if all(made[key] is item for key, item in tree.items()) else made
+    if type(tree) in (list, tuple):
+        parts = [encode(item, depth + 1) for item in tree]
+        return tree if all(a is b for a, b in zip(parts, tree, strict=True)) else type(tree)(parts)
+    found = _encoder_of(tree)
+    return tree if found is None else {_MARK: found.name, _STATE: encode(found.encode(tree), depth + 1)}
+
+
+def decode(tree: Any) -> Any:
+    """What ``encode`` was given; FormatError for an encoder that nobody registered."""
+    if isinstance(tree, dict):
+        if _MARK not in tree:
+            return {key: decode(item) for key, item in tree.items()}
+        found, inner = _named(tree)
+        return found.decode(decode(inner))
+    return type(tree)(map(decode, tree)) if type(tree) in (list, tuple) else tree
+
+
+def fill(into: Any, loaded: Any) -> Any:
+    """What ``restore(into=)`` returns: ``loaded``, with the encoded objects of ``into`` put into their states."""
+    if isinstance(loaded, dict) and _MARK in loaded and not isinstance(into, Mapping):
+        found, inner = _named(loaded)
+        state = decode(inner)
+        if found.assign is None or not isinstance(into, found.kind):
+            return found.decode(state)
+        found.assign(into, state)
+        return into
+    if isinstance(loaded, dict) and isinstance(into, Mapping):
+        made = {key: fill(into.get(key), item) for key, item in loaded.items()}
+        return loaded if all(made[key] is item for key, item in loaded.items()) else made
+    if type(loaded) in (list, tuple) and type(into) is type(loaded) and len(into) == len(loaded):
+        parts = [fill(old, item) for old, item in zip(into, loaded, strict=True)]
+        return loaded if all(a is b for a, b in zip(parts, loaded, strict=True)) else type(loaded)(parts)
+    return loaded
+
+
+def _encoder_of(obj: Any) -> _Encoder | None:
+    if isinstance(obj, (np.ndarray, int, float, str, bytes, type(None))) and not isinstance(obj, np.generic):
+        return None
+    return next((e for e in reversed(_ENCODERS.values()) if isinstance(obj, e.kind)), None)
+
+
+def _named(tree: Mapping[Any, Any]) -> tuple[_Encoder, Any]:
+    found = _ENCODERS.get(tree[_MARK]) if isinstance(tree[_MARK], str) else None
+    if found is None or set(tree) != {_MARK, _STATE}:
+        raise FormatError(
+            f"the state holds an object encoded as {str(tree[_MARK])[:80]!r}, which nobody registered: call "
+            "weightlift.checkpoint.register_encoder"
+        )
+    return found, tree[_STATE]
+
+
+def _bit_generator(state: Mapping[str, Any]) -> np.random.Generator:
+    kind = getattr(np.random, str(state.get("bit_generator")), None)
+    if not (isinstance(kind, type) and issubclass(kind, np.random.BitGenerator) and kind is not np.random.BitGenerator):
+        raise FormatError(f"NumPy has no bit generator {str(state.get('bit_generator'))[:80]!r}")
+    generator = np.random.Generator(kind())
+    _set_generator(generator, state)
+    return generator
+
+
+def _set_generator(generator: np.random.Generator, state: Mapping[str, Any]) -> None:
+    generator.bit_generator.state = _with_arrays(state)
+
+
+def _plain(value: Any) -> Any:
+    """Arrays in the state of a generator as lists: it then is plain values only, which any ``into=`` can take."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return {"array": value.tolist(), "dtype": value.dtype.name} if isinstance(value, np.ndarray) else value
+
+
+def _with_arrays(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if set(value) == {"array", "dtype"}:
+            return np.array(value["array"], value["dtype"])
+        return {key: _with_arrays(item) for key, item in value.items()}
+    return value
+
+
+def _random(state: Any) -> random.Random:
+    made = random.Random()
+    _set_random(made, state)
+    return made
+
+
+def _set_random(generator: random.Random, state: Any) -> None:
+    version, internal, gauss = state
+    generator.setstate((version, tuple(internal), gauss))
+
+
+def _set_legacy(generator: np.random.RandomState, state: Any) -> None:
+    generator.set_state(_with_arrays(state))
+
+
+def _legacy(state: Any) -> np.random.RandomState:
+    made = np.random.RandomState()
+    _set_legacy(made, state)
+    return made
+
+
+register_encoder(
+    np.random.Generator, "numpy.random.Generator", lambda g: _plain(g.bit_generator.state), _bit_generator,
+    assign=_set_generator,
+)  # fmt: skip
+register_encoder(
+    np.random.RandomState, "numpy.random.RandomState", lambda g: _plain(g.get_state(legacy=False)), _legacy,
+    assign=_set_legacy,
+)  # fmt: skip
+register_encoder(random.Random, "random.Random", lambda g: list(g.getstate()), _random, assign=_set_random)
+register_encoder(np.generic, "numpy scalar", np.asarray, lambda array: array[()])
