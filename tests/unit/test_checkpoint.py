@@ -1,0 +1,575 @@
+"""Checkpointers: what is saved comes back; steps are committed, linked, kept and deleted as promised."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import shutil
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import weightlift as wl
+from weightlift.checkpoint import Checkpointer, Manifest
+from weightlift.checkpoint import _write as writing
+from weightlift.checkpoint._directory import StepDirectory
+
+
+def save_all(folder: Path, states: dict[int, Any], **options: Any) -> None:
+    with Checkpointer(folder, keep_last=None, **options) as checkpointer:
+        for step, state in states.items():
+            checkpointer.save(step, state, blocking=True)
+
+
+def restored(folder: Path, step: Any = "latest", **options: Any) -> Any:
+    return Checkpointer(folder).restore(step, **options)
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Values and types, with NaN equal to itself."""
+    if isinstance(a, np.ndarray):
+        return isinstance(b, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, dict):
+        return isinstance(b, dict) and list(a) == list(b) and all(equal(v, b[k]) for k, v in a.items())
+    if isinstance(a, (list, tuple)):
+        return type(a) is type(b) and len(a) == len(b) and all(map(equal, a, b))
+    if isinstance(a, float) and math.isnan(a):
+        return isinstance(b, float) and math.isnan(b)
+    return type(a) is type(b) and a == b
+
+
+# --- states -----------------------------------------------------------------------------------------------------------
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=8)
+ARRAYS = st.builds(
+    lambda kind, shape, fill: np.full(shape, fill, kind),
+    st.sampled_from(["f4", "f8", "i8", "u1", "?", "c8"]), st.lists(st.integers(0, 3), max_size=3), st.integers(0, 1),
+)  # fmt: skip
+KEYS = st.text("abcdefg_0123", min_size=1, max_size=6) | st.integers(1000, 9999)
+STATES = st.recursive(
+    PLAIN | ARRAYS,
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(state=STATES)
+def test_what_is_saved_comes_back(tmp_path_factory: pytest.TempPathFactory, state: Any) -> None:
+    folder = tmp_path_factory.mktemp("steps")
+    save_all(folder, {1: {"state": state}})
+    assert equal(restored(folder), {"state": state})
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(12.0).reshape(3, 4).T,
+        np.arange(20)[::3],
+        np.arange(5, dtype=">f4"),
+        np.array(7.5),
+        np.zeros((0, 3)),
+        np.array([np.nan, np.inf, -0.0]),
+        np.arange(1 << 20, dtype=np.float32).reshape(1024, 1024)[:, ::2],
+    ],
+)
+def test_arrays_of_any_layout(tmp_path: Path, array: np.ndarray) -> None:
+    save_all(tmp_path / "s", {1: {"a": array}})
+    back = restored(tmp_path / "s")["a"]
+    assert back.shape == array.shape
+    assert back.tobytes() == array.astype(array.dtype.newbyteorder("=")).tobytes()
+
+
+def test_generators_go_on_where_they_were(tmp_path: Path) -> None:
+    state = {
+        "pcg": np.random.default_rng(1), "mt": np.random.Generator(np.random.MT19937(3)),
+        "legacy": np.random.RandomState(2), "python": random.Random(3), "scalar": np.float32(1.5),
+    }  # fmt: skip
+    state["legacy"].standard_normal(3)
+    save_all(tmp_path / "s", {1: state})
+    back = restored(tmp_path / "s")
+    into = {
+        "pcg": np.random.default_rng(9), "mt": np.random.Generator(np.random.MT19937(9)),
+        "legacy": np.random.RandomState(9), "python": random.Random(9), "scalar": np.float32(0),
+    }  # fmt: skip
+    filled = restored(tmp_path / "s", into=into)
+    assert all(filled[name] is into[name] for name in ("pcg", "mt", "legacy", "python"))
+    for found in (back, filled):
+        assert type(found["scalar"]) is np.float32 and found["scalar"] == 1.5
+    expected = [state["pcg"].random(5), state["mt"].random(5), state["legacy"].standard_normal(5)]
+    for found in (back, into):
+        values = [found["pcg"].random(5), found["mt"].random(5), found["legacy"].standard_normal(5)]
+        assert all(np.array_equal(a, b) for a, b in zip(values, expected, strict=True))
+    expected_python = state["python"].random()
+    assert back["python"].random() == into["python"].random() == expected_python
+
+
+def test_registered_types(tmp_path: Path) -> None:
+    class Meter:
+        def __init__(self, total: Any) -> None:
+            self.total = total
+
+    with pytest.raises(wl.UnsupportedFeatureError, match="register_encoder") as refused:
+        save_all(tmp_path / "s", {1: {"meters": [Meter(1)]}})
+    assert refused.value.tensor == "meters.0"
+    assert Checkpointer(tmp_path / "s").steps() == []
+    wl.checkpoint.register_encoder(Meter, "meter", lambda m: {"total": m.total}, lambda s: Meter(s["total"]))
+    save_all(tmp_path / "s", {1: {"meters": [Meter(np.ones(2)), Meter(3)]}})
+    first, second = restored(tmp_path / "s")["meters"]
+    assert np.array_equal(first.total, np.ones(2)) and second.total == 3
+    from weightlift.checkpoint._state import _ENCODERS
+
+    del _ENCODERS["meter"]
+    with pytest.raises(wl.FormatError, match="'meter', which nobody registered"):
+        restored(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"a": {"f": print}}, "neither numbers nor strings"),
+        ({"a.b": np.ones(1), "a": {"b": np.ones(1)}}, "two paths give the tensor name"),
+        ({"$encoded": 1}, "which checkpoints use"),
+        ({"a": np.array(["text"], object)}, "a"),
+        ({(1, 2): 3}, "dict key"),
+    ],
+)
+def test_what_no_checkpoint_holds_is_refused_at_once(tmp_path: Path, state: Any, message: str) -> None:
+    with Checkpointer(tmp_path / "s") as checkpointer:
+        with pytest.raises(wl.UnsupportedFeatureError, match=message):
+            checkpointer.save(1, state)
+        checkpointer.save(1, {"a": 1}, blocking=True)
+    assert restored(tmp_path / "s") == {"a": 1}
+
+
+def test_a_state_that_holds_itself(tmp_path: Path) -> None:
+    state: dict[str, Any] = {}
+    state["self"] = state
+    with Checkpointer(tmp_path / "s") as checkpointer, pytest.raises(wl.UnsupportedFeatureError, match="holds itself"):
+        checkpointer.save(1, state)
+
+
+def test_a_hundred_thousand_tensors(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((100_000, 4)).astype(np.float32)
+    state = {f"t{i}": row for i, row in enumerate(values)}
+    with Checkpointer(tmp_path / "s") as checkpointer:
+        checkpointer.save(1, state, blocking=True)
+        values[7] += 1
+        written = checkpointer.save(2, state)
+        written.result()
+        back = checkpointer.restore(2)
+    assert len(back) == 100_000
+    assert all(np.array_equal(back[f"t{i}"], values[i]) for i in (0, 7, 99_999))
+
+
+def test_the_snapshot_is_of_the_moment(tmp_path: Path) -> None:
+    weights = np.zeros(4 << 20, np.float32)
+    with Checkpointer(tmp_path / "s") as checkpointer:
+        future = checkpointer.save(1, {"w": weights, "view": weights[5:10]})
+        weights += 1
+        future.result()
+        state = checkpointer.restore()
+    assert not state["w"].any() and not state["view"].any()
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+def test_any_tool_reads_a_step(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
+    state = {"model": {"a": np.arange(6.0), "b": np.ones((5 << 20,), np.float32)}, "step": 3}
+    save_all(tmp_path / "s", {3: state})
+    folder = tmp_path / "s" / "step-00000003"
+    weight_map = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    loaded = {name: safetensors.load_file(folder / file)[name] for name, file in weight_map.items()}
+    assert {n: t.shape for n, t in loaded.items()} == {"model.a": (6,), "model.b": (5 << 20,)}
+    assert np.array_equal(loaded["model.a"], state["model"]["a"])
+    assert equal(wl.load(folder), state)
+
+
+def test_steps_are_saved_once_unless_asked_otherwise(tmp_path: Path) -> None:
+    with Checkpointer(tmp_path / "s") as checkpointer:
+        checkpointer.save(1, {"a": 1})
+        with pytest.raises(wl.StorageError, match="step 1 is saved already"):
+            checkpointer.save(1, {"a": 2})
+        checkpointer.wait()
+        with pytest.raises(wl.StorageError, match="step 1 is saved already"):
+            checkpointer.save(1, {"a": 2})
+        checkpointer.save(1, {"a": 3}, overwrite=True, blocking=True)
+        assert checkpointer.restore() == {"a": 3}
+        with pytest.raises(ValueError, match="negative"):
+            checkpointer.save(-1, {})
+    assert sorted(p.name for p in (tmp_path / "s").iterdir()) == [".lock", "step-00000001"]
+    with pytest.raises(ValueError, match="closed"):
+        checkpointer.save(2, {})
+
+
+def test_there_is_no_such_step(tmp_path: Path) -> None:
+    with pytest.raises(wl.NotFoundError, match="no committed step"):
+        restored(tmp_path / "nowhere")
+    save_all(tmp_path / "s", {4: {}, 6: {}})
+    with pytest.raises(wl.NotFoundError, match="there is no step 5; committed are 4, 6"):
+        restored(tmp_path / "s", 5)
+    assert Checkpointer(tmp_path / "nowhere").latest() is None
+    with pytest.raises(wl.UnsupportedFeatureError, match="local directories"):
+        Checkpointer("s3://bucket/steps")
+
+
+def test_best(tmp_path: Path) -> None:
+    with Checkpointer(tmp_path / "s", keep_last=1, keep_best=("loss", 2)) as checkpointer:
+        for step, loss in enumerate([0.9, 0.2, math.nan, 0.3, 0.5]):
+            checkpointer.save(step, {"step": step}, metrics={"loss": loss}, blocking=True)
+        assert checkpointer.steps() == [1, 3, 4]
+        assert checkpointer.best() == 1
+        assert checkpointer.best("loss", "max") == 4
+        assert checkpointer.restore("best") == {"step": 1}
+        assert checkpointer.manifest("best").metrics == {"loss": 0.2}
+    with pytest.raises(ValueError, match="which metric"):
+        Checkpointer(tmp_path / "s").best()
+
+
+def test_names_and_frameworks(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    save_all(tmp_path / "s", {1: {"model": {"w": np.ones(3), "b": np.zeros(3)}, "opt": {"m": np.ones(2)}}})
+    assert list(restored(tmp_path / "s", names="model.*")) == ["model.w", "model.b"]
+    assert torch.equal(restored(tmp_path / "s", framework="torch")["opt"]["m"], torch.ones(2, dtype=torch.float64))
+    target = {"model": {"w": np.zeros(3), "b": np.ones(3)}}
+    with pytest.raises(wl.MismatchError, match=r"opt\.m"):
+        restored(tmp_path / "s", into=target)
+    assert not target["model"]["w"].any()
+    restored(tmp_path / "s", into=target, names="model.*")
+    assert target["model"]["w"].all()
+
+
+# --- futures ----------------------------------------------------------------------------------------------------------
+class Held:
+    """Writes that wait until they are let go, and may fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+        self.go, self.begun = threading.Event(), threading.Event()
+        write = writing.write_step
+
+        def held(*args: Any, **options: Any) -> Any:
+            self.begun.set()
+            assert self.go.wait(60)
+            if error is not None:
+                raise error
+            return write(*args, **options)
+
+        monkeypatch.setattr("weightlift.checkpoint._checkpointer.write_step", held)
+
+
+def test_a_save_goes_on_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch)
+    with Checkpointer(tmp_path / "s") as checkpointer:
+        future = checkpointer.save(1, {"a": np.ones(3)})
+        assert held.begun.wait(60) and not future.done() and checkpointer.steps() == []
+        with pytest.raises(TimeoutError, match="step 1"):
+            future.result(0.01)
+        held.go.set()
+        assert future.result(60) == 1 and future.done() and future.progress == 1 and future.exception() is None
+        assert future.bytes_written > 24 and future.stall_seconds > 0
+        assert checkpointer.steps() == [1]
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_back_pressure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    held = Held(monkeypatch)
+    with Checkpointer(tmp_path / "s", max_in_flight=limit) as checkpointer:
+        for step in range(limit):
+            checkpointer.save(step, {})
+        late = threading.Thread(target=checkpointer.save, args=(9, {}))
+        late.start()
+        late.join(0.2)
+        assert late.is_alive()
+        held.go.set()
+        late.join(60)
+        assert not late.is_alive()
+    assert checkpointer.steps() == [*range(limit), 9]
+
+
+def test_a_failed_save_is_told_once_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch, wl.StorageError("the disk is gone"))
+    held.go.set()
+    checkpointer = Checkpointer(tmp_path / "s")
+    checkpointer.save(1, {})
+    with pytest.raises(wl.StorageError, match="the disk is gone"):
+        checkpointer.wait()
+    checkpointer.wait()
+    checkpointer.save(2, {})._ended.wait(60)
+    with pytest.raises(wl.StorageError, match="the disk is gone"):
+        checkpointer.save(3, {})
+    future = checkpointer.save(4, {})
+    with pytest.raises(wl.StorageError, match="the disk is gone"):
+        future.result()
+    checkpointer.wait()
+    checkpointer.save(5, {})._ended.wait(60)
+    with pytest.raises(wl.StorageError, match="the disk is gone"):
+        checkpointer.close()
+    assert [p.name for p in (tmp_path / "s").iterdir()] == [".lock"]
+
+
+def test_what_happened_first_is_what_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch, wl.StorageError("the disk is gone"))
+    held.go.set()
+    with pytest.warns(UserWarning, match="the disk is gone"), pytest.raises(ZeroDivisionError):
+        with Checkpointer(tmp_path / "s") as checkpointer:
+            checkpointer.save(1, {})
+            raise ZeroDivisionError
+
+
+# --- incremental ------------------------------------------------------------------------------------------------------
+def big(value: float) -> np.ndarray:
+    return np.full(writing.SHARD // 4 + 1, value, np.float32)
+
+
+def test_what_has_not_changed_is_linked(tmp_path: Path) -> None:
+    state = {"a": big(1), "b": big(2), "small": [np.full(100, i) for i in range(4)], "none": np.zeros(0)}
+    with Checkpointer(tmp_path / "s", keep_last=None) as checkpointer:
+        full = checkpointer.save(1, state)
+        full.result()
+        state["b"] += 1
+        part = checkpointer.save(2, state)
+        part.result()
+        same = checkpointer.save(3, state)
+        same.result()
+        assert full.bytes_written > 2 * writing.SHARD
+        assert writing.SHARD < part.bytes_written < 1.1 * writing.SHARD
+        assert same.bytes_written < 10_000
+        manifests = [checkpointer.manifest(step) for step in (1, 2, 3)]
+        assert [sorted({f.since for f in m.files.values()}) for m in manifests] == [[1], [1, 2], [1, 2]]
+        for step in (1, 2, 3):
+            assert checkpointer.verify(step).ok
+        for step, b in ((1, 2), (2, 3), (3, 3)):
+            assert np.array_equal(checkpointer.restore(step)["b"], big(b))
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 1, 3), (2, 3, 1)])
+def test_a_deletion_breaks_no_other_step(tmp_path: Path, order: tuple[int, ...]) -> None:
+    state = {"a": big(1), "b": big(2)}
+    with Checkpointer(tmp_path / "s", keep_last=None) as checkpointer:
+        for step in (1, 2, 3):
+            checkpointer.save(step, state, blocking=True)
+            state["a"] += 1
+        for gone in order:
+            checkpointer.delete(gone)
+            for step in checkpointer.steps():
+                assert np.array_equal(checkpointer.restore(step)["a"], big(step))
+                assert checkpointer.verify(step).ok
+        assert checkpointer.steps() == []
+        checkpointer.save(4, state, blocking=True)
+        assert np.array_equal(checkpointer.restore()["a"], big(4))
+
+
+@pytest.mark.parametrize("change", ["shape", "dtype", "name", "fewer", "more"])
+def test_what_is_another_tensor_is_written(tmp_path: Path, change: str) -> None:
+    state: dict[str, Any] = {"a": np.zeros((4, 4), np.float32), "b": np.zeros(4, np.float32)}
+    other = {
+        "shape": {**state, "a": state["a"].reshape(2, 8)},
+        "dtype": {**state, "a": state["a"].view(np.int32)},
+        "name": {"c": state["a"], "b": state["b"]},
+        "fewer": {"a": state["a"]},
+        "more": {**state, "c": state["b"]},
+    }[change]
+    with Checkpointer(tmp_path / "s") as checkpointer:
+        checkpointer.save(1, state, blocking=True)
+        checkpointer.save(2, other, blocking=True)
+        assert {f.since for f in checkpointer.manifest(2).files.values()} == {2}
+        assert equal(checkpointer.restore(2), other)
+
+
+def test_without_links_all_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(1, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    save_all(tmp_path / "s", {1: {"a": np.ones(9)}, 2: {"a": np.ones(9)}})
+    checkpointer = Checkpointer(tmp_path / "s")
+    assert {f.since for f in checkpointer.manifest(2).files.values()} == {2}
+    assert checkpointer.verify(2).ok
+
+
+def test_not_incremental(tmp_path: Path) -> None:
+    save_all(tmp_path / "s", {1: {"a": np.ones(9)}, 2: {"a": np.ones(9)}}, incremental=False)
+    checkpointer = Checkpointer(tmp_path / "s")
+    assert {f.since for f in checkpointer.manifest(2).files.values()} == {2}
+    assert checkpointer.verify(2).ok
+    save_all(tmp_path / "s", {3: {"a": np.ones(9)}})  # what it cannot compare with is written
+    assert {f.since for f in checkpointer.manifest(3).files.values()} == {3}
+
+
+def test_bandwidth(tmp_path: Path) -> None:
+    state = {f"t{i}": np.full(1 << 20, i, np.uint8) for i in range(40)}
+    seen: list[float] = []
+    with Checkpointer(tmp_path / "s", bandwidth=80e6) as checkpointer:
+        future = checkpointer.save(1, state)
+        while not future.done():
+            seen.append(future.progress)
+        assert equal(checkpointer.restore(), state)
+    assert seen == sorted(seen) and len(set(seen)) > 1
+
+
+# --- the directory ----------------------------------------------------------------------------------------------------
+def test_two_jobs_do_not_share_a_directory(tmp_path: Path) -> None:
+    with Checkpointer(tmp_path / "s") as checkpointer:
+        checkpointer.save(1, {"a": 1}, blocking=True)
+        with pytest.raises(wl.StorageError, match=f"process {os.getpid()} on "):
+            Checkpointer(tmp_path / "s").save(2, {})
+        assert restored(tmp_path / "s") == {"a": 1}  # readers need no lock
+        assert StepDirectory(tmp_path / "s").locked_by() is not None
+    assert StepDirectory(tmp_path / "s").locked_by() is None
+    save_all(tmp_path / "s", {2: {}})
+
+
+def test_litter(tmp_path: Path) -> None:
+    save_all(tmp_path / "s", {1: {"a": 1}})
+    root = tmp_path / "s"
+    for name in (".writing-00000002-0123abcd", ".deleting-00000003-0123abcd"):
+        (root / name).mkdir()
+        (root / name / "data").write_bytes(b"x")
+    shutil.copytree(root / "step-00000001", root / ".replaced-00000001-0123abcd")
+    (root / "step-00000004.txt").mkdir()
+    (root / ".writing-mine").mkdir()
+    checkpointer = Checkpointer(root)
+    assert checkpointer.steps() == [1]
+    with checkpointer:
+        assert checkpointer.gc() == []  # it cleared away when it took the lock
+    assert sorted(p.name for p in root.iterdir()) == [".lock", ".writing-mine", "step-00000001", "step-00000004.txt"]
+
+
+def test_a_step_whose_replacement_was_cut_short_comes_back(tmp_path: Path) -> None:
+    save_all(tmp_path / "s", {1: {"a": 1}})
+    root = tmp_path / "s"
+    (root / "step-00000001").rename(root / ".replaced-00000001-0123abcd")
+    with Checkpointer(root) as checkpointer:
+        assert checkpointer.steps() == []
+        checkpointer.gc()
+        assert checkpointer.steps() == [1]
+        assert checkpointer.restore() == {"a": 1}
+
+
+def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(wl.StorageError, match="cannot make the directory"):
+        Checkpointer(tmp_path / "file" / "s").save(1, {})
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = ["manifest", "no manifest", "index", "no index", "shard", "no shard", "short shard", "another shard"]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_found_and_told(tmp_path: Path, damage: str) -> None:
+    save_all(tmp_path / "s", {1: {"a": np.zeros(99)}, 2: {"a": np.ones(99)}, 3: {"a": np.full(99, 2.0), "n": 3}})
+    folder = tmp_path / "s" / "step-00000003"
+    (shard,) = folder.glob("data-*")
+    (other,) = (tmp_path / "s" / "step-00000001").glob("data-*")
+    {
+        "manifest": lambda: flip(folder / "manifest.json", 60),
+        "no manifest": (folder / "manifest.json").unlink,
+        "index": lambda: flip(folder / "model.safetensors.index.json", 80),
+        "no index": (folder / "model.safetensors.index.json").unlink,
+        "shard": lambda: flip(shard, -9),
+        "no shard": shard.unlink,
+        "short shard": lambda: os.truncate(shard, shard.stat().st_size - 1),
+        "another shard": lambda: shard.write_bytes(other.read_bytes()),
+    }[damage]()
+    checkpointer = Checkpointer(tmp_path / "s")
+    report = checkpointer.verify(3)
+    assert not report.ok
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises((wl.FormatError, wl.StorageError)) as found:
+            checkpointer.restore()
+    assert "step-00000003" in str(found.value)
+    with pytest.warns(UserWarning, match="step 3 is damaged .* step 2 is taken instead"):
+        assert equal(checkpointer.restore(fallback=True), {"a": np.ones(99)})
+    flip(next((tmp_path / "s" / "step-00000002").glob("data-*")), -1)
+    with pytest.warns(UserWarning, match="step 1 is taken instead"):
+        assert equal(checkpointer.restore(fallback=True), {"a": np.zeros(99)})
+    with Checkpointer(tmp_path / "s") as writer:  # a damaged step is no obstacle
+        writer.save(4, {"a": np.full(99, 2.0)}, blocking=True)
+        assert writer.verify(4).ok
+
+
+def test_every_byte_of_a_manifest_counts(tmp_path: Path) -> None:
+    save_all(tmp_path / "s", {1: {"a": np.zeros(3), "b": np.ones((2, 2), np.int8)}})
+    data = (tmp_path / "s" / "step-00000001" / "manifest.json").read_bytes()
+    assert Manifest.from_json(data).to_json() == data
+    for at in range(len(data) - 1):
+        damaged = bytearray(data)
+        damaged[at] ^= 4
+        with pytest.raises((wl.FormatError, wl.UnsupportedFeatureError)):
+            Manifest.from_json(bytes(damaged))
+        with pytest.raises((wl.FormatError, wl.UnsupportedFeatureError)):
+            Manifest.from_json(data[:at])
+
+
+def forged(change: Any) -> bytes:
+    """A manifest with a field changed and a right digest: what an attacker writes."""
+    from weightlift.checkpoint._manifest import _digest
+
+    document: dict[str, Any] = {
+        "format": "weightlift-checkpoint", "version": 1, "step": 1, "created": 0.0, "world_size": 1, "metrics": {},
+        "metadata": {}, "index_crc32c": 0, "files": [["a.safetensors", 100, 1]],
+        "tensors": [["t", "float32", [2, 3], 0, 8, 24, 0, 0]],
+    }  # fmt: skip
+    change(document)
+    document["digest"] = _digest(document)
+    return json.dumps(document).encode()
+
+
+FORGED = {
+    "format": lambda d: d.update(format="x"),
+    "version": lambda d: d.update(version=2),
+    "step": lambda d: d.update(step=-1),
+    "step type": lambda d: d.update(step=True),
+    "created": lambda d: d.update(created="x"),
+    "no files": lambda d: d.pop("files"),
+    "file path": lambda d: d.update(files=[["../a.safetensors", 100, 1]]),
+    "file dots": lambda d: d.update(files=[["..safetensors", 100, 1]]),
+    "file type": lambda d: d.update(files=[[3, 100, 1]]),
+    "file other": lambda d: d.update(files=[["a.bin", 100, 1]]),
+    "file twice": lambda d: d.update(files=[["a.safetensors", 100, 1]] * 2),
+    "file size": lambda d: d.update(files=[["a.safetensors", -1, 1]]),
+    "file fields": lambda d: d.update(files=[["a.safetensors"]]),
+    "tensor twice": lambda d: d.update(tensors=d["tensors"] * 2),
+    "tensor name": lambda d: d["tensors"][0].__setitem__(0, 3),
+    "dtype": lambda d: d["tensors"][0].__setitem__(1, "float33"),
+    "shape": lambda d: d["tensors"][0].__setitem__(2, [2, -3]),
+    "huge shape": lambda d: d["tensors"][0].__setitem__(2, [1 << 61, 1 << 61]),
+    "file number": lambda d: d["tensors"][0].__setitem__(3, 1),
+    "offset": lambda d: d["tensors"][0].__setitem__(4, 77),
+    "nbytes": lambda d: d["tensors"][0].__setitem__(5, 25),
+    "crc32c": lambda d: d["tensors"][0].__setitem__(6, 1 << 32),
+    "crc32": lambda d: d["tensors"][0].__setitem__(7, "0"),
+    "metrics": lambda d: d.update(metrics=[]),
+    "metric": lambda d: d.update(metrics={"loss": None}),
+    "metadata": lambda d: d.update(metadata=3),
+    "tensors": lambda d: d.update(tensors={"a": 1}),
+}
+
+
+@pytest.mark.parametrize("field", FORGED)
+def test_hostile_manifests(field: str) -> None:
+    assert Manifest.from_json(forged(lambda d: None)).step == 1
+    with pytest.raises((wl.FormatError, wl.UnsupportedFeatureError)):
+        Manifest.from_json(forged(FORGED[field]))
+
+
+def test_a_manifest_of_another_step(tmp_path: Path) -> None:
+    save_all(tmp_path / "s", {1: {"a": 1}})
+    (tmp_path / "s" / "step-00000001").rename(tmp_path / "s" / "step-00000007")
+    with pytest.raises(wl.FormatError, match="the manifest is of step 1, not of 7"):
+        restored(tmp_path / "s")
