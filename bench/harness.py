@@ -178,7 +178,7 @@ def _measure_group(
     try:
         for row in rows:
             mine, theirs = context.Pipe()
-            process = context.Process(target=_worker, args=(theirs, module, row.case, params), daemon=True)
+            process = context.Process(target=_worker, args=(theirs, module, row.case, params))
             process.start()
             theirs.close()
             kind, value = mine.recv()

@@ -135,6 +135,8 @@ CORE_USERS = {
     "stores._http_file": "lends plans what was fetched with headers",
     "stores._tensorstore": "lends plans the arrays that it decodes",
     "stores._cache": "checks blocks, and lends them to plans",
+    "checkpoint._snapshot": "finds arrays that are one memory, and allocates their copies",
+    "checkpoint._write": "hashes without writing",
     "formats._safetensors_file": "parses and checks the header in the core: a hundred thousand tensors in milliseconds",
 }
 """The only modules that import the compiled core, and why."""

@@ -11,11 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Literal
 
-from weightlift import _core
 from weightlift._checksum import crc32c
 from weightlift._live import IntoOptions, load_into
 from weightlift._load import load_source
-from weightlift._ops import BufferPool
 from weightlift._source import Names, Source, open_source
 from weightlift._verify import verify_url
 from weightlift.checkpoint._directory import StepDirectory
@@ -23,7 +21,7 @@ from weightlift.checkpoint._future import CheckpointFuture
 from weightlift.checkpoint._manifest import Manifest
 from weightlift.checkpoint._preemption import Preemption
 from weightlift.checkpoint._retain import Best, Retention, best_steps
-from weightlift.checkpoint._snapshot import snapshot
+from weightlift.checkpoint._snapshot import Staging
 from weightlift.checkpoint._state import State, decode, encode, fill, take_apart
 from weightlift.checkpoint._write import Previous, Step, check_storable, write_step
 from weightlift.errors import ChecksumError, FormatError, MismatchError, NotFoundError, StorageError, WeightliftError
@@ -33,8 +31,6 @@ from weightlift.types import VerifyReport
 __all__ = ["Checkpointer"]
 
 Which = int | Literal["latest", "best"]
-_POOL_BYTES = 1 << 46
-"""Most that the staging memory keeps between saves: no limit but what a state takes, times the saves in flight."""
 
 
 class Checkpointer:
@@ -87,8 +83,7 @@ class Checkpointer:
         self._retention = Retention(keep_last, keep_every, None if keep_best is None else Best(*keep_best))
         self._incremental, self._bandwidth, self._metadata = incremental, bandwidth, dict(metadata or {})
         self._directory = StepDirectory(url)
-        self._pool = BufferPool(_POOL_BYTES)
-        self._copiers = ThreadPoolExecutor(_core.pool_threads(), "weightlift-snapshot")
+        self._staging = Staging()
         self._writer = ThreadPoolExecutor(1, "weightlift-checkpoint")
         self._room = threading.BoundedSemaphore(max_in_flight)
         self._futures: list[CheckpointFuture] = []
@@ -137,7 +132,7 @@ class Checkpointer:
         numbers = {name: float(value) for name, value in (metrics or {}).items()}
         self._room.acquire()
         try:
-            copies = snapshot(parts.arrays, self._pool, self._copiers)
+            copies = self._staging.snapshot(parts.arrays)
             future = CheckpointFuture(step)
             # In a list, out of which the thread takes it: what is called holds its arguments until after the end.
             job = [Step(step, State(parts.names, copies, parts.structure), numbers, self._metadata)]
@@ -166,9 +161,8 @@ class Checkpointer:
             return
         self._closed = True
         self._writer.shutdown(wait=True)
-        self._copiers.shutdown(wait=True)
+        self._staging.close()
         self._directory.unlock()
-        self._pool.clear()
         if self._preemption is not None:
             self._preemption.close()
         self._tell()

@@ -119,7 +119,7 @@ class Manifest:
             raise FormatError(f"the manifest was changed or damaged: its digest is not {str(stored)[:20]!r}")
         try:
             return cls._of(raw)
-        except (KeyError, TypeError, ValueError) as error:
+        except (IndexError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, FormatError):
                 raise
             raise FormatError(f"malformed manifest: {type(error).__name__} {error}") from None

@@ -7,7 +7,7 @@ page faults a copy runs at the speed of the memory. Several threads copy; NumPy 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from weightlift import _core
 from weightlift._ops import BufferPool
 
-__all__ = ["snapshot"]
+__all__ = ["Staging"]
 
 Array = npt.NDArray[Any]
 _ALIGNMENT = 4096
@@ -24,12 +24,35 @@ _ALIGNMENT = 4096
 
 _SMALL_ALIGNMENT = 64
 _LARGE = 1 << 20
+_POOL_BYTES = 1 << 46
+"""Most that is kept between saves: no limit but what a state takes, times the saves in flight."""
+
 _PIECE = 8 << 20
 """Bytes that a thread copies at a time."""
 
 
-def snapshot(arrays: Sequence[Array], pool: BufferPool, threads: Executor) -> list[Array]:
-    """Copies of ``arrays`` in C order; those that are one memory stay one."""
+class Staging:
+    """The memory that snapshots are made in, and the threads that make them."""
+
+    def __init__(self) -> None:
+        """Empty: memory is taken by the first snapshot."""
+        self._pool = BufferPool(_POOL_BYTES)
+        self._threads = ThreadPoolExecutor(_core.pool_threads(), "weightlift-snapshot")
+
+    def snapshot(self, arrays: Sequence[Array]) -> list[Array]:
+        """Copies of ``arrays`` in C order; those that are one memory stay one.
+
+        The memory is used again once nobody has any of the copies any more.
+        """
+        return _snapshot(arrays, self._pool, self._threads)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._threads.shutdown()
+        self._pool.clear()
+
+
+def _snapshot(arrays: Sequence[Array], pool: BufferPool, threads: Executor) -> list[Array]:
     first = {i: group[0] for group in _core.shared_memory(list(arrays)) for i in group[1:]}
     places, end = [0] * len(arrays), 0
     for i, array in enumerate(arrays):

@@ -28,6 +28,7 @@ from weightlift._save import describe, save_leaves
 from weightlift._source import open_source
 from weightlift.checkpoint._manifest import INDEX, MANIFEST, Manifest, StoredFile, StoredTensor
 from weightlift.checkpoint._state import State
+from weightlift.errors import WeightliftError
 from weightlift.formats._safetensors import SAFETENSORS
 from weightlift.formats._safetensors_index import INDEX_SUFFIX
 from weightlift.stores._local import LocalStore
@@ -150,17 +151,32 @@ def _link(
             and sorted(held[old.file]) == sorted(names)
             and all(now[n].same_values(previous.manifest.tensors[n]) for n in names)
         )
-        if same and old is not None and _linked(previous.folder / old.file, folder / old.file):
+        if (
+            same
+            and old is not None
+            and _whole(previous, old.file, names)
+            and _linked(previous.folder, folder, old.file)
+        ):
             linked[old.file] = previous.manifest.files[old.file]
         else:
             left.append(group)
     return linked, left
 
 
-def _linked(source: Path, target: Path) -> bool:
+def _whole(previous: Previous, file: str, names: Sequence[str]) -> bool:
+    """Whether a shard has the header and the size that it was written with; its values are not read."""
+    try:
+        table = open_source(previous.folder / file).table
+    except WeightliftError:
+        return False
+    wanted = {name: previous.manifest.tensors[name].crc32c for name in names}
+    return dict(zip(table.names, table.check_value.tolist(), strict=True)) == wanted
+
+
+def _linked(source: Path, target: Path, file: str) -> bool:
     """False where the file system has no links, or the file has as many as it may."""
     try:
-        os.link(source, target, follow_symlinks=False)
+        os.link(source / file, target / file, follow_symlinks=False)
     except OSError:
         return False
     return True

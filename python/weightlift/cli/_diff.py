@@ -41,12 +41,13 @@ def command(a: str, b: str, rtol: float, atol: float, as_json: bool, remote: Rem
         differences = [asdict(difference) for difference in report.differences]
         echo_json({"a": a, "b": b, "same": report.same, "equal": report.equal, "differences": differences})
     else:
-        _show(report)
+        show_diff(report)
     if not report.same:
         raise Exit(ExitCode.NEGATIVE)
 
 
-def _show(report: wl.DiffReport) -> None:
+def show_diff(report: wl.DiffReport) -> None:
+    """Print a report."""
     if report.same:
         click.echo(f"same: {_text.count(report.equal, 'tensor')} equal")
         return

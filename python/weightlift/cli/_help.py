@@ -19,6 +19,7 @@ COMMANDS = {
     "rm": "Remove models.",
     "import": "Take models of a browser over, from a dump of its storage.",
     "export": "Write models into a dump, for a browser to take over.",
+    "ckpt": "List, verify, compare, clean up, export training checkpoints.",
     "serve": "Serve models over HTTP, take uploads, show a web page.",
     "demo": "Show on this machine that it all works, and how fast.",
 }

@@ -38,15 +38,16 @@ def command(paths: Sequence[str], strict: bool, source_format: str | None, as_js
             report = wl.verify(path, format=source_format, progress=callback, **remote.of(path))
         good = report.ok and not (strict and report.unchecked)
         if as_json:
-            echo_json(_document(path, report, good))
+            echo_json(document(path, report, good))
         else:
-            _show(path, report, perf_counter() - begin)
+            show_report(path, report, perf_counter() - begin)
         return ExitCode.OK if good else ExitCode.NEGATIVE
 
     each(paths, work)
 
 
-def _show(path: str, report: wl.VerifyReport, elapsed: float) -> None:
+def show_report(path: str, report: wl.VerifyReport, elapsed: float) -> None:
+    """Print a report; ``elapsed`` seconds."""
     if report.problems and not report.tensors:
         say(f"{_text.printable(path)}: BROKEN: {_text.printable('; '.join(report.problems))}")
         return
@@ -92,7 +93,8 @@ def _show(path: str, report: wl.VerifyReport, elapsed: float) -> None:
         click.echo(f"... {len(bad) - _MAX_ROWS:,} more; --json lists all")
 
 
-def _document(path: str, report: wl.VerifyReport, good: bool) -> dict[str, object]:
+def document(path: str, report: wl.VerifyReport, good: bool) -> dict[str, object]:
+    """A report as JSON has it."""
     return {
         "path": path,
         "format": report.format,

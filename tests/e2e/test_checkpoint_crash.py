@@ -1,0 +1,192 @@
+"""Jobs that are killed: the newest committed step is whole, the next save works, training goes on as if nothing was.
+
+``WEIGHTLIFT_KILLS`` sets how often the first test kills (default 25).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import weightlift as wl
+
+KILLS = int(os.environ.get("WEIGHTLIFT_KILLS", "25"))
+
+SAVER = """
+import sys, numpy as np, weightlift as wl
+checkpointer = wl.checkpoint.Checkpointer(sys.argv[1], keep_last=2)
+first = (checkpointer.latest() or 0) + 1
+fixed = np.full(5 << 20, 7, np.float32)
+changing = np.zeros(1 << 20, np.float32)
+print("ready", flush=True)
+for step in range(first, first + 10_000):
+    changing[:] = step
+    checkpointer.save(step, {"fixed": fixed, "changing": changing, "small": [np.full(3, step)], "step": step})
+    print(step, flush=True)
+"""
+
+
+def started(program: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", textwrap.dedent(program), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def check_newest(folder: Path, at_least: int) -> int:
+    """The newest step, found complete; ``at_least`` was committed when the job died."""
+    reader = wl.checkpoint.Checkpointer(folder)
+    step = reader.latest() or 0
+    assert step >= at_least
+    for committed in reader.steps():
+        assert reader.verify(committed).ok
+    if step:
+        state = reader.restore()
+        assert state["step"] == step
+        assert (state["changing"] == step).all() and (state["fixed"] == 7).all() and (state["small"][0] == step).all()
+    return step
+
+
+@pytest.mark.timeout(3600)
+def test_killed_at_any_instant(tmp_path: Path) -> None:
+    folder, rng, newest, littered = tmp_path / "s", random.Random(0), 0, 0
+    for _ in range(KILLS):
+        with started(SAVER, str(folder)) as job:
+            assert job.stdout is not None
+            assert job.stdout.readline() == "ready\n", job.stderr and job.stderr.read()
+            time.sleep(rng.random() * 0.25)
+            job.kill()
+            told = [int(line) for line in job.stdout.read().split()]
+        # A save returns before it is committed; the one before it is committed by then, as only one is under way.
+        newest = check_newest(folder, max([newest, *(step - 1 for step in told)]))
+        littered += any(p.name.startswith((".writing-", ".deleting-")) for p in folder.iterdir())
+    assert littered, "no kill has hit a save"
+    with wl.checkpoint.Checkpointer(folder, keep_last=2) as checkpointer:
+        checkpointer.save(newest + 1, {"a": np.ones(3)}, blocking=True)
+        assert checkpointer.steps() == [newest, newest + 1]
+    names = sorted(p.name for p in folder.iterdir())
+    assert names == [".lock", f"step-{newest:08d}", f"step-{newest + 1:08d}"]
+
+
+TRAINING = """
+import json, os, random, sys
+import numpy as np, torch, weightlift as wl
+
+folder, steps, kill_at = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+torch.manual_seed(0)
+torch.set_num_threads(1)
+random.seed(0)
+data = np.random.default_rng(0)
+model = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.Dropout(0.3), torch.nn.Tanh(), torch.nn.Linear(32, 1))
+optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 50)
+checkpointer = wl.checkpoint.Checkpointer(folder)
+
+def state(step):
+    return {"model": model, "optimizer": optimizer, "scheduler": scheduler, "data": data, "step": step,
+            "torch": torch.get_rng_state(), "python": random.getstate()}
+
+first = 0
+if checkpointer.latest() is not None:
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # so that there is a state to load into; the values are those of the file
+    found = checkpointer.restore(into=state(0))
+    torch.set_rng_state(found["torch"])
+    random.setstate(found["python"])
+    first = found["step"]
+for step in range(first, steps):
+    x = torch.from_numpy(data.standard_normal((16, 8), dtype=np.float32))
+    loss = (model(x) - x.sum(1, keepdim=True) * random.random()).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    scheduler.step()
+    print(json.dumps([step, loss.item().hex()]), flush=True)
+    checkpointer.save(step + 1, state(step + 1))
+    if step == kill_at:
+        os.kill(os.getpid(), 9)
+checkpointer.close()
+"""
+
+
+def test_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+
+    def losses(folder: str, kill: int = -1) -> dict[int, str]:
+        with started(TRAINING, str(tmp_path / folder), "30", str(kill)) as job:
+            out, err = job.communicate()
+        assert job.returncode == (-signal.SIGKILL if kill >= 0 else 0), err
+        return dict(json.loads(line) for line in out.splitlines())
+
+    whole = losses("whole")
+    parts = [losses("killed", 7), losses("killed", 20), losses("killed")]
+    assert [max(part) for part in parts] == [7, 20, 29]
+    assert min(parts[1]) in (7, 8) and min(parts[2]) in (20, 21)  # the last save may have been committed
+    assert {**parts[0], **parts[1], **parts[2]} == whole
+
+
+PREEMPTED = """
+import os, signal, sys, time
+import numpy as np, weightlift as wl
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append("before"))
+with wl.checkpoint.Checkpointer(sys.argv[1]) as checkpointer:
+    weights, step = np.zeros(1000), 0
+    checkpointer.on_preemption(lambda: (step, {"weights": weights, "heard": heard}))
+    print("ready", flush=True)
+    while True:
+        step += 1
+        weights[:] = step
+        time.sleep(0.01)
+        if sys.argv[2] == "save":
+            checkpointer.save(step, {"weights": weights, "heard": heard})
+        else:
+            checkpointer.step_done()
+"""
+
+
+@pytest.mark.parametrize("how", ["save", "step_done"])
+def test_preemption(tmp_path: Path, how: str) -> None:
+    with started(PREEMPTED, str(tmp_path / "s"), how) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "ready\n"
+        time.sleep(0.1)
+        job.terminate()
+        _, err = job.communicate(timeout=60)
+    assert job.returncode == 128 + signal.SIGTERM, err
+    state = wl.checkpoint.Checkpointer(tmp_path / "s").restore()
+    assert state["heard"] == ["before"]
+    assert state["weights"][0] > 0 and (state["weights"] == state["weights"][0]).all()
+
+
+FULL = """
+import os, resource, signal, sys
+import numpy as np, weightlift as wl
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with wl.checkpoint.Checkpointer(sys.argv[1]) as checkpointer:
+    checkpointer.save(1, {"a": np.ones(1000)}, blocking=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+    try:
+        checkpointer.save(2, {"a": np.ones(1 << 20)}, blocking=True)
+    except wl.StorageError as error:
+        print(error.errno, sorted(os.listdir(sys.argv[1])))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    checkpointer.save(2, {"a": np.ones(1 << 20)}, blocking=True)
+    print(checkpointer.steps())
+"""
+
+
+def test_no_room(tmp_path: Path) -> None:
+    with started(FULL, str(tmp_path / "s")) as job:
+        out, err = job.communicate(timeout=120)
+    assert job.returncode == 0, err
+    assert out.splitlines() == ["27 ['.lock', 'step-00000001']", "[1, 2]"]
