@@ -96,9 +96,6 @@ def state(step):
 
 first = 0
 if checkpointer.latest() is not None:
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()  # so that there is a state to load into; the values are those of the file
     found = checkpointer.restore(into=state(0))
     torch.set_rng_state(found["torch"])
     random.setstate(found["python"])

@@ -1,4 +1,4 @@
-"""The examples of docs/frameworks run as they are printed, page by page, each in one directory, in order."""
+"""The examples of docs/frameworks and docs/checkpoints.md run as they are printed, page by page, each in one directory, in order."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from tests.test_readme import run_python
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "frameworks"
 
 
-@pytest.mark.parametrize(("page", "framework"), [("pytorch.md", "torch"), ("keras.md", "keras")])
-def test_examples(page: str, framework: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("page", "framework", "count"),
+    [("pytorch.md", "torch", 7), ("keras.md", "keras", 7), ("../checkpoints.md", "torch", 2)],
+)
+def test_examples(page: str, framework: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if framework == "keras":
         keras_or_skip()
         pytest.importorskip("h5py", reason="h5py is not installed")
@@ -26,7 +29,7 @@ def test_examples(page: str, framework: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "page"}
     blocks = re.findall(r"^```python\n(.*?)^```", (PAGES / page).read_text(encoding="utf-8"), re.M | re.S)
-    assert len(blocks) >= 7
+    assert len(blocks) >= count
     for text in blocks:
         run_python(text, names)
 

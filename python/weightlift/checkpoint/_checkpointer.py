@@ -297,11 +297,11 @@ class Checkpointer:
         folder, error, step = None, None, job.pop()
         try:
             folder = self._directory.begin(step.number)
-            _, future.bytes_written = write_step(
+            manifest, future.bytes_written = write_step(
                 folder, step, self._previous(), incremental=self._incremental, bandwidth=self._bandwidth,
                 progress=future.report,
             )  # fmt: skip
-            self._directory.commit(folder, step.number)
+            self._directory.commit(folder, manifest)
             folder = None
             self._retain()
         except BaseException as caught:

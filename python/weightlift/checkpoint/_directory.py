@@ -50,6 +50,7 @@ class StepDirectory:
             raise UnsupportedFeatureError(f"checkpoints are kept in local directories, not at {os.fspath(url)!r}")
         self.root = Path(local_path(url))
         self._lock: int | None = None
+        self._known: dict[int, tuple[tuple[int, int, int], Manifest]] = {}
 
     # --- reading ----------------------------------------------------------------------------------
     def steps(self) -> list[int]:
@@ -74,7 +75,11 @@ class StepDirectory:
         """The manifest of a step; FormatError when it is damaged, or is that of another step."""
         path = self.path(step) / MANIFEST
         try:
-            if path.stat().st_size > MAX_BYTES:
+            identity = _identity(path)
+            known = self._known.get(step)
+            if known is not None and known[0] == identity:
+                return known[1]
+            if identity[1] > MAX_BYTES:
                 raise FormatError(f"a manifest of more than {MAX_BYTES} bytes")
             manifest = Manifest.from_json(path.read_bytes())
             if manifest.step != step:
@@ -83,6 +88,7 @@ class StepDirectory:
             raise FormatError("the step has no manifest: something has removed it", path=str(path)) from None
         except WeightliftError as error:
             raise error.locate(path=str(path)) from None
+        self._known[step] = (identity, manifest)
         return manifest
 
     def index(self, step: int) -> Path:
@@ -164,8 +170,9 @@ class StepDirectory:
             path.mkdir()
         return path
 
-    def commit(self, made: Path, step: int) -> None:
+    def commit(self, made: Path, manifest: Manifest) -> None:
         """Give a complete step its name, durably."""
+        step = manifest.step
         final, old = self.root / _name(step), None
         with _located(final, "commit the step"):
             self.sync(made)
@@ -174,6 +181,7 @@ class StepDirectory:
                 final.rename(old)
             made.rename(final)
             self.sync(self.root)
+        self._known[step] = (_identity(final / MANIFEST), manifest)
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -188,6 +196,7 @@ class StepDirectory:
         with _located(path, "delete the step"):
             path.rename(gone)
             self.sync(self.root)
+        self._known.pop(step, None)
         shutil.rmtree(gone, ignore_errors=True)
 
     @staticmethod
@@ -198,6 +207,12 @@ class StepDirectory:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    """What is another when a file is another: inode, size, and when it was written."""
+    info = path.stat()
+    return info.st_ino, info.st_size, info.st_mtime_ns
 
 
 def _name(step: int) -> str:

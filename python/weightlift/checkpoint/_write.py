@@ -203,11 +203,14 @@ def _write_shards(
     begun = time.monotonic()
     for number, batch in enumerate(_batches(groups, sizes, None if bandwidth is None else bandwidth * _BATCH_SECONDS)):
 
-        def report(part: int, _: int, before: int = done) -> None:
-            progress(before + part, total)
+        nbytes = sum(arrays[i].nbytes for group in batch for i in group)
+
+        def report(part: int, _: int, before: int = done, most: int = nbytes) -> None:
+            progress(before + min(part, most), total)  # headers are counted, too
 
         names += _write_batch(folder, step, batch, f"data-{step.number:08d}-{number:04d}{INDEX_SUFFIX}", report)
-        done += sum(arrays[i].nbytes for group in batch for i in group)
+        done += nbytes
+        progress(done, total)
         if bandwidth is not None:
             time.sleep(max(0.0, begun + done / bandwidth - time.monotonic()))
     return names
