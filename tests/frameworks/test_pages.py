@@ -1,4 +1,4 @@
-"""The examples of docs/frameworks and docs/checkpoints.md run as they are printed, page by page, each in one directory, in order."""
+"""The examples of docs/frameworks and docs/checkpoints.md run as they are printed, page by page, in order."""
 
 from __future__ import annotations
 
