@@ -202,7 +202,6 @@ def _write_shards(
     total, done, names = sum(sizes), 0, []
     begun = time.monotonic()
     for number, batch in enumerate(_batches(groups, sizes, None if bandwidth is None else bandwidth * _BATCH_SECONDS)):
-
         nbytes = sum(arrays[i].nbytes for group in batch for i in group)
 
         def report(part: int, _: int, before: int = done, most: int = nbytes) -> None:
