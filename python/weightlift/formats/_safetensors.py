@@ -237,8 +237,10 @@ class Safetensors:
         shards = [(names.get(f.name, f.name), p) for f, p in zip(packing.files, state.files, strict=True)]
         placed = {int(row): shard for shard, file in shards for row in file.rows}
         weight_map = {state.names[row]: placed[row] for row in sorted(placed)}
-        sums = {shard: file.checksum(checksums.crc32c) for shard, file in shards if len(file.rows)}
-        return _index(state.index_metadata, weight_map, sums if state.checksums else None)
+        sums: dict[str, str | None] | None = None
+        if state.checksums:
+            sums = {shard: file.checksum(checksums.crc32c) for shard, file in shards if len(file.rows)}
+        return _index(state.index_metadata, weight_map, sums)
 
     def index_of(self, files: Files, shards: Sequence[str], names: Sequence[str], structure: Any) -> bytes:
         """The index of shards that are there already, each of which has checksums.
