@@ -64,6 +64,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_ranges",
             "_sparse",
             "_decode",
+            "_runs",
             "_plan",
             "_write_plan",
             "_stream",

@@ -21,7 +21,8 @@ from weightlift._dtypes import STRING, DType, array_shape, byte_size
 from weightlift._json import impostor
 from weightlift._layout import U32, U64, Layout, Piece, TensorTable
 from weightlift._ops import NONE, Checks, Counter, Progress, ReadColumns, check_columns, item_sizes
-from weightlift._steps import VARIABLE_STEPS, Cast, Step
+from weightlift._runs import runs_of
+from weightlift._steps import VARIABLE_STEPS, Cast, Step, Tiles
 from weightlift._stopping import Stop
 from weightlift._stored_arrays import ArraysReader, DecodesInto, OpensArrays, StoredArrays
 from weightlift.errors import FormatError, UnsupportedFeatureError
@@ -295,6 +296,12 @@ def _plan_row(table: TensorTable, row: int, target: Target, columns: ReadColumns
         begin, end = piece.region or (0, whole)
         at, size = target.dest + int(begin * grow), int((end - begin) * grow)
         steps = (*piece.steps, *cast)
+        boxes = steps[0] if len(steps) == 1 else None
+        runs = runs_of(boxes, piece.extents) if isinstance(boxes, Tiles) and target.buffer != NONE else None
+        if runs is not None:
+            mine, buffer = (np.full(len(runs.dest), number, np.uint32) for number in (row, target.buffer))
+            columns.many(mine, runs.source, runs.offset, runs.nbytes, buffer, runs.dest + np.uint64(at))
+            continue
         if not piece.extents or any(isinstance(s, VARIABLE_STEPS) for s in steps) or not _cuts_between(piece, steps):
             jobs.append(DecodeJob(row, piece, target.buffer, at, size, cast))
             continue

@@ -256,3 +256,46 @@ def test_the_layout_of_sharded_tensors() -> None:
     assert isinstance(piece.where, Chain)
     assert [extent.source for extent in piece.where.extents] == [0, 1]
     assert layout.sources == ("__0_0.distcp", "__1_0.distcp")
+
+
+LONG = {  # boxes whose rows are long enough to be read into their place
+    "columns": ((8, 4096), [((0, 2048), (8, 2048)), ((0, 0), (8, 2048))]),
+    "a grid": ((8, 2048), [((i, j), (4, 1024)) for i in (4, 0) for j in (0, 1024)]),
+    "middle": ((3, 4, 2048), [((0, 0, 0), (3, 1, 2048)), ((0, 1, 0), (3, 3, 2048))]),
+    "some short": ((4, 2000), [((0, 0), (4, 1990)), ((0, 1990), (4, 10))]),
+}
+
+
+@pytest.mark.parametrize(("shape", "boxes"), LONG.values(), ids=LONG)
+def test_long_rows_of_chunks_go_into_their_place(tmp_path: Path, shape: tuple[int, ...], boxes: list[Box]) -> None:
+    array = np.random.default_rng(1).normal(size=shape).astype("f4")
+    folder = chunked(tmp_path / "c", array, boxes)
+    for memory in ("arena", "tensor", "map"):
+        np.testing.assert_array_equal(wl.load(folder, memory=memory)["w"], array)
+    out = {"w": np.zeros(shape, "f8")}
+    wl.load(folder, out=out)
+    np.testing.assert_array_equal(out["w"], array)
+    with wl.open(folder) as weights:
+        np.testing.assert_array_equal(weights["w"][1:3], array[1:3])
+    assert wl.verify(folder).ok
+    asked: list[str] = []
+
+    def answer(handler: Exchange) -> None:
+        file = folder / handler.path.rpartition("/")[2]
+        asked.append(file.name)
+        handler.reply_range(file.read_bytes()) if file.is_file() else handler.reply(404)
+
+    with serve(answer) as server:
+        np.testing.assert_array_equal(wl.load(f"{server.url}/c/.metadata")["w"], array)
+    assert len(asked) <= 5, "a request is of many rows"
+
+    file = folder / "__0_0.distcp"
+    data = bytearray(file.read_bytes())
+    begin, size = boxes[-1]
+    where = tuple(slice(b, b + n) for b, n in zip(begin, size, strict=True))
+    data[data.find(array[where].tobytes()) + 5] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(wl.ChecksumError) as caught:
+        wl.load(folder)
+    assert caught.value.tensor == "w"
+    wl.load(folder, verify=False)
