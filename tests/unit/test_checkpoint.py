@@ -299,6 +299,20 @@ def test_what_happened_first_is_what_is_raised(tmp_path: Path, monkeypatch: pyte
         raise ZeroDivisionError
 
 
+def test_a_deletion_that_fails_is_told_and_the_step_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise wl.StorageError("cannot delete")
+
+    monkeypatch.setattr(StepDirectory, "delete", refuse)
+    with Checkpointer(tmp_path / "s", keep_last=1) as checkpointer:
+        checkpointer.save(1, {}, blocking=True)
+        assert checkpointer.save(2, {}).result() == 2
+        with pytest.raises(wl.StorageError, match="cannot delete"):
+            checkpointer.wait()
+        checkpointer.wait()
+        assert checkpointer.steps() == [1, 2]
+
+
 # --- incremental ------------------------------------------------------------------------------------------------------
 def big(value: float) -> np.ndarray:
     return np.full(writing.SHARD // 4 + 1, value, np.float32)

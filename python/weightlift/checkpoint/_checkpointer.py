@@ -87,6 +87,7 @@ class Checkpointer:
         self._writer = ThreadPoolExecutor(1, "weightlift-checkpoint")
         self._room = threading.BoundedSemaphore(max_in_flight)
         self._futures: list[CheckpointFuture] = []
+        self._troubles: list[Exception] = []
         self._preemption: Preemption | None = None
         self._closed = False
 
@@ -108,7 +109,7 @@ class Checkpointer:
                 schedulers, generators of random numbers, whatever has ``state_dict`` or is registered
                 (:func:`register_encoder`, :func:`weightlift.register_adapter`).
             metrics: Numbers to choose steps by.
-            blocking: Return when the step is committed.
+            blocking: Return when the step is committed, and those that it supersedes are deleted.
             overwrite: Take the place of a committed step of this number.
 
         Returns:
@@ -145,14 +146,15 @@ class Checkpointer:
         future.stall_seconds = time.perf_counter() - begun
         if blocking:
             future.result()
+            self.wait()
         if self._preemption is not None:
             self._preemption.saved(self)
         return future
 
     def wait(self) -> None:
-        """Wait until nothing is under way; raises what a save failed of, where nobody has seen it yet."""
-        for future in list(self._futures):
-            future._ended.wait()
+        """Wait until nothing is under way, deletions either; raises what failed, where nobody has seen it yet."""
+        if not self._closed:
+            self._writer.submit(int).result()  # behind all that it has to do
         self._tell()
 
     def close(self) -> None:
@@ -294,24 +296,37 @@ class Checkpointer:
     # --- inside -----------------------------------------------------------------------------------
     def _persist(self, job: list[Step], future: CheckpointFuture) -> None:
         """On the writer's thread."""
-        folder, error, step = None, None, job.pop()
+        error: BaseException | None = None
         try:
-            folder = self._directory.begin(step.number)
-            manifest, future.bytes_written = write_step(
+            future.bytes_written = self._write(job.pop(), future)
+        except BaseException as caught:
+            error = caught
+        finally:
+            self._room.release()
+            future.end(error)
+        if error is None:
+            self._tidy()
+
+    def _write(self, step: Step, future: CheckpointFuture) -> int:
+        """Write and commit a step; the bytes written."""
+        folder = self._directory.begin(step.number)
+        try:
+            manifest, written = write_step(
                 folder, step, self._previous(), incremental=self._incremental, bandwidth=self._bandwidth,
                 progress=future.report,
             )  # fmt: skip
             self._directory.commit(folder, manifest)
-            folder = None
+        except BaseException:
+            self._directory.abandon(folder)
+            raise
+        return written
+
+    def _tidy(self) -> None:
+        """Delete what is superseded, once the save has ended; what goes wrong is told as of a save."""
+        try:
             self._retain()
-        except BaseException as caught:
-            error = caught
-            if folder is not None:
-                self._directory.abandon(folder)
-        finally:
-            del step  # its memory goes back into the pool
-            self._room.release()
-            future.end(error)
+        except (OSError, WeightliftError) as error:
+            self._troubles.append(error)
 
     def _previous(self) -> Previous | None:
         """What a save may link to; a damaged step is no help."""
@@ -396,6 +411,8 @@ class Checkpointer:
             error = future.untold()
             if error is not None:
                 raise error
+        if self._troubles:
+            raise self._troubles.pop(0)
 
     def _check_open(self) -> None:
         if self._closed:
