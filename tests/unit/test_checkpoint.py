@@ -6,7 +6,9 @@ import json
 import math
 import os
 import random
+import select
 import shutil
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -414,6 +416,51 @@ def test_two_jobs_do_not_share_a_directory(tmp_path: Path) -> None:
         assert StepDirectory(tmp_path / "s").locked_by() is not None
     assert StepDirectory(tmp_path / "s").locked_by() is None
     save_all(tmp_path / "s", {2: {}})
+
+
+def test_one_that_nobody_closed_is_in_nobodys_way(tmp_path: Path) -> None:
+    Checkpointer(tmp_path / "s").save(1, {}, blocking=True)
+    save_all(tmp_path / "s", {2: {}})
+
+
+def test_a_forked_worker_does_not_keep_the_lock(tmp_path: Path) -> None:
+    checkpointer = Checkpointer(tmp_path / "s")
+    checkpointer.save(1, {}, blocking=True)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:  # as a worker of a data loader, which outlives its job
+        try:
+            checkpointer.save(2, {})
+        except wl.StorageError as error:
+            os.write(write, b"refused" if "another checkpointer" in str(error) else b"?")
+        signal.pause()  # until the test ends
+        os._exit(0)
+    try:
+        assert select.select([read], [], [], 30)[0]
+        assert os.read(read, 100) == b"refused"
+        checkpointer.close()
+        save_all(tmp_path / "s", {2: {}})
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        os.close(read)
+        os.close(write)
+
+
+def test_a_step_that_cannot_take_anothers_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name.startswith(".writing"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    with Checkpointer(tmp_path / "s") as checkpointer:
+        checkpointer.save(1, {"a": 1}, blocking=True)
+        monkeypatch.setattr(Path, "rename", refuse)
+        with pytest.raises(wl.StorageError, match="cannot commit the step"):
+            checkpointer.save(1, {"a": 2}, overwrite=True).result()
+        assert checkpointer.restore() == {"a": 1}
 
 
 def test_litter(tmp_path: Path) -> None:

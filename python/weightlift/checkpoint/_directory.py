@@ -24,6 +24,7 @@ import re
 import secrets
 import shutil
 import socket
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,10 @@ class StepDirectory:
         self.root = Path(local_path(url))
         self._lock: int | None = None
         self._known: dict[int, tuple[tuple[int, int, int], Manifest]] = {}
+
+    def __del__(self) -> None:
+        """A checkpointer that nobody closed is in nobody's way."""
+        self.unlock()
 
     # --- reading ----------------------------------------------------------------------------------
     def steps(self) -> list[int]:
@@ -124,7 +129,7 @@ class StepDirectory:
         if self._lock is not None:
             return
         with _located(self.root, "make the directory of the checkpoints"):
-            self.root.mkdir(parents=True, exist_ok=True)
+            self._make(self.root)
             fd = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -140,7 +145,15 @@ class StepDirectory:
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(_myself()).encode(), 0)
         self._lock = fd
+        _LOCKED.add(self)
         self.collect()
+
+    def _make(self, folder: Path) -> None:
+        """Make a directory and those above it, durably."""
+        if not folder.is_dir():
+            self._make(folder.parent)
+            folder.mkdir(exist_ok=True)
+            self.sync(folder.parent)
 
     def unlock(self) -> None:
         """Let another one write."""
@@ -179,7 +192,12 @@ class StepDirectory:
             if final.exists():
                 old = self.root / _hidden("replaced", step)
                 final.rename(old)
-            made.rename(final)
+            try:
+                made.rename(final)
+            except OSError:
+                if old is not None:
+                    old.rename(final)
+                raise
             self.sync(self.root)
         self._known[step] = (_identity(final / MANIFEST), manifest)
         if old is not None:
@@ -207,6 +225,18 @@ class StepDirectory:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+_LOCKED: weakref.WeakSet[StepDirectory] = weakref.WeakSet()
+
+
+def _unlock_in_child() -> None:
+    """A lock is held as long as any process has the file: workers of a job that was killed must not hold it."""
+    for directory in list(_LOCKED):
+        directory.unlock()
+
+
+os.register_at_fork(after_in_child=_unlock_in_child)
 
 
 def _identity(path: Path) -> tuple[int, int, int]:
