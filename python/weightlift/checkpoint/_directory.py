@@ -6,7 +6,7 @@ Protocol (docs/checkpoints.md says why each step is there):
 2. A step is made in ``.writing-STEP-RANDOM``: shards, each durable, then the index, then the manifest; then the
    directory itself is synced, renamed to ``step-STEP``, and the directory above is synced. Readers see only ``step-*``.
 3. A step that takes the place of another: that one becomes ``.replaced-STEP-RANDOM`` first, and is removed last. Killed
-   between the renames, the old step gets its name back from the next writer.
+   between the renames, readers find it there, and the next writer gives it its name back.
 4. Deletion: renamed to ``.deleting-STEP-RANDOM``, the directory above synced, then removed file by file. Shards of
    other steps are links of their own (never references), so a deletion cannot break them.
 5. Litter: what begins with ``.writing-`` or ``.deleting-`` while nobody holds the lock was left by a crash. The next
@@ -60,21 +60,33 @@ class StepDirectory:
     # --- reading ----------------------------------------------------------------------------------
     def steps(self) -> list[int]:
         """The committed steps, in order."""
-        try:
-            names = [path.name for path in self.root.iterdir()]
-        except FileNotFoundError:
-            return []
-        found = [(int(m[1]), name) for name in names if (m := _STEP.fullmatch(name))]
-        return sorted(step for step, name in found if name == _name(step))
+        return sorted(self._found())
 
     def path(self, step: int) -> Path:
         """The directory of a step; NotFoundError says which steps there are."""
         path = self.root / _name(step)
-        if not path.is_dir():
-            steps = self.steps()
-            there = ", ".join(map(str, steps[-10:])) if steps else "none"
+        if path.is_dir():
+            return path
+        found = self._found()
+        if step not in found:
+            there = ", ".join(map(str, sorted(found)[-10:])) if found else "none"
             raise NotFoundError(f"there is no step {step}; committed are {there}", path=str(self.root))
-        return path
+        return found[step]
+
+    def _found(self) -> dict[int, Path]:
+        """The directories of the committed steps; of one whose replacement was cut short, that of the old one."""
+        try:
+            paths = list(self.root.iterdir())
+        except FileNotFoundError:
+            return {}
+        found: dict[int, Path] = {}
+        for path in paths:
+            step, old = _STEP.fullmatch(path.name), _LITTER.fullmatch(path.name)
+            if step is not None and path.name == _name(int(step[1])):
+                found[int(step[1])] = path
+            elif old is not None and old[1] == "replaced":
+                found.setdefault(int(old[2]), path)
+        return found
 
     def manifest(self, step: int) -> Manifest:
         """The manifest of a step; FormatError when it is damaged, or is that of another step."""
