@@ -18,7 +18,7 @@ import numpy.typing as npt
 from weightlift._arrays import as_array
 from weightlift._tree import flatten
 from weightlift.errors import FormatError, UnsupportedFeatureError
-from weightlift.frameworks._adapters import expand
+from weightlift.frameworks._adapters import expand, for_training
 
 __all__ = ["State", "decode", "encode", "fill", "register_encoder", "take_apart"]
 
@@ -111,7 +111,7 @@ def encode(tree: Any, depth: int = 0) -> Any:
         parts = [encode(item, depth + 1) for item in tree]
         return tree if all(a is b for a, b in zip(parts, tree, strict=True)) else type(tree)(parts)
     found = _encoder_of(tree)
-    return tree if found is None else {_MARK: found.name, _STATE: encode(found.encode(tree), depth + 1)}
+    return _for_training(tree) if found is None else {_MARK: found.name, _STATE: encode(found.encode(tree), depth + 1)}
 
 
 def decode(tree: Any) -> Any:
@@ -126,6 +126,8 @@ def decode(tree: Any) -> Any:
 
 def fill(into: Any, loaded: Any) -> Any:
     """What ``restore(into=)`` returns: ``loaded``, with the encoded objects of ``into`` put into their states."""
+    if into is not loaded and _for_training(into) is not into:
+        return into  # it was filled where it is
     if isinstance(loaded, dict) and _MARK in loaded and not isinstance(into, Mapping):
         found, inner = _named(loaded)
         state = decode(inner)
@@ -140,6 +142,11 @@ def fill(into: Any, loaded: Any) -> Any:
         parts = [fill(old, item) for old, item in zip(into, loaded, strict=True)]
         return loaded if all(a is b for a, b in zip(parts, loaded, strict=True)) else type(loaded)(parts)
     return loaded
+
+
+def _for_training(obj: Any) -> Any:
+    plain = isinstance(obj, (np.ndarray, int, float, str, bytes, type(None)))
+    return obj if plain else for_training(obj)
 
 
 def _encoder_of(obj: Any) -> _Encoder | None:

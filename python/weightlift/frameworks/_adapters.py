@@ -16,7 +16,7 @@ from weightlift.frameworks._holder import StateHolder, is_state_holder
 from weightlift.frameworks._tree_live import Tree
 from weightlift.protocols import LiveTensors, LiveTree
 
-__all__ = ["Adapter", "expand", "live_object", "register_adapter"]
+__all__ = ["Adapter", "expand", "for_training", "live_object", "register_adapter"]
 
 Adapter = Callable[[Any], LiveTensors | LiveTree | None]
 
@@ -28,6 +28,7 @@ _ADAPTERS: dict[str, str | Adapter] = {
     "tf_keras": "weightlift.frameworks._tensorflow_live:adapt",
     "mxnet": "weightlift.frameworks._mxnet_live:adapt",
     "torch": "weightlift.frameworks._torch_live:adapt",
+    "weightlift": "weightlift.frameworks._keras_resume:adapt",
 }
 """By package; ``"module:function"`` is imported when the first object of that package is seen."""
 
@@ -79,6 +80,16 @@ def live_object(obj: Any) -> LiveTensors | LiveTree | None:
     if is_state_holder(obj):
         return StateHolder(obj)
     return Tree(obj, live_object) if isinstance(obj, (Mapping, list, tuple)) else None
+
+
+def for_training(obj: Any) -> Any:
+    """What stands for an object in the state of a training job: itself, or what holds more of it than its weights."""
+    packages = {kind.__module__.partition(".")[0] for kind in type(obj).__mro__}
+    if "keras" not in packages:
+        return obj
+    from weightlift.frameworks._keras_resume import wrapped
+
+    return wrapped(obj)
 
 
 def _imported(place: str) -> Adapter:

@@ -64,6 +64,11 @@ class Variables:
         """``kind``: what ``obj``, whose variables these are, is called in messages."""
         self._kind, self._variables, self._obj = kind, variables, obj
 
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        """By name."""
+        return self._variables
+
     def tree(self) -> Any:
         return {name: variable.numpy() for name, variable in self._variables.items()}
 

@@ -1,0 +1,74 @@
+"""Training that is killed and goes on from its checkpoints: the same losses, bit for bit, as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.frameworks.environments import framework_python
+from tests.interop.keras_support import keras_or_skip
+
+import weightlift as wl
+
+SCRIPT = Path(__file__).with_name("resume_script.py")
+STEPS = 16
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras", "jax"])
+def test_goes_on_bit_for_bit(framework: str, tmp_path: Path) -> None:
+    if framework == "torch":
+        pytest.importorskip("torch", reason="PyTorch is not installed")
+    if framework == "keras":
+        keras_or_skip()
+    python = framework_python("jax") if framework == "jax" else sys.executable
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "weightlift").symlink_to(Path(wl.__file__).parent, target_is_directory=True)
+
+    def losses(folder: str, kill: int = -1) -> dict[int, str]:
+        command = [str(python), str(SCRIPT), framework, str(tmp_path / folder), str(STEPS), str(kill)]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "path")}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+        assert done.returncode == (-signal.SIGKILL if kill >= 0 else 0), done.stderr
+        return dict(json.loads(line) for line in done.stdout.splitlines())
+
+    whole = losses("whole")
+    parts = [losses("killed", 5), losses("killed")]
+    assert max(parts[0]) == 5 and max(parts[1]) == STEPS - 1
+    assert min(parts[1]) in (5, 6)  # the last save may have been committed
+    assert {**parts[0], **parts[1]} == whole
+
+
+def test_keras_models_and_optimizers(tmp_path: Path) -> None:
+    keras = keras_or_skip()
+
+    def made() -> object:
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dropout(0.5, seed=1)])
+        model.compile(optimizer=keras.optimizers.Adam(0.1), loss="mse")
+        return model
+
+    model, clone = made(), made()
+    model.train_on_batch(np.ones((2, 3)), np.ones((2, 4)))
+    with wl.checkpoint.Checkpointer(tmp_path / "s") as checkpointer:
+        checkpointer.save(1, {"model": model, "optimizer": model.optimizer}, blocking=True)
+    assert not clone.optimizer.iterations.numpy()
+    found = checkpointer.restore(into={"model": clone, "optimizer": clone.optimizer})
+    assert found["model"] is clone and found["optimizer"] is clone.optimizer
+    pairs = zip(
+        [*model.variables, *model.optimizer.variables], [*clone.variables, *clone.optimizer.variables], strict=True
+    )
+    assert all(np.array_equal(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)) for a, b in pairs)
+    names = list(checkpointer.manifest().tensors)
+    assert names[:3] == ["model.dense/kernel", "model.dense/bias", "model.seeds/0"]
+    assert "model.optimizer/vars/0" in names and "optimizer.vars/0" in names
+    with pytest.raises(wl.UnsupportedFeatureError, match="has no state yet"):
+        wl.checkpoint.Checkpointer(tmp_path / "t").save(1, keras.optimizers.Adam())
+    with pytest.raises(wl.MismatchError, match="seeds/0"):
+        checkpointer.restore(
+            into={"model": keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])}, names="model.*"
+        )
