@@ -31,13 +31,24 @@ from weightlift._ops import Pipelines, item_sizes
 from weightlift._packing import Checksums, PackedFile, Packing, affine_encoding
 from weightlift._superseded import Superseded, marked
 from weightlift._write_plan import WriteOps
-from weightlift.protocols import CommitsTogether, NumbersFiles, SendsInOrder
+from weightlift.protocols import CommitsTogether, NumbersFiles, SendsInOrder, Store
 from weightlift.stores._local import LocalStore
 from weightlift.types import SaveResult
 
-__all__ = ["Publication"]
+__all__ = ["Publication", "put_file"]
 
 Array = npt.NDArray[Any]
+
+
+def put_file(store: Store, name: str, data: bytes, *, durable: bool) -> None:
+    """One small file, whole or not at all."""
+    writer = store.create(name, len(data), durable=durable)
+    try:
+        writer.write_at(0, data)
+        writer.commit()
+    except BaseException:
+        writer.abort()
+        raise
 
 
 class Publication:
@@ -228,13 +239,7 @@ class Publication:
 
     def put(self, name: str, data: bytes) -> None:
         """One small file, whole."""
-        writer = self.store.create(name, len(data), durable=self.options.durable)
-        try:
-            writer.write_at(0, data)
-            writer.commit()
-        except BaseException:
-            writer.abort()
-            raise
+        put_file(self.store, name, data, durable=self.options.durable)
 
     def compress(self, writer: Any) -> Checksums:
         """The format writes the file itself, in order, from the tensors' stored bytes."""

@@ -23,7 +23,7 @@ from weightlift._checksum import crc32c
 from weightlift._job import SaveOptions, Target
 from weightlift._packing import Checksums, PackOptions
 from weightlift._plan import OpenFiles
-from weightlift._publish import Publication
+from weightlift._publish import Publication, put_file
 from weightlift._save import describe, save_leaves
 from weightlift._source import open_source
 from weightlift.checkpoint._manifest import INDEX, MANIFEST, Manifest, StoredFile, StoredTensor
@@ -99,10 +99,10 @@ def write_step(
     written = _write_shards(folder, step, groups, bandwidth, progress)
     store = LocalStore(folder, INDEX)
     index = SAFETENSORS.index_of(OpenFiles(store), sorted({*linked, *written}), state.names, state.structure)
-    _put(store, INDEX, index)
+    put_file(store, INDEX, index, durable=True)
     manifest = _manifest(folder, step, crc32c(index), sums, linked)
     text = manifest.to_json()
-    _put(store, MANIFEST, text)
+    put_file(store, MANIFEST, text, durable=True)
     return manifest, len(index) + len(text) + sum((folder / name).stat().st_size for name in written)
 
 
@@ -241,16 +241,6 @@ def _batches(groups: Sequence[list[int]], sizes: Sequence[int], most: float | No
         batches[-1].append(group)
         room -= nbytes
     return batches
-
-
-def _put(store: LocalStore, name: str, data: bytes) -> None:
-    writer = store.create(name, len(data), durable=True)
-    try:
-        writer.write_at(0, data)
-        writer.commit()
-    except BaseException:
-        writer.abort()
-        raise
 
 
 def _manifest(
