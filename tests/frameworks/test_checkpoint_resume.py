@@ -72,3 +72,35 @@ def test_keras_models_and_optimizers(tmp_path: Path) -> None:
         checkpointer.restore(
             into={"model": keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])}, names="model.*"
         )
+
+
+def test_keras_fit(tmp_path: Path) -> None:
+    keras = keras_or_skip()
+    x = np.random.default_rng(0).standard_normal((32, 3)).astype(np.float32)
+
+    def fitted(folder: str, epochs: int, **options: object) -> tuple[object, object]:
+        layers = [keras.Input((3,)), keras.layers.Dense(4, kernel_initializer=keras.initializers.GlorotUniform(1))]
+        model = keras.Sequential([*layers, keras.layers.Dropout(0.5, seed=1), keras.layers.Dense(1, "relu")])
+        model.layers[-1].set_weights([np.ones((4, 1)), np.ones(1)])
+        model.compile(optimizer=keras.optimizers.Adam(0.1), loss="mse")
+        with wl.checkpoint.Checkpointer(tmp_path / folder, keep_last=2, keep_best=("val_loss", 1)) as checkpointer:
+            callback = wl.checkpoint.keras_callback(checkpointer, **options)
+            history = model.fit(
+                x, x[:, :1], epochs=epochs, validation_split=0.5, shuffle=False, verbose=0, callbacks=[callback]
+            )
+        return model, history
+
+    whole, _ = fitted("whole", 6)
+    fitted("parts", 3)
+    model, history = fitted("parts", 6)
+    assert history.epoch == [3, 4, 5]
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), whole.get_weights(), strict=True))
+    reader = wl.checkpoint.Checkpointer(tmp_path / "parts")
+    assert reader.steps()[-2:] == [5, 6] and reader.best("val_loss") in reader.steps()
+    assert set(reader.manifest().metrics) == {"loss", "val_loss"}
+    with pytest.raises(wl.StorageError, match="step 1 is older than step 6"):
+        fitted("parts", 2, restore=False)
+    _, history = fitted("other", 4, restore=False, every=2)
+    reader = wl.checkpoint.Checkpointer(tmp_path / "other")
+    assert reader.steps() == [2, 4]
+    assert reader.manifest(2).metrics == {name: values[1] for name, values in history.history.items()}

@@ -184,6 +184,20 @@ def test_steps_are_saved_once_unless_asked_otherwise(tmp_path: Path) -> None:
         checkpointer.save(2, {})
 
 
+def test_two_histories_are_not_mixed(tmp_path: Path) -> None:
+    with Checkpointer(tmp_path / "s", keep_last=None) as checkpointer:
+        for step in (1, 2, 3):
+            checkpointer.save(step, {"step": step})
+        for overwrite in (False, True):
+            with pytest.raises(wl.StorageError, match=r"step 2 is older than step 3.*rewind"):
+                checkpointer.save(2, {}, overwrite=overwrite)
+        with pytest.raises(wl.NotFoundError, match="no step 7"):
+            checkpointer.rewind(7)
+        assert checkpointer.rewind(1) == [2, 3]
+        checkpointer.save(2, {"step": "again"}, blocking=True)
+        assert checkpointer.steps() == [1, 2] and checkpointer.restore() == {"step": "again"}
+
+
 def test_there_is_no_such_step(tmp_path: Path) -> None:
     with pytest.raises(wl.NotFoundError, match="no committed step"):
         restored(tmp_path / "nowhere")

@@ -8,12 +8,22 @@
 
 How a step lies on the disk, and what a crash can leave, is in docs/checkpoints.md. Modules: ``_state`` (what a state
 is), ``_snapshot`` (its copy, while training goes on), ``_write`` (a step's files), ``_manifest`` (what it consists of),
-``_directory`` (names, lock, commit, deletion), ``_retain`` (what is kept), ``_checkpointer`` (the whole).
+``_directory`` (names, lock, commit, deletion), ``_retain`` (what is kept), ``_checkpointer`` (the whole),
+``_keras_callback`` (the same for ``model.fit``).
 """
 
 from weightlift.checkpoint._checkpointer import Checkpointer
 from weightlift.checkpoint._future import CheckpointFuture
+from weightlift.checkpoint._keras_callback import keras_callback
 from weightlift.checkpoint._manifest import Manifest, StoredFile, StoredTensor
 from weightlift.checkpoint._state import register_encoder
 
-__all__ = ["CheckpointFuture", "Checkpointer", "Manifest", "StoredFile", "StoredTensor", "register_encoder"]
+__all__ = [
+    "CheckpointFuture",
+    "Checkpointer",
+    "Manifest",
+    "StoredFile",
+    "StoredTensor",
+    "keras_callback",
+    "register_encoder",
+]

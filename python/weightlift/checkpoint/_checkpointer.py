@@ -110,14 +110,15 @@ class Checkpointer:
                 (:func:`register_encoder`, :func:`weightlift.register_adapter`).
             metrics: Numbers to choose steps by.
             blocking: Return when the step is committed, and those that it supersedes are deleted.
-            overwrite: Take the place of a committed step of this number.
+            overwrite: Take the place of the newest step, if it has this number.
 
         Returns:
             How the save is going.
 
         Raises:
             UnsupportedFeatureError: Something in the state is neither a tensor nor a plain value; says where.
-            StorageError: The step is there already, or another checkpointer writes here.
+            StorageError: The step is there already, or a newer one (see :meth:`rewind`), or another checkpointer writes
+                here.
             WeightliftError: What an earlier save failed of, where nobody has seen it yet.
         """
         begun = time.perf_counter()
@@ -126,8 +127,7 @@ class Checkpointer:
         if step < 0:
             raise ValueError(f"step is {step}; it must not be negative")
         self._directory.lock()
-        if not overwrite and (step in self._directory.steps() or any(f.step == step for f in self._in_flight())):
-            raise StorageError(f"step {step} is saved already; overwrite=True replaces it", path=self._root)
+        self._check_number(step, overwrite=overwrite)
         parts = take_apart(state)
         check_storable(parts)
         numbers = {name: float(value) for name, value in (metrics or {}).items()}
@@ -286,6 +286,15 @@ class Checkpointer:
         self._directory.lock()
         self._directory.delete(step)
 
+    def rewind(self, step: int) -> list[int]:
+        """Delete the steps after ``step``, to go on from there; which these were."""
+        self._directory.path(step)
+        self.wait()
+        gone = [newer for newer in self.steps() if newer > step]
+        for newer in reversed(gone):
+            self.delete(newer)
+        return gone
+
     def gc(self) -> list[str]:
         """Remove what crashes left, and the steps that are not to be kept; the names of what was removed."""
         self._check_open()
@@ -294,6 +303,18 @@ class Checkpointer:
         return [*self._directory.collect(), *(f"step {step}" for step in self._retain())]
 
     # --- inside -----------------------------------------------------------------------------------
+    def _check_number(self, step: int, *, overwrite: bool) -> None:
+        """StorageError for a step that is there, or older than one that is: of two histories "latest" is one."""
+        newest = max([-1, *self._directory.steps(), *(f.step for f in self._in_flight())])
+        if step < newest:
+            raise StorageError(
+                f"step {step} is older than step {newest}, which is here: to go on from an older step delete the newer "
+                "ones first, with rewind(), or use another directory",
+                path=self._root,
+            )
+        if step == newest and not overwrite:
+            raise StorageError(f"step {step} is saved already; overwrite=True replaces it", path=self._root)
+
     def _persist(self, job: list[Step], future: CheckpointFuture) -> None:
         """On the writer's thread."""
         error: BaseException | None = None

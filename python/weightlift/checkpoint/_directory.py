@@ -45,12 +45,13 @@ class StepDirectory:
         url: A path or ``file://`` URL; made by the first save.
     """
 
+    _lock: int | None = None
+
     def __init__(self, url: str | os.PathLike[str]) -> None:
         """See the class."""
         if not is_file(url):
             raise UnsupportedFeatureError(f"checkpoints are kept in local directories, not at {os.fspath(url)!r}")
         self.root = Path(local_path(url))
-        self._lock: int | None = None
         self._known: dict[int, tuple[tuple[int, int, int], Manifest]] = {}
 
     def __del__(self) -> None:
