@@ -1,0 +1,104 @@
+"""What has not changed since the step before is linked, and a deletion breaks nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.unit.checkpoint_support import equal, save_all
+
+from weightlift.checkpoint import Checkpointer
+from weightlift.checkpoint import _write as writing
+
+
+def big(value: float) -> np.ndarray:
+    return np.full(writing.SHARD // 4 + 1, value, np.float32)
+
+
+def test_what_has_not_changed_is_linked(tmp_path: Path) -> None:
+    state = {"a": big(1), "b": big(2), "small": [np.full(100, i) for i in range(4)], "none": np.zeros(0)}
+    with Checkpointer(tmp_path / "s", keep_last=None) as checkpointer:
+        full = checkpointer.save(1, state)
+        full.result()
+        state["b"] += 1
+        part = checkpointer.save(2, state)
+        part.result()
+        same = checkpointer.save(3, state)
+        same.result()
+        assert full.bytes_written > 2 * writing.SHARD
+        assert writing.SHARD < part.bytes_written < 1.1 * writing.SHARD
+        assert same.bytes_written < 10_000
+        manifests = [checkpointer.manifest(step) for step in (1, 2, 3)]
+        assert [sorted({f.since for f in m.files.values()}) for m in manifests] == [[1], [1, 2], [1, 2]]
+        for step in (1, 2, 3):
+            assert checkpointer.verify(step).ok
+        for step, b in ((1, 2), (2, 3), (3, 3)):
+            assert np.array_equal(checkpointer.restore(step)["b"], big(b))
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 1, 3), (2, 3, 1)])
+def test_a_deletion_breaks_no_other_step(tmp_path: Path, order: tuple[int, ...]) -> None:
+    state = {"a": big(1), "b": big(2)}
+    with Checkpointer(tmp_path / "s", keep_last=None) as checkpointer:
+        for step in (1, 2, 3):
+            checkpointer.save(step, state, blocking=True)
+            state["a"] += 1
+        for gone in order:
+            checkpointer.delete(gone)
+            for step in checkpointer.steps():
+                assert np.array_equal(checkpointer.restore(step)["a"], big(step))
+                assert checkpointer.verify(step).ok
+        assert checkpointer.steps() == []
+        checkpointer.save(4, state, blocking=True)
+        assert np.array_equal(checkpointer.restore()["a"], big(4))
+
+
+@pytest.mark.parametrize("change", ["shape", "dtype", "name", "fewer", "more"])
+def test_what_is_another_tensor_is_written(tmp_path: Path, change: str) -> None:
+    state: dict[str, Any] = {"a": np.zeros((4, 4), np.float32), "b": np.zeros(4, np.float32)}
+    other = {
+        "shape": {**state, "a": state["a"].reshape(2, 8)},
+        "dtype": {**state, "a": state["a"].view(np.int32)},
+        "name": {"c": state["a"], "b": state["b"]},
+        "fewer": {"a": state["a"]},
+        "more": {**state, "c": state["b"]},
+    }[change]
+    with Checkpointer(tmp_path / "s") as checkpointer:
+        checkpointer.save(1, state, blocking=True)
+        checkpointer.save(2, other, blocking=True)
+        assert {f.since for f in checkpointer.manifest(2).files.values()} == {2}
+        assert equal(checkpointer.restore(2), other)
+
+
+def test_without_links_all_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(1, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    save_all(tmp_path / "s", {1: {"a": np.ones(9)}, 2: {"a": np.ones(9)}})
+    checkpointer = Checkpointer(tmp_path / "s")
+    assert {f.since for f in checkpointer.manifest(2).files.values()} == {2}
+    assert checkpointer.verify(2).ok
+
+
+def test_not_incremental(tmp_path: Path) -> None:
+    save_all(tmp_path / "s", {1: {"a": np.ones(9)}, 2: {"a": np.ones(9)}}, incremental=False)
+    checkpointer = Checkpointer(tmp_path / "s")
+    assert {f.since for f in checkpointer.manifest(2).files.values()} == {2}
+    assert checkpointer.verify(2).ok
+    save_all(tmp_path / "s", {3: {"a": np.ones(9)}})  # what it cannot compare with is written
+    assert {f.since for f in checkpointer.manifest(3).files.values()} == {3}
+
+
+def test_bandwidth(tmp_path: Path) -> None:
+    state = {f"t{i}": np.full(1 << 20, i, np.uint8) for i in range(40)}
+    seen: list[float] = []
+    with Checkpointer(tmp_path / "s", bandwidth=80e6) as checkpointer:
+        future = checkpointer.save(1, state)
+        while not future.done():
+            seen.append(future.progress)
+        assert equal(checkpointer.restore(), state)
+    assert seen == sorted(seen) and len(set(seen)) > 1
