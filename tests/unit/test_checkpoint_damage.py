@@ -62,6 +62,14 @@ def test_damage_is_found_and_told(tmp_path: Path, damage: str) -> None:
         assert writer.verify(5).ok
 
 
+def test_what_cannot_be_filled_is_no_damage(tmp_path: Path) -> None:
+    save_all(tmp_path / "s", {1: {"a": 1}, 2: {"a": 2}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(wl.UnsupportedFeatureError, match="into= holds a"):
+            Checkpointer(tmp_path / "s").restore(into={"a": object()}, fallback=True)
+
+
 def test_every_byte_of_a_manifest_counts(tmp_path: Path) -> None:
     save_all(tmp_path / "s", {1: {"a": np.zeros(3), "b": np.ones((2, 2), np.int8)}})
     data = (tmp_path / "s" / "step-00000001" / "manifest.json").read_bytes()

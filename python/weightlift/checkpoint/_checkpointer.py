@@ -24,7 +24,14 @@ from weightlift.checkpoint._retain import Best, Retention, best_steps
 from weightlift.checkpoint._snapshot import Staging
 from weightlift.checkpoint._state import State, decode, encode, fill, take_apart
 from weightlift.checkpoint._write import Previous, Step, check_storable, write_step
-from weightlift.errors import ChecksumError, FormatError, MismatchError, NotFoundError, StorageError, WeightliftError
+from weightlift.errors import (
+    ChecksumError,
+    FormatError,
+    NotFoundError,
+    StorageError,
+    UnsupportedFeatureError,
+    WeightliftError,
+)
 from weightlift.frameworks._tensors import converter
 from weightlift.types import VerifyReport
 
@@ -264,7 +271,7 @@ class Checkpointer:
                 source = self._open(wanted)
                 return self._load(source, into, names, strict, framework, verify)
             except (FormatError, StorageError) as error:
-                if not older or isinstance(error, MismatchError):
+                if not older or isinstance(error, UnsupportedFeatureError):  # which is no damage
                     raise
                 before = older.pop()
                 warnings.warn(f"step {wanted} is damaged ({error}); step {before} is taken instead", stacklevel=2)
