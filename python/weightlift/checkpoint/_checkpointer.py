@@ -18,7 +18,7 @@ from weightlift._source import Names, Source, open_source
 from weightlift._verify import verify_url
 from weightlift.checkpoint._directory import StepDirectory
 from weightlift.checkpoint._future import CheckpointFuture
-from weightlift.checkpoint._manifest import Manifest
+from weightlift.checkpoint._manifest import MAX_BYTES, Manifest
 from weightlift.checkpoint._preemption import Preemption
 from weightlift.checkpoint._retain import Best, Retention, best_steps
 from weightlift.checkpoint._snapshot import Staging
@@ -395,6 +395,9 @@ class Checkpointer:
         """The tensors of a step, once the index and the shards are found to be those of its manifest."""
         manifest, index = self._directory.manifest(step), self._directory.index(step)
         try:
+            nbytes = index.stat().st_size
+            if nbytes > MAX_BYTES:
+                raise FormatError(f"an index of {nbytes} bytes; at most {MAX_BYTES} are read", path=str(index))
             digest = crc32c(index.read_bytes())
         except FileNotFoundError:
             raise FormatError("the step's index is gone", path=str(index)) from None
@@ -432,7 +435,7 @@ class Checkpointer:
 
     def _in_flight(self) -> list[CheckpointFuture]:
         """Saves that are under way, or have failed and nobody knows."""
-        return [f for f in self._futures if not f.done() or (f._error is not None and not f._told)]
+        return [future for future in self._futures if not future.settled()]
 
     def _tell(self) -> None:
         for future in self._futures:

@@ -60,6 +60,10 @@ class CheckpointFuture:
         self._progress = self._progress if error else 1.0
         self._ended.set()
 
+    def settled(self) -> bool:
+        """Whether it has ended, and there is no error that nobody has seen."""
+        return self.done() and (self._error is None or self._told)
+
     def untold(self) -> BaseException | None:
         """An error that nobody has seen, which then is seen; None where there is none."""
         if not self.done() or self._told:
