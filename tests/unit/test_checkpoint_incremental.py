@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from tests.unit.checkpoint_support import equal, save_all
 
-from weightlift.checkpoint import Checkpointer
+from weightlift.checkpoint import Checkpointer, CheckpointFuture
 from weightlift.checkpoint import _write as writing
 
 
@@ -93,12 +94,31 @@ def test_not_incremental(tmp_path: Path) -> None:
     assert {f.since for f in checkpointer.manifest(3).files.values()} == {3}
 
 
-def test_bandwidth(tmp_path: Path) -> None:
+class Clock:
+    """A clock that only sleep moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.time = time.time
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_bandwidth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(writing, "time", clock)
     state = {f"t{i}": np.full(1 << 20, i, np.uint8) for i in range(40)}
     seen: list[float] = []
+    monkeypatch.setattr(CheckpointFuture, "report", lambda self, done, total: seen.append(done / total))
     with Checkpointer(tmp_path / "s", bandwidth=80e6) as checkpointer:
-        future = checkpointer.save(1, state)
-        while not future.done():
-            seen.append(future.progress)
+        checkpointer.save(1, state, blocking=True)
         assert equal(checkpointer.restore(), state)
-    assert seen == sorted(seen) and len(set(seen)) > 1
+    assert clock.now - 1000 == pytest.approx((40 << 20) / 80e6)
+    assert seen == sorted(seen) and {0.4, 0.8, 1.0} <= set(seen)  # shards of 16 MiB, one at a time
+    with Checkpointer(tmp_path / "t") as checkpointer:
+        checkpointer.save(1, state, blocking=True)
+    assert clock.now - 1000 == pytest.approx((40 << 20) / 80e6)
