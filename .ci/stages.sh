@@ -101,6 +101,9 @@ stage_torch() {
   "$VENV_PYTHON" -m pip download -q --no-deps --only-binary :all: -d build/ci/torch torch==2.13.0 || skip "$reason"
   compgen -G 'build/ci/torch/torch-*+cpu-*.whl' >/dev/null || skip "$reason"
   "$VENV_PYTHON" -m pip install -q build/ci/torch/torch-*.whl
+  # Frameworks on top of it, which bring 30 MB.
+  "$VENV_PYTHON" -m pip install -q --only-binary :all: lightning transformers accelerate ||
+    note 'without Lightning and transformers, which are not available for this Python here'
 }
 
 # Those that ask for other versions of the same libraries, each in an environment of its own.

@@ -9,14 +9,17 @@
 How a step lies on the disk, and what a crash can leave, is in docs/checkpoints.md. Modules: ``_state`` (what a state
 is), ``_snapshot`` (its copy, while training goes on), ``_write`` (a step's files), ``_manifest`` (what it consists of),
 ``_directory`` (names, lock, commit, deletion), ``_retain`` (what is kept), ``_checkpointer`` (the whole),
-``_keras_callback`` (the same for ``model.fit``).
+``_keras_callback``, ``_lightning_callback``, ``_trainer_callback`` (the same for ``fit`` of Keras and of PyTorch
+Lightning, and for the ``Trainer`` of Hugging Face), ``_rng`` (generators of random numbers that nobody names).
 """
 
 from weightlift.checkpoint._checkpointer import Checkpointer
 from weightlift.checkpoint._future import CheckpointFuture
 from weightlift.checkpoint._keras_callback import keras_callback
+from weightlift.checkpoint._lightning_callback import lightning_callback
 from weightlift.checkpoint._manifest import Manifest, StoredFile, StoredTensor
 from weightlift.checkpoint._state import register_encoder
+from weightlift.checkpoint._trainer_callback import trainer_callback
 
 __all__ = [
     "CheckpointFuture",
@@ -25,5 +28,7 @@ __all__ = [
     "StoredFile",
     "StoredTensor",
     "keras_callback",
+    "lightning_callback",
     "register_encoder",
+    "trainer_callback",
 ]
