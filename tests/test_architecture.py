@@ -37,6 +37,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_checksum",
             "_ggml",
             "_arrays",
+            "_sharded",
             "_awaiting",
             "_stopping",
             "_descriptors",
@@ -76,6 +77,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
         (
             "_sidecar",
             "_source",
+            "_slices",
             "_chunks",
             "_load",
             "_weights",

@@ -309,6 +309,7 @@ class Layout:
         whole: Runs of bytes that hold many tensors and have a checksum each (a zip member), as tensors of bytes.
         damaged: Why the table itself does not match its checksum, if it does not.
         sidecar_of: The file whose sidecar speaks of the tensors, where it is not the one that was asked for.
+        parts: Of tensors that are stored in boxes: where each begins, its shape, and its row.
     """
 
     format: str
@@ -324,6 +325,9 @@ class Layout:
     order: U32 | None = None
     expected: Mapping[int, int] | None = None
     sidecar_of: str | None = None
+    parts: Mapping[str, Sequence[tuple[tuple[tuple[int, ...], tuple[int, ...]], TensorEntry]]] = field(
+        default_factory=dict
+    )
 
     def validate(self, source_sizes: Sequence[int]) -> Layout:
         """Check every row before anything is allocated or read; returns self.

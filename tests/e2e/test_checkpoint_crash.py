@@ -37,7 +37,8 @@ for step in range(first, first + 10_000):
 
 def started(program: str, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", textwrap.dedent(program), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 def check_newest(folder: Path, at_least: int) -> int:
@@ -73,6 +74,57 @@ def test_killed_at_any_instant(tmp_path: Path) -> None:
         assert checkpointer.steps() == [newest, newest + 1]
     names = sorted(p.name for p in folder.iterdir())
     assert names == [".lock", f"step-{newest:08d}", f"step-{newest + 1:08d}"]
+
+
+RANK = """
+import sys, numpy as np, weightlift as wl
+from weightlift.checkpoint import PerRank, Sharded
+rank, count = int(sys.argv[2]), 4
+checkpointer = wl.checkpoint.Checkpointer(sys.argv[1], keep_last=2, rank=rank, world_size=count, timeout=5)
+first = (checkpointer.latest() or 0) + 1
+fixed, changing = np.full((2, 1 << 18), 7, np.float32), np.zeros((2, 1 << 16), np.float32)
+rows = lambda part: Sharded((2 * count, part.shape[1]), [((2 * rank, 0), part)])
+print("ready", flush=True)
+sys.stdin.readline()
+for step in range(first, first + 10_000):
+    changing[:] = step
+    state = {"fixed": rows(fixed), "changing": rows(changing), "small": [np.full(3, step)], "step": step}
+    checkpointer.save(step, {**state, "own": PerRank([rank, step])})
+    print(step, flush=True)
+"""
+
+
+@pytest.mark.timeout(3600)
+def test_ranks_killed_at_any_instant(tmp_path: Path) -> None:
+    folder, rng, newest, littered = tmp_path / "s", random.Random(0), 0, 0
+    for number in range(max(2, KILLS // 2)):
+        jobs = [started(RANK, str(folder), str(rank)) for rank in range(4)]
+        for job in jobs:
+            assert job.stdout is not None and job.stdin is not None
+            assert job.stdout.readline() == "ready\n", job.stderr and job.stderr.read()
+        for job in jobs:
+            assert job.stdin is not None
+            job.stdin.write("\n")
+            job.stdin.flush()
+        time.sleep(rng.random() * 0.5)
+        if number % 2:  # one dies, and the others end by themselves
+            jobs[rng.randrange(4)].kill()
+        else:
+            for job in rng.sample(jobs, 4):
+                job.kill()
+        told: list[int] = []
+        for job in jobs:
+            out, err = job.communicate(timeout=60)
+            assert job.returncode == -signal.SIGKILL or "StorageError" in err, err
+            told += [int(step) - 1 for step in out.split()]
+        newest = check_newest(folder, max([newest, *told]))
+        reader = wl.checkpoint.Checkpointer(folder, rank=3, world_size=4)
+        assert newest == 0 or reader.restore()["own"] == [3, newest]
+        littered += any(p.name.startswith((".writing-", ".deleting-")) for p in folder.iterdir())
+    assert littered, "no kill has hit a save"
+    with wl.checkpoint.Checkpointer(folder, keep_last=2) as checkpointer:
+        checkpointer.save(newest + 1, {"a": np.ones(3)}, blocking=True)
+        assert checkpointer.steps() == [newest, newest + 1]
 
 
 PREEMPTED = """

@@ -237,7 +237,7 @@ class Held:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
         self.go, self.begun = threading.Event(), threading.Event()
-        write = writing.write_step
+        write = writing.write_shards
 
         def held(*args: Any, **options: Any) -> Any:
             self.begun.set()
@@ -246,7 +246,7 @@ class Held:
                 raise error
             return write(*args, **options)
 
-        monkeypatch.setattr("weightlift.checkpoint._checkpointer.write_step", held)
+        monkeypatch.setattr("weightlift.checkpoint._commit.write_shards", held)
 
 
 def test_a_save_goes_on_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

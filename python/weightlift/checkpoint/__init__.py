@@ -13,18 +13,22 @@ is), ``_snapshot`` (its copy, while training goes on), ``_write`` (a step's file
 Lightning, and for the ``Trainer`` of Hugging Face), ``_rng`` (generators of random numbers that nobody names).
 """
 
+from weightlift._sharded import Shard, Sharded
 from weightlift.checkpoint._checkpointer import Checkpointer
 from weightlift.checkpoint._future import CheckpointFuture
 from weightlift.checkpoint._keras_callback import keras_callback
 from weightlift.checkpoint._lightning_callback import lightning_callback
 from weightlift.checkpoint._manifest import Manifest, StoredFile, StoredTensor
-from weightlift.checkpoint._state import register_encoder
+from weightlift.checkpoint._state import PerRank, register_encoder
 from weightlift.checkpoint._trainer_callback import trainer_callback
 
 __all__ = [
     "CheckpointFuture",
     "Checkpointer",
     "Manifest",
+    "PerRank",
+    "Shard",
+    "Sharded",
     "StoredFile",
     "StoredTensor",
     "keras_callback",

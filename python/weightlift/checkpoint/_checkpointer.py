@@ -8,36 +8,51 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
-from weightlift._checksum import crc32c
-from weightlift._live import IntoOptions, load_into
-from weightlift._load import load_source
-from weightlift._source import Names, Source, open_source
+import numpy as np
+
+from weightlift._load import check_only
+from weightlift._source import Names, Source
 from weightlift._verify import verify_url
+from weightlift.checkpoint._commit import save_step
 from weightlift.checkpoint._directory import StepDirectory
 from weightlift.checkpoint._future import CheckpointFuture
-from weightlift.checkpoint._manifest import MAX_BYTES, Manifest
+from weightlift.checkpoint._manifest import Manifest
+from weightlift.checkpoint._parts import State, cut, division
 from weightlift.checkpoint._preemption import Preemption
+from weightlift.checkpoint._ranks import Ranks
+from weightlift.checkpoint._reports import small_sums
+from weightlift.checkpoint._restore import Wanted, load_step, open_step
 from weightlift.checkpoint._retain import Best, Retention, best_steps
 from weightlift.checkpoint._snapshot import Staging
-from weightlift.checkpoint._state import State, decode, encode, fill, take_apart
-from weightlift.checkpoint._write import Previous, Step, check_storable, write_step
+from weightlift.checkpoint._state import take_apart
+from weightlift.checkpoint._write import Previous, Step, Writing, check_storable
 from weightlift.errors import (
-    ChecksumError,
     FormatError,
     NotFoundError,
     StorageError,
     UnsupportedFeatureError,
     WeightliftError,
 )
-from weightlift.frameworks._tensors import converter
 from weightlift.types import VerifyReport
 
 __all__ = ["Checkpointer"]
 
+CHUNK = 64 << 20
+"""Bytes: larger tensors are stored in pieces of up to that, so that of what has hardly changed little is written."""
+
 Which = int | Literal["latest", "best"]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the writer's thread is given: a snapshot, and checksums of small arrays that others store."""
+
+    step: Step
+    small: Mapping[str, int]
 
 
 class Checkpointer:
@@ -55,6 +70,10 @@ class Checkpointer:
         incremental: Link the shards of tensors that have not changed since the step before, instead of writing them.
         bandwidth: Bytes a second to write at most; None: as fast as it goes.
         metadata: Put into each step's manifest; JSON.
+        rank: Which this is of the processes that save together, each its part, into one directory; they meet there.
+            Rank 0 commits and deletes. All call ``save`` with the same steps.
+        world_size: How many processes these are.
+        timeout: Seconds to wait for the others until a save fails.
 
     Raises:
         UnsupportedFeatureError: ``url`` is no local directory.
@@ -81,15 +100,21 @@ class Checkpointer:
         incremental: bool = True,
         bandwidth: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        timeout: float = 600.0,
     ) -> None:
         """See the class."""
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank is {rank}, of world_size {world_size}; it must be from 0 to {world_size - 1}")
         if max_in_flight < 1:
             raise ValueError(f"max_in_flight is {max_in_flight}; it must be positive")
         if bandwidth is not None and bandwidth <= 0:
             raise ValueError(f"bandwidth is {bandwidth}; it must be positive")
         self._retention = Retention(keep_last, keep_every, None if keep_best is None else Best(*keep_best))
         self._incremental, self._bandwidth, self._metadata = incremental, bandwidth, dict(metadata or {})
-        self._directory = StepDirectory(url)
+        self._directory = StepDirectory(url, rank)
+        self._ranks = Ranks(self._directory, rank, world_size, timeout)
         self._staging = Staging()
         self._writer = ThreadPoolExecutor(1, "weightlift-checkpoint")
         self._room = threading.BoundedSemaphore(max_in_flight)
@@ -135,16 +160,17 @@ class Checkpointer:
             raise ValueError(f"step is {step}; it must not be negative")
         self._directory.lock()
         self._check_number(step, overwrite=overwrite)
-        parts = take_apart(state)
+        parts = take_apart(state, self._ranks.rank)
         check_storable(parts)
         numbers = {name: float(value) for name, value in (metrics or {}).items()}
         self._room.acquire()
         try:
-            copies = self._staging.snapshot(parts.arrays)
+            self._tell()  # of the save that was waited for
+            small, copied = self._share(parts)
             future = CheckpointFuture(step)
             # In a list, out of which the thread takes it: what is called holds its arguments until after the end.
-            job = [Step(step, State(parts.names, copies, parts.structure), numbers, self._metadata)]
-            del copies
+            job = [_Job(Step(step, copied, numbers, self._metadata), small)]
+            del copied
             self._writer.submit(self._persist, job, future)
         except BaseException:
             self._room.release()
@@ -266,10 +292,10 @@ class Checkpointer:
         self._tell()
         wanted = self._number(step)
         older = [s for s in self.steps() if s < wanted] if fallback else []
+        load = Wanted(into, names, strict, framework, verify, self._ranks.rank)
         while True:
             try:
-                source = self._open(wanted)
-                return self._load(source, into, names, strict, framework, verify)
+                return load_step(self._open(wanted, whole=fallback), load)
             except (FormatError, StorageError) as error:
                 if not older or isinstance(error, UnsupportedFeatureError):  # which is no damage
                     raise
@@ -282,7 +308,7 @@ class Checkpointer:
         number = self._number(step)
         index = str(self._directory.index(number))
         try:
-            self._open(number)
+            open_step(self._directory, number)
         except (FormatError, StorageError) as error:
             return VerifyReport(index, "safetensors", (), (str(error),))
         return verify_url(index, progress=progress)
@@ -322,7 +348,16 @@ class Checkpointer:
         if step == newest and not overwrite:
             raise StorageError(f"step {step} is saved already; overwrite=True replaces it", path=self._root)
 
-    def _persist(self, job: list[Step], future: CheckpointFuture) -> None:
+    def _share(self, parts: State) -> tuple[dict[str, int], State]:
+        """What this process stores of a state, copied; and checksums of small arrays that others store."""
+        if self._incremental:
+            parts = cut(parts, CHUNK)
+        mine = division(parts, self._ranks.rank, self._ranks.world_size)
+        small = {} if len(mine) == len(parts.names) else small_sums(parts, mine)
+        chosen = parts.take(mine)
+        return small, chosen.with_arrays(self._staging.snapshot(chosen.arrays))
+
+    def _persist(self, job: list[_Job], future: CheckpointFuture) -> None:
         """On the writer's thread."""
         error: BaseException | None = None
         try:
@@ -332,22 +367,14 @@ class Checkpointer:
         finally:
             self._room.release()
             future.end(error)
-        if error is None:
+        if error is None and self._ranks.rank == 0:
             self._tidy()
 
-    def _write(self, step: Step, future: CheckpointFuture) -> int:
+    def _write(self, job: _Job, future: CheckpointFuture) -> int:
         """Write and commit a step; the bytes written."""
-        folder = self._directory.begin(step.number)
-        try:
-            manifest, written = write_step(
-                folder, step, self._previous(), incremental=self._incremental, bandwidth=self._bandwidth,
-                progress=future.report,
-            )  # fmt: skip
-            self._directory.commit(folder, manifest)
-        except BaseException:
-            self._directory.abandon(folder)
-            raise
-        return written
+        label = f"r{self._ranks.rank:05d}-" if self._ranks.world_size > 1 else ""
+        writing = Writing(self._incremental, self._bandwidth, future.report, label)
+        return save_step(self._directory, self._ranks, job.step, self._previous(), writing, job.small)
 
     def _tidy(self) -> None:
         """Delete what is superseded, once the save has ended; what goes wrong is told as of a save."""
@@ -391,43 +418,14 @@ class Checkpointer:
             return found
         return int(step)
 
-    def _open(self, step: int) -> Source:
-        """The tensors of a step, once the index and the shards are found to be those of its manifest."""
-        manifest, index = self._directory.manifest(step), self._directory.index(step)
-        try:
-            nbytes = index.stat().st_size
-            if nbytes > MAX_BYTES:
-                raise FormatError(f"an index of {nbytes} bytes; at most {MAX_BYTES} are read", path=str(index))
-            digest = crc32c(index.read_bytes())
-        except FileNotFoundError:
-            raise FormatError("the step's index is gone", path=str(index)) from None
-        if digest != manifest.index_crc32c:
-            raise ChecksumError(
-                f"the index has the CRC-32C {digest:08x}, its manifest says {manifest.index_crc32c:08x}",
-                path=str(index),
-            )
-        source = open_source(index)
-        table = source.table
-        if len(table) != len(manifest.tensors):
-            counts = f"{len(table)} tensors in the shards, {len(manifest.tensors)} in the manifest"
-            raise FormatError(counts, path=str(index))
-        for row, name in enumerate(table.names):
-            stored = manifest.tensors.get(name)
-            if (
-                stored is None
-                or stored.crc32c != int(table.check_value[row])
-                or stored.nbytes != int(table.nbytes[row])
-            ):
-                raise FormatError("the shard holds another tensor than the manifest says", path=str(index), tensor=name)
+    def _open(self, step: int, *, whole: bool) -> Source:
+        """A step; with ``whole``, and where others restore it, too, all of it is checked: all must find the same."""
+        if self._ranks.world_size == 1:
+            return open_step(self._directory, step)
+        source = open_step(self._directory, step, mode="buffered")  # what all read comes from the disk once
+        if whole:
+            check_only(source, np.arange(len(source.table), dtype=np.uint32))
         return source
-
-    @staticmethod
-    def _load(source: Source, into: Any, names: Names, strict: bool, framework: str, verify: bool) -> Any:
-        if into is None:
-            loaded = load_source(source, names=names, verify=verify, convert=converter(framework))
-            return decode(loaded) if names is None else loaded
-        filled = load_into(source, encode(into), IntoOptions(names=names, strict=strict, verify=verify))
-        return fill(into, filled) if strict else filled
 
     @property
     def _root(self) -> str:

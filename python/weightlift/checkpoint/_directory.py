@@ -2,7 +2,8 @@
 
 Protocol (docs/checkpoints.md says why each step is there):
 
-1. One writer: an exclusive lock (flock) on ``.lock``, held while a checkpointer writes. Readers need none.
+1. One writer: an exclusive lock (flock) on ``.lock``, held while a checkpointer writes; one a rank where several
+   processes write together (``.lock-00001`` ...). Readers need none.
 2. A step is made in ``.writing-STEP-RANDOM``: shards, each durable, then the index, then the manifest; then the
    directory itself is synced, renamed to ``step-STEP``, and the directory above is synced. Readers see only ``step-*``.
 3. A step that takes the place of another: that one becomes ``.replaced-STEP-RANDOM`` first, and is removed last. Killed
@@ -24,8 +25,9 @@ import re
 import secrets
 import shutil
 import socket
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from weightlift._urls import is_file, local_path
@@ -35,6 +37,9 @@ from weightlift.errors import FormatError, NotFoundError, StorageError, Unsuppor
 __all__ = ["StepDirectory"]
 
 _STEP = re.compile(r"step-(\d{8,18})")
+_ASKING = 0.2
+"""Seconds, many times what ``locked_by`` holds a lock, which it takes to see whether it can."""
+
 _LITTER = re.compile(r"\.(writing|deleting|replaced)-(\d{8,18})-[0-9a-f]{8}")
 
 
@@ -43,12 +48,17 @@ class StepDirectory:
 
     Args:
         url: A path or ``file://`` URL; made by the first save.
+        rank: Of this process, among those that write together; that of rank 0 makes, commits and deletes.
     """
 
     _lock: int | None = None
 
-    def __init__(self, url: str | os.PathLike[str]) -> None:
+    def __init__(self, url: str | os.PathLike[str], rank: int = 0) -> None:
         """See the class."""
+        self._rank = rank
+        self.token = secrets.token_hex(8)
+        """Tells this writer from all others, of which the lock says it."""
+        self._abandoned: list[Path] = []
         if not is_file(url):
             raise UnsupportedFeatureError(f"checkpoints are kept in local directories, not at {os.fspath(url)!r}")
         self.root = Path(local_path(url))
@@ -120,18 +130,30 @@ class StepDirectory:
         except FileNotFoundError:
             return []
 
-    def locked_by(self) -> str | None:
-        """Who is writing now: a process and its machine; None: nobody."""
-        if self._lock is not None:
+    def writing(self, step: int) -> list[Path]:
+        """Where a step is being written, or was when something crashed."""
+        return [path for path in self.litter() if path.name.startswith(f".writing-{step:08d}-")]
+
+    def locked_by(self, rank: int = 0) -> str | None:
+        """Who is writing now as this rank: a process and its machine; None: nobody."""
+        if self._lock is not None and rank == self._rank:
             return _myself()
+        return self._locked(rank, _holder)
+
+    def writer(self) -> str | None:
+        """The token of the one that is rank 0 now; None: nobody is."""
+        return self._locked(0, lambda fd: _said(fd).get("token", ""))
+
+    def _locked(self, rank: int, say: Callable[[int], str]) -> str | None:
+        """What is said of the holder of a lock; None where nobody has it."""
         try:
-            fd = os.open(self.root / ".lock", os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self.root / _lock_name(rank), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return _holder(fd)
+            return say(fd)
         finally:
             os.close(fd)
         return None
@@ -143,9 +165,9 @@ class StepDirectory:
             return
         with _located(self.root, "make the directory of the checkpoints"):
             self._make(self.root)
-            fd = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = os.open(self.root / _lock_name(self._rank), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(fd)
         except BlockingIOError:
             who = _holder(fd)
             os.close(fd)
@@ -156,10 +178,11 @@ class StepDirectory:
                 path=str(self.root),
             ) from None
         os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps(_myself()).encode(), 0)
+        os.pwrite(fd, json.dumps({"who": _myself(), "token": self.token}).encode(), 0)
         self._lock = fd
         _LOCKED.add(self)
-        self.collect()
+        if self._rank == 0:
+            self.collect()
 
     def _make(self, folder: Path) -> None:
         """Make a directory and those above it, durably."""
@@ -185,12 +208,14 @@ class StepDirectory:
                 path.rename(final)
                 self.sync(self.root)
             else:
-                shutil.rmtree(path, ignore_errors=True)
+                self.abandon(path)
             names.append(path.name)
         return names
 
     def begin(self, step: int) -> Path:
         """A new directory for a step that is being written."""
+        while self._abandoned:
+            self.abandon(self._abandoned.pop())
         path = self.root / _hidden("writing", step)
         with _located(path, "make the directory of a step"):
             path.mkdir()
@@ -217,8 +242,16 @@ class StepDirectory:
             shutil.rmtree(old, ignore_errors=True)
 
     def abandon(self, made: Path) -> None:
-        """Remove a step that could not be completed."""
-        shutil.rmtree(made, ignore_errors=True)
+        """Remove a step that could not be completed: at once for all that look for it, then file by file."""
+        match, gone = _LITTER.fullmatch(made.name), made
+        if match is not None and match[1] != "deleting":
+            with contextlib.suppress(OSError):
+                gone = made.rename(made.with_name(_hidden("deleting", int(match[2]))))
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def abandon_later(self, made: Path) -> None:
+        """Remove such a step once others have seen what became of it: when the next one is begun."""
+        self._abandoned.append(made)
 
     def delete(self, step: int) -> None:
         """Remove a committed step."""
@@ -262,6 +295,23 @@ def _name(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def _lock_name(rank: int) -> str:
+    return f".lock-{rank:05d}" if rank else ".lock"
+
+
+def _take(fd: int) -> None:
+    """Lock a file; BlockingIOError where another has it, for longer than it takes to ask who has it."""
+    end = time.monotonic() + _ASKING
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(_ASKING / 20)
+
+
 def _hidden(kind: str, step: int) -> str:
     return f".{kind}-{step:08d}-{secrets.token_hex(4)}"
 
@@ -271,11 +321,16 @@ def _myself() -> str:
 
 
 def _holder(fd: int) -> str:
+    return _said(fd).get("who") or "a process that did not say which"
+
+
+def _said(fd: int) -> dict[str, str]:
+    """What the holder of a lock has written into it."""
     with contextlib.suppress(ValueError, OSError):
-        text = json.loads(os.pread(fd, 4096, 0))
-        if isinstance(text, str):
-            return text[:200]
-    return "a process that did not say which"
+        said = json.loads(os.pread(fd, 4096, 0))
+        if isinstance(said, dict):
+            return {str(key): str(value)[:200] for key, value in said.items()}
+    return {}
 
 
 @contextlib.contextmanager

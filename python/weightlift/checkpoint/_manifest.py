@@ -16,6 +16,7 @@ from weightlift import _json
 from weightlift._checksum import crc32c
 from weightlift._dtypes import byte_size, from_name
 from weightlift.errors import FormatError, UnsupportedFeatureError
+from weightlift.formats._safetensors_pieces import Pieces, parse_pieces, pieces_json
 
 __all__ = ["INDEX", "MANIFEST", "Manifest", "StoredFile", "StoredTensor"]
 
@@ -66,6 +67,8 @@ class Manifest:
         metrics: As given to ``save``.
         metadata: As given to the checkpointer.
         world_size: How many processes wrote it.
+        pieces: What of ``tensors`` are pieces of others.
+        identity: Of the save, by which the processes of one know it.
     """
 
     step: int
@@ -76,6 +79,8 @@ class Manifest:
     metrics: Mapping[str, float] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     world_size: int = 1
+    pieces: Mapping[str, Pieces] = field(default_factory=dict)
+    identity: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -91,6 +96,7 @@ class Manifest:
             "step": self.step,
             "created": self.created,
             "world_size": self.world_size,
+            "identity": self.identity,
             "metrics": {name: _number(value) for name, value in self.metrics.items()},
             "metadata": dict(self.metadata),
             "index_crc32c": self.index_crc32c,
@@ -99,6 +105,7 @@ class Manifest:
                 [name, t.dtype, list(t.shape), numbers[t.file], t.offset, t.nbytes, t.crc32c, t.crc32]
                 for name, t in self.tensors.items()
             ],
+            "pieces": pieces_json(self.pieces),
         }
         try:
             document["digest"] = _digest(document)
@@ -150,8 +157,18 @@ class Manifest:
         return cls(
             _count(raw["step"], "a step"), float(raw["created"]), _checksum(raw["index_crc32c"]), files, tensors,
             {str(name): float(value) for name, value in metrics.items()}, metadata,
-            max(1, _count(raw["world_size"], "a number of processes")),
+            max(1, _count(raw["world_size"], "a number of processes")), _pieces(raw.get("pieces", {}), tensors),
+            str(raw.get("identity", "")),
         )  # fmt: skip
+
+
+def _pieces(raw: Any, tensors: Mapping[str, StoredTensor]) -> dict[str, Pieces]:
+    pieces = parse_pieces(raw)
+    for name, of in pieces.items():
+        missing = next((piece for piece in of.begins if piece not in tensors), None)
+        if missing is not None:
+            raise FormatError(f"its piece {missing[:80]!r} is not in the manifest", tensor=name)
+    return pieces
 
 
 def _check_tensor(name: str, tensor: StoredTensor, file_bytes: int) -> None:

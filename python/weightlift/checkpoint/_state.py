@@ -1,14 +1,15 @@
 """What a state is made of: tensors, plain values, containers of both, and objects that know how to become these.
 
 Objects with ``state_dict`` and what the adapters of frameworks know become trees (``frameworks/_adapters``).
-Generators of random numbers, and types that users register, become ``{"$encoded": NAME, "state": TREE}``. Nothing is
-pickled: what is none of these is refused by its place in the state.
+Generators of random numbers, and types that users register, become ``{"$encoded": NAME, "state": TREE}``; what each
+process has of its own becomes ``{"$rank": {"0": TREE}}``. Nothing is pickled: what is none of these is refused by its
+place in the state.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,23 +18,38 @@ import numpy.typing as npt
 
 from weightlift._arrays import as_array
 from weightlift._tree import flatten
+from weightlift.checkpoint._parts import Part, State
 from weightlift.errors import FormatError, UnsupportedFeatureError
+from weightlift.formats._safetensors_pieces import piece_name
 from weightlift.frameworks._adapters import expand, for_training
+from weightlift.frameworks._shards import sharded
 
-__all__ = ["State", "decode", "encode", "fill", "register_encoder", "take_apart"]
+__all__ = ["RANK", "PerRank", "decode", "encode", "fill", "register_encoder", "take_apart"]
 
 Array = npt.NDArray[Any]
 _MARK, _STATE = "$encoded", "state"
+RANK = "$rank"
 _MAX_DEPTH = 100
 
 
 @dataclass(frozen=True)
-class State:
-    """A state, taken apart: a name and an array for each tensor, and the structure of the rest (see ``_tree``)."""
+class PerRank:
+    """What each process has of its own, in the state of many: its generator of random numbers, its place in the data.
 
-    names: Sequence[str]
-    arrays: Sequence[Array]
-    structure: Any
+    Of anything else in a state all processes must have the same, or the boxes of one array
+    (:class:`~weightlift.checkpoint.Sharded`). ``restore`` gives each process its own back; None where no process of
+    its rank has saved.
+
+    Example:
+        >>> import numpy as np, weightlift as wl
+        >>> with wl.checkpoint.Checkpointer("own") as checkpointer:
+        ...     state = {"rng": wl.checkpoint.PerRank(np.random.default_rng(7)), "step": 1}
+        ...     _ = checkpointer.save(1, state, blocking=True)
+        ...     checkpointer.restore()["rng"].integers(10)
+        9
+    """
+
+    value: Any
 
 
 @dataclass(frozen=True)
@@ -79,67 +95,89 @@ def register_encoder(
     _ENCODERS[name] = _Encoder(kind, name, encode, decode, assign)
 
 
-def take_apart(state: Any) -> State:
-    """The tensors and the structure of a state.
+def take_apart(state: Any, rank: int = 0) -> State:
+    """The tensors and the structure of a state; of arrays that are spread over processes, this one's boxes.
 
     Raises:
         UnsupportedFeatureError: Something in it is neither; ``tensor`` is its path, joined by dots.
     """
-    tree, _ = expand(encode(state))
+    tree, _ = expand(encode(state, rank))
     names, leaves, structure = flatten(tree, values=True)
-    arrays = []
+    taken = State(structure=structure, tensors=names)
     for name, leaf in zip(names, leaves, strict=True):
-        try:
-            arrays.append(as_array(leaf, name))
-        except UnsupportedFeatureError as error:
-            error.message += "; weightlift.checkpoint.register_encoder teaches checkpoints a type"
-            error.args = (error.message, *error.args[1:])
-            raise error.locate(tensor=name) from None
-    return State(names, arrays, structure)
+        spread = None if type(leaf) is np.ndarray else sharded(leaf, name)
+        if spread is None:
+            taken.add(name, _array(leaf, name), None, own=RANK in name and RANK in name.split("."))
+            continue
+        for shard in spread.shards:
+            if shard.replica == 0:
+                array = _array(shard.array, name)
+                stored = name if array.shape == spread.shape else piece_name(name, shard.begin, array.shape)
+                part = None if stored == name else Part(name, spread.shape, shard.begin)
+                taken.add(stored, array, part, own=True)
+    return taken
 
 
-def encode(tree: Any, depth: int = 0) -> Any:
+def _array(leaf: Any, name: str) -> Array:
+    try:
+        return as_array(leaf, name)
+    except UnsupportedFeatureError as error:
+        error.message += "; weightlift.checkpoint.register_encoder teaches checkpoints a type"
+        error.args = (error.message, *error.args[1:])
+        raise error.locate(tensor=name) from None
+
+
+def encode(tree: Any, rank: int = 0, depth: int = 0) -> Any:
     """``tree`` with what encoders know in their words; the same object where there is none of it."""
     if depth > _MAX_DEPTH:
         raise UnsupportedFeatureError(f"a state nested deeper than {_MAX_DEPTH}, or one that holds itself")
     if isinstance(tree, Mapping):
-        if _MARK in tree:
-            raise UnsupportedFeatureError(f"a dict of the state has the key {_MARK!r}, which checkpoints use")
-        made = {key: encode(item, depth + 1) for key, item in tree.items()}
+        taken = next((key for key in (_MARK, RANK) if key in tree), None)
+        if taken is not None:
+            raise UnsupportedFeatureError(f"a dict of the state has the key {taken!r}, which checkpoints use")
+        made = {key: encode(item, rank, depth + 1) for key, item in tree.items()}
         return tree if all(made[key] is item for key, item in tree.items()) else made
     if type(tree) in (list, tuple):
-        parts = [encode(item, depth + 1) for item in tree]
+        parts = [encode(item, rank, depth + 1) for item in tree]
         return tree if all(a is b for a, b in zip(parts, tree, strict=True)) else type(tree)(parts)
+    if isinstance(tree, PerRank):
+        return {RANK: {str(rank): encode(tree.value, rank, depth + 1)}}
     found = _encoder_of(tree)
-    return _for_training(tree) if found is None else {_MARK: found.name, _STATE: encode(found.encode(tree), depth + 1)}
+    if found is None:
+        return _for_training(tree)
+    return {_MARK: found.name, _STATE: encode(found.encode(tree), rank, depth + 1)}
 
 
-def decode(tree: Any) -> Any:
-    """What ``encode`` was given; FormatError for an encoder that nobody registered."""
+def decode(tree: Any, rank: int = 0) -> Any:
+    """What ``encode`` was given, of that rank; FormatError for an encoder that nobody registered."""
     if isinstance(tree, dict):
+        if RANK in tree:
+            return decode(tree[RANK].get(str(rank)), rank)
         if _MARK not in tree:
-            return {key: decode(item) for key, item in tree.items()}
+            return {key: decode(item, rank) for key, item in tree.items()}
         found, inner = _named(tree)
-        return found.decode(decode(inner))
-    return type(tree)(map(decode, tree)) if type(tree) in (list, tuple) else tree
+        return found.decode(decode(inner, rank))
+    return type(tree)(decode(item, rank) for item in tree) if type(tree) in (list, tuple) else tree
 
 
-def fill(into: Any, loaded: Any) -> Any:
+def fill(into: Any, loaded: Any, rank: int = 0) -> Any:
     """What ``restore(into=)`` returns: ``loaded``, with the encoded objects of ``into`` put into their states."""
+    if isinstance(into, PerRank):
+        return PerRank(fill(into.value, loaded[RANK][str(rank)], rank))
     if into is not loaded and _for_training(into) is not into:
         return into  # it was filled where it is
     if isinstance(loaded, dict) and _MARK in loaded and not isinstance(into, Mapping):
         found, inner = _named(loaded)
-        state = decode(inner)
+        state = decode(inner, rank)
         if found.assign is None or not isinstance(into, found.kind):
             return found.decode(state)
         found.assign(into, state)
         return into
     if isinstance(loaded, dict) and isinstance(into, Mapping):
-        made = {key: fill(into.get(key), item) for key, item in loaded.items()}
+        made = {key: fill(into.get(key), item, rank) for key, item in loaded.items()}
         return loaded if all(made[key] is item for key, item in loaded.items()) else made
     if type(loaded) in (list, tuple) and type(into) is type(loaded) and len(into) == len(loaded):
-        parts = [fill(old, item) for old, item in zip(into, loaded, strict=True)]
+        parts = [fill(old, item, rank) for old, item in zip(into, loaded, strict=True)]
         return loaded if all(a is b for a, b in zip(parts, loaded, strict=True)) else type(loaded)(parts)
     return loaded
 

@@ -1,8 +1,8 @@
 """The files of one step: new shards, links to those of the step before, the index, the manifest.
 
-Shards are cut so that what changes at different times lies apart: a tensor of ``SHARD`` bytes or more is a file of its
-own, smaller ones share files of up to that size, in the order of the state. A shard whose tensors are all as they were
-is linked. A linked file never holds a tensor that the step has in another file: readers that go by files, as some of
+Shards are cut so that what changes at different times lies apart: an array of ``SHARD`` bytes or more is a file of its
+own, smaller ones share files of up to that size, in the order of the state. A shard whose arrays are all as they were
+is linked. A linked file never holds an array that the step has in another file: readers that go by files, as some of
 safetensors' do, would take the old values.
 """
 
@@ -25,15 +25,15 @@ from weightlift._packing import Checksums, PackOptions
 from weightlift._plan import OpenFiles
 from weightlift._publish import Publication, put_file
 from weightlift._save import describe, save_leaves
-from weightlift._source import open_source
 from weightlift.checkpoint._manifest import INDEX, MANIFEST, Manifest, StoredFile, StoredTensor
-from weightlift.checkpoint._state import State
-from weightlift.errors import WeightliftError
+from weightlift.checkpoint._parts import Part, State, pieces_of
+from weightlift.errors import FormatError, WeightliftError
 from weightlift.formats._safetensors import SAFETENSORS
+from weightlift.formats._safetensors_file import File, read_file, read_head
 from weightlift.formats._safetensors_index import INDEX_SUFFIX
 from weightlift.stores._local import LocalStore
 
-__all__ = ["Previous", "Step", "check_storable", "write_step"]
+__all__ = ["Previous", "Step", "Writing", "Written", "check_storable", "checksums_of", "finish_step", "write_shards"]
 
 Array = npt.NDArray[Any]
 SHARD = 16 << 20
@@ -50,7 +50,7 @@ _BATCH_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Step:
-    """What is to be written."""
+    """What is to be written: the part of this process of ``state``, and what is said of the whole."""
 
     number: int
     state: State
@@ -66,48 +66,113 @@ class Previous:
     manifest: Manifest
 
 
+@dataclass(frozen=True)
+class Writing:
+    """How shards are written.
+
+    Attributes:
+        incremental: Cut shards small, and note the checksums by which the next save tells what has changed.
+        bandwidth: Bytes a second, at most.
+        progress: Called with (bytes done, bytes in all).
+        label: Part of the names of the shards: which process writes them, where several do.
+    """
+
+    incremental: bool
+    bandwidth: float | None
+    progress: Callable[[int, int], object]
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Written:
+    """Shards of a step that one process has written or linked.
+
+    Attributes:
+        files: By name.
+        sums: What each shard's header has as its checksums; None: nothing.
+        tensors: What is stored in them, by name, in the order of the state.
+        parts: Of these, what are pieces.
+        nbytes: Bytes of the files that were written.
+    """
+
+    files: Mapping[str, StoredFile]
+    sums: Mapping[str, str | None]
+    tensors: Mapping[str, StoredTensor]
+    parts: Mapping[str, Part]
+    nbytes: int
+
+
 def check_storable(state: State) -> None:
     """Refuse what no shard can hold, before anything is copied; UnsupportedFeatureError names the tensors."""
     SAFETENSORS.encode(describe(list(state.names), state.arrays, SAFETENSORS).specs, None)
 
 
-def write_step(
-    folder: Path,
-    step: Step,
-    previous: Previous | None,
-    *,
-    incremental: bool,
-    bandwidth: float | None,
-    progress: Callable[[int, int], object],
-) -> tuple[Manifest, int]:
-    """Write all files of a step into ``folder``, durably, the manifest last; it, and the bytes written.
+def write_shards(folder: Path, step: Step, previous: Previous | None, writing: Writing) -> Written:
+    """Write or link the shards of a state into ``folder``, durably.
 
     Args:
         folder: Where; not yet seen by readers.
         step: The snapshot.
         previous: What may be linked; None: nothing.
-        incremental: Cut shards small, and note the checksums by which the next save tells what has changed.
-        bandwidth: Bytes a second, at most.
-        progress: Called with (bytes done, bytes in all).
+        writing: How.
     """
     state = step.state
-    sums = checksums_of(state) if incremental else None
-    groups = _grouped([a.nbytes for a in state.arrays], SHARD if incremental else _PLAIN_SHARD)
-    linked: dict[str, StoredFile] = {}
+    sums = checksums_of(state) if writing.incremental else None
+    groups = _grouped([a.nbytes for a in state.arrays], SHARD if writing.incremental else _PLAIN_SHARD)
+    linked: dict[str, File] = {}
     if previous is not None and sums is not None:
         linked, groups = _link(folder, state, sums, groups, previous)
-    written = _write_shards(folder, step, groups, bandwidth, progress)
-    store = LocalStore(folder, INDEX)
-    index = SAFETENSORS.index_of(OpenFiles(store), sorted({*linked, *written}), state.names, state.structure)
-    put_file(store, INDEX, index, durable=True)
-    manifest = _manifest(folder, step, crc32c(index), sums, linked)
+    names = _write_groups(folder, step, groups, writing)
+    files = OpenFiles(LocalStore(folder))
+    heads = {**linked, **{name: _head(files, name) for name in names}}
+    stored = {n: previous.manifest.files[n] for n in linked} if previous is not None else {}
+    stored |= {name: StoredFile((folder / name).stat().st_size, step.number) for name in names}
+    parts = {n: part for n, part in zip(state.names, state.parts, strict=True) if part is not None}
+    return Written(
+        stored, {name: head.checksum for name, head in heads.items()}, _tensors(state, heads, sums), parts,
+        sum(stored[name].nbytes for name in names),
+    )  # fmt: skip
+
+
+def finish_step(
+    folder: Path, step: Step, written: Sequence[Written], *, world_size: int = 1, identity: str = ""
+) -> tuple[Manifest, int]:
+    """Write the index and the manifest of shards that are there; the manifest, and the bytes of both.
+
+    Args:
+        folder: Where.
+        step: ``state.structure`` is that of the whole.
+        written: By each process.
+        world_size: How many these are.
+        identity: Of this save, by which the processes know it.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    for one in written:
+        for name, tensor in one.tensors.items():
+            if tensors.setdefault(name, tensor) is not tensor:
+                raise FormatError(
+                    f"two processes have stored it: in {tensors[name].file} and {tensor.file}", tensor=name
+                )
+    files = {name: file for one in written for name, file in one.files.items()}
+    sums = {name: text for one in written for name, text in one.sums.items()}
+    pieces = pieces_of(item for one in written for item in one.parts.items())
+    index = SAFETENSORS.index_of(
+        {name: tensor.file for name, tensor in tensors.items()}, sums, sum(t.nbytes for t in tensors.values()),
+        step.state.structure, pieces,
+    )  # fmt: skip
+    manifest = Manifest(
+        step.number, time.time(), crc32c(index), files, tensors, step.metrics, step.metadata, world_size, pieces,
+        identity,
+    )  # fmt: skip
     text = manifest.to_json()
+    store = LocalStore(folder, INDEX)
+    put_file(store, INDEX, index, durable=True)
     put_file(store, MANIFEST, text, durable=True)
-    return manifest, len(index) + len(text) + sum((folder / name).stat().st_size for name in written)
+    return manifest, len(index) + len(text)
 
 
 def checksums_of(state: State) -> Checksums:
-    """CRC-32C and CRC-32 of each tensor's bytes, in parallel."""
+    """CRC-32C and CRC-32 of each array's bytes, in parallel."""
     job = describe(list(state.names), state.arrays, SAFETENSORS)
     packing = SAFETENSORS.pack(job.specs, "x.safetensors", PackOptions())
     packing.crc32 = True
@@ -116,7 +181,7 @@ def checksums_of(state: State) -> Checksums:
 
 
 def _grouped(sizes: Sequence[int], most: int) -> list[list[int]]:
-    """The numbers of the tensors of each shard."""
+    """The rows of each shard."""
     most = max(most, sum(sizes) // _MOST_SHARDS)
     groups: list[list[int]] = []
     small: list[int] = []
@@ -133,15 +198,16 @@ def _grouped(sizes: Sequence[int], most: int) -> list[list[int]]:
     return groups
 
 
+# --- what is as it was ----------------------------------------------------------------------------
 def _link(
     folder: Path, state: State, sums: Checksums, groups: Sequence[list[int]], previous: Previous
-) -> tuple[dict[str, StoredFile], list[list[int]]]:
-    """Link the shards whose tensors are as they were; these, and the groups that are to be written."""
+) -> tuple[dict[str, File], list[list[int]]]:
+    """Link the shards whose arrays are as they were; these, and the groups that are to be written."""
     held: dict[str, list[str]] = {}
     for name, tensor in previous.manifest.tensors.items():
         held.setdefault(tensor.file, []).append(name)
     now = dict(zip(state.names, _described(state, sums), strict=True))
-    linked: dict[str, StoredFile] = {}
+    linked: dict[str, File] = {}
     left = []
     for group in groups:
         names = [state.names[i] for i in group]
@@ -151,26 +217,23 @@ def _link(
             and sorted(held[old.file]) == sorted(names)
             and all(now[n].same_values(previous.manifest.tensors[n]) for n in names)
         )
-        if (
-            same
-            and old is not None
-            and _whole(previous, old.file, names)
-            and _linked(previous.folder, folder, old.file)
-        ):
-            linked[old.file] = previous.manifest.files[old.file]
+        head = _whole(previous, old.file, names) if same and old is not None else None
+        if head is not None and old is not None and _linked(previous.folder, folder, old.file):
+            linked[old.file] = head
         else:
             left.append(group)
     return linked, left
 
 
-def _whole(previous: Previous, file: str, names: Sequence[str]) -> bool:
-    """Whether a shard has the header and the size that it was written with; its values are not read."""
+def _whole(previous: Previous, file: str, names: Sequence[str]) -> File | None:
+    """A shard's header, if it and the size are those that it was written with; its values are not read."""
     try:
-        table = open_source(previous.folder / file).table
+        head = _head(OpenFiles(LocalStore(previous.folder)), file)
     except WeightliftError:
-        return False
+        return None
     wanted = {name: previous.manifest.tensors[name].crc32c for name in names}
-    return dict(zip(table.names, table.check_value.tolist(), strict=True)) == wanted
+    same = dict(zip(head.table.names, head.table.check_value.tolist(), strict=True)) == wanted
+    return head if same and head.damaged is None else None
 
 
 def _linked(source: Path, target: Path, file: str) -> bool:
@@ -183,21 +246,16 @@ def _linked(source: Path, target: Path, file: str) -> bool:
 
 
 def _described(state: State, sums: Checksums) -> list[StoredTensor]:
-    """What a manifest says of each tensor, but for its place."""
+    """What a manifest says of each array, but for its place."""
     specs = describe(list(state.names), state.arrays, SAFETENSORS).specs
     columns = (specs.dtypes, specs.shapes, specs.nbytes.tolist(), sums.crc32c.tolist(), sums.crc32.tolist())
     return [StoredTensor(d.name, tuple(n), "", 0, nbytes, a, b) for d, n, nbytes, a, b in zip(*columns, strict=True)]
 
 
-def _write_shards(
-    folder: Path,
-    step: Step,
-    groups: Sequence[list[int]],
-    bandwidth: float | None,
-    progress: Callable[[int, int], object],
-) -> list[str]:
+# --- what is written ------------------------------------------------------------------------------
+def _write_groups(folder: Path, step: Step, groups: Sequence[list[int]], writing: Writing) -> list[str]:
     """Write the shards of these groups; their names."""
-    arrays = step.state.arrays
+    arrays, bandwidth = step.state.arrays, writing.bandwidth
     sizes = [sum(arrays[i].nbytes for i in group) for group in groups]
     total, done, names = sum(sizes), 0, []
     begun = time.monotonic()
@@ -205,11 +263,12 @@ def _write_shards(
         nbytes = sum(arrays[i].nbytes for group in batch for i in group)
 
         def report(part: int, _: int, before: int = done, most: int = nbytes) -> None:
-            progress(before + min(part, most), total)  # headers are counted, too
+            writing.progress(before + min(part, most), total)  # headers are counted, too
 
-        names += _write_batch(folder, step, batch, f"data-{step.number:08d}-{number:04d}{INDEX_SUFFIX}", report)
+        name = f"data-{step.number:08d}-{writing.label}{number:04d}{INDEX_SUFFIX}"
+        names += _write_batch(folder, step, batch, name, report)
         done += nbytes
-        progress(done, total)
+        writing.progress(done, total)
         if bandwidth is not None:
             time.sleep(max(0.0, begun + done / bandwidth - time.monotonic()))
     return names
@@ -243,22 +302,23 @@ def _batches(groups: Sequence[list[int]], sizes: Sequence[int], most: float | No
     return batches
 
 
-def _manifest(
-    folder: Path, step: Step, index_crc32c: int, sums: Checksums | None, linked: Mapping[str, StoredFile]
-) -> Manifest:
-    """What lies in the folder, as it is read there."""
-    source = open_source(folder / INDEX)
-    table, files = source.table, source.layout.sources
-    crc32 = {} if sums is None else dict(zip(step.state.names, sums.crc32.tolist(), strict=True))
-    tensors = {}
-    for row in range(len(table)):
-        name = table.names[row]
-        tensors[name] = StoredTensor(
-            table.dtype(row).name, tuple(table.shapes[row]), files[int(table.source[row])], int(table.offset[row]),
-            int(table.nbytes[row]), int(table.check_value[row]), crc32.get(name),
-        )  # fmt: skip
-    stored = {name: linked.get(name) or StoredFile((folder / name).stat().st_size, step.number) for name in files}
-    return Manifest(
-        step.number, time.time(), index_crc32c, stored, {n: tensors[n] for n in step.state.names}, step.metrics,
-        step.metadata,
-    )  # fmt: skip
+def _head(files: OpenFiles, name: str) -> File:
+    """What the header of a shard says."""
+    reader = files.open(name)
+    try:
+        return read_file(reader, read_head(reader))
+    except WeightliftError as error:
+        raise error.locate(path=reader.name) from None
+
+
+def _tensors(state: State, heads: Mapping[str, File], sums: Checksums | None) -> dict[str, StoredTensor]:
+    """Where the arrays of a state lie, as the headers of the shards say, in the order of the state."""
+    crc32 = {} if sums is None else dict(zip(state.names, sums.crc32.tolist(), strict=True))
+    found: dict[str, StoredTensor] = {}
+    for file, head in heads.items():
+        table = head.table
+        columns = (table.names, table.shapes, table.offset.tolist(), table.nbytes.tolist(), table.check_value.tolist())
+        for row, (name, shape, offset, nbytes, value) in enumerate(zip(*columns, strict=True)):
+            kind = table.dtype(row).name
+            found[name] = StoredTensor(kind, tuple(shape), file, offset, nbytes, value, crc32.get(name))
+    return {name: found[name] for name in state.names}

@@ -41,6 +41,7 @@ from weightlift.formats._safetensors_file import (
     stored_types,
 )
 from weightlift.formats._safetensors_index import DERIVED, INDEX_SUFFIX, index_digest, is_index, read_index, shard_names
+from weightlift.formats._safetensors_pieces import PIECES_KEY, Pieces, pieces_json
 from weightlift.formats._storable import refuse, unstorable
 from weightlift.protocols import Files, Reader
 
@@ -77,7 +78,7 @@ class _State:
 
 def _file_metadata(options: PackOptions, *, sharded: bool) -> dict[str, str]:
     """The user's metadata, which the format restricts to strings."""
-    reserved = (CHECKSUM_KEY, STRUCTURE_KEY, *(DERIVED if sharded else ()))
+    reserved = (CHECKSUM_KEY, STRUCTURE_KEY, *((PIECES_KEY, *DERIVED) if sharded else ()))
     for key, value in options.metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise UnsupportedFeatureError(
@@ -242,32 +243,26 @@ class Safetensors:
             sums = {shard: file.checksum(checksums.crc32c) for shard, file in shards if len(file.rows)}
         return _index(state.index_metadata, weight_map, sums)
 
-    def index_of(self, files: Files, shards: Sequence[str], names: Sequence[str], structure: Any) -> bytes:
+    def index_of(
+        self,
+        weight_map: Mapping[str, str],
+        sums: Mapping[str, str | None],
+        nbytes: int,
+        structure: Any,
+        pieces: Mapping[str, Pieces],
+    ) -> bytes:
         """The index of shards that are there already, each of which has checksums.
 
         Args:
-            files: Where they are.
-            shards: Their names.
-            names: The tensors' names, in the order that they are to have.
+            weight_map: The shard of each stored tensor, in the order that they are to have.
+            sums: What each shard's header has as its checksums (``File.checksum``).
+            nbytes: Of all tensors.
             structure: See ``PackOptions``.
+            pieces: Tensors that are stored in several.
         """
-        found: dict[str, str] = {}
-        sums: dict[str, str | None] = {}
-        total = 0
-        for shard in shards:
-            reader = files.open(shard)
-            try:
-                file = read_file(reader, read_head(reader))
-            except WeightliftError as error:
-                raise error.locate(path=reader.name) from None
-            twice = next((name for name in file.table.names if name in found), None)
-            if twice is not None:
-                raise FormatError(f"the tensor is in {found[twice]!r} and in {shard!r}", path=reader.name, tensor=twice)
-            found.update(dict.fromkeys(file.table.names, shard))
-            sums[shard] = file.checksum
-            total += int(file.table.nbytes.sum())
         own = {} if structure is None else {STRUCTURE_KEY: _structure_text(structure)}
-        return _index({"total_size": total, **own}, {name: found[name] for name in names}, sums)
+        parts = {PIECES_KEY: pieces_json(pieces)} if pieces else {}
+        return _index({"total_size": nbytes, **own, **parts}, weight_map, sums)
 
 
 def _index(metadata: Mapping[str, Any], weight_map: Mapping[str, str], sums: Mapping[str, str | None] | None) -> bytes:

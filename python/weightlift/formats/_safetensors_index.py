@@ -16,9 +16,10 @@ import numpy.typing as npt
 from weightlift import _json
 from weightlift._checksum import crc32c
 from weightlift._dtypes import DType
-from weightlift._layout import Layout, TensorTable
+from weightlift._layout import U32, Layout, TensorTable
 from weightlift.errors import FormatError, NotFoundError, UnsafeContentError, WeightliftError
 from weightlift.formats._safetensors_file import CHECKSUM_KEY, MAX_HEADER, File, Rows, read_file, read_head
+from weightlift.formats._safetensors_pieces import PIECES_KEY, Parts, join_pieces, parse_pieces
 from weightlift.protocols import Files, Reader
 
 __all__ = [
@@ -71,13 +72,19 @@ def read_index(files: Files, reader: Reader) -> Layout:
     for key in DERIVED:
         metadata.pop(key, None)
     table = _concatenate(tables)
+    order: U32 | None = np.fromiter((table.index(name) for name in weight_map), np.uint32, len(weight_map))
+    pieces = metadata.pop(PIECES_KEY, None)
+    parts: dict[str, Parts] = {}
+    if pieces is not None and order is not None:
+        (table, parts), order = join_pieces(table, order, parse_pieces(pieces)), None
     return Layout(
         "safetensors",
         table,
         tuple(shards),
-        order=np.fromiter((table.index(name) for name in weight_map), np.uint32, len(weight_map)),
+        order=order,
         metadata={**_common([f.metadata for f in parsed]), **metadata},
         damaged="; ".join(reasons) or None,
+        parts=parts,
     )
 
 

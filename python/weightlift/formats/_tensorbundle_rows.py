@@ -13,8 +13,9 @@ from weightlift._dtypes import DTYPES, STRING, DType, byte_size
 from weightlift._layout import KINDS, Chain, Checksum, Extent, Piece, TensorEntry, TensorTable
 from weightlift._steps import Byteswap, Step, Tiles, VarintStrings
 from weightlift.errors import FormatError, UnsupportedFeatureError
+from weightlift.formats._boxes import contiguous_order
 from weightlift.formats._tensorbundle_proto import Entry, Header
-from weightlift.formats._tensorbundle_slices import contiguous_order, slice_boxes, slice_key
+from weightlift.formats._tensorbundle_slices import slice_boxes, slice_key
 
 __all__ = ["NUMBERS", "STRING_TYPE", "TYPES", "Rows", "table_of"]
 

@@ -13,12 +13,10 @@ from math import prod
 import numpy as np
 
 from weightlift.errors import FormatError, UnsupportedFeatureError
+from weightlift.formats._boxes import Box
 from weightlift.formats._tensorbundle_proto import Axis
 
-__all__ = ["Box", "contiguous_order", "slice_boxes", "slice_key"]
-
-Box = tuple[tuple[int, ...], tuple[int, ...]]
-"""Where a slice begins in the whole tensor, and its shape."""
+__all__ = ["slice_boxes", "slice_key"]
 
 _ESCAPED = {0x00: b"\0\xff", 0xFF: b"\xff\0"}
 _MOST_IRREGULAR = 4096
@@ -58,19 +56,6 @@ def slice_boxes(shape: tuple[int, ...], slices: Sequence[Sequence[Axis]]) -> lis
     if not _in_a_row(boxes) and any(_overlaps(boxes)):
         raise FormatError(f"the slices of the tensor of shape {list(shape)} overlap")
     return boxes
-
-
-def contiguous_order(shape: tuple[int, ...], boxes: Sequence[Box]) -> list[int] | None:
-    """The order in which the slices' elements make up the tensor in C order; None if they interleave.
-
-    They do not where all but one axis are whole or of one element, and those before it of one.
-    """
-    for _, size in boxes:
-        cut = next((i for i, (n, whole) in enumerate(zip(size, shape, strict=True)) if n != whole), len(shape))
-        first = next((i for i, n in enumerate(shape) if n != 1), len(shape))
-        if cut < len(shape) and (cut != first or size[cut + 1 :] != shape[cut + 1 :]):
-            return None
-    return sorted(range(len(boxes)), key=lambda i: boxes[i][0])
 
 
 def _box(shape: tuple[int, ...], axes: Sequence[Axis]) -> Box:

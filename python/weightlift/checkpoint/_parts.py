@@ -1,0 +1,129 @@
+"""A state, taken apart into the arrays that are stored, and who stores which.
+
+An array is a whole tensor, or a piece of one: a box that this process has of a tensor that is spread over several, or
+one of the pieces into which large tensors are cut, so that what has not changed of them need not be written again.
+Of tensors that all processes have, each writes some: all come to the same division by themselves.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy.typing as npt
+
+from weightlift.formats._boxes import Box
+from weightlift.formats._safetensors_pieces import Pieces, piece_name
+
+__all__ = ["Part", "State", "cut", "division", "pieces_of"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a stored piece belongs to: the tensor, its shape, and where in it the piece begins."""
+
+    tensor: str
+    shape: tuple[int, ...]
+    begin: tuple[int, ...]
+
+
+@dataclass
+class State:
+    """What of a state is stored, a row each.
+
+    Attributes:
+        structure: Of the whole (see ``_tree``), by the names of its tensors.
+        tensors: Their names; those of which this process has nothing, too.
+        names: Of what is stored: a tensor's, or a piece's.
+        arrays: The values.
+        parts: What each is a piece of; None: a whole tensor.
+        own: Whether only this process has it.
+    """
+
+    structure: Any
+    tensors: Sequence[str]
+    names: list[str] = field(default_factory=list)
+    arrays: list[Array] = field(default_factory=list)
+    parts: list[Part | None] = field(default_factory=list)
+    own: list[bool] = field(default_factory=list)
+
+    def add(self, name: str, array: Array, part: Part | None, *, own: bool) -> None:
+        """One more row."""
+        self.names.append(name)
+        self.arrays.append(array)
+        self.parts.append(part)
+        self.own.append(own)
+
+    def take(self, rows: Iterable[int]) -> State:
+        """Only these rows."""
+        taken = State(self.structure, self.tensors)
+        for row in rows:
+            taken.add(self.names[row], self.arrays[row], self.parts[row], own=self.own[row])
+        return taken
+
+    def with_arrays(self, arrays: Sequence[Array]) -> State:
+        """The same with other memory."""
+        return State(self.structure, self.tensors, self.names, list(arrays), self.parts, self.own)
+
+
+def cut(state: State, most: int) -> State:
+    """``state`` with arrays of more than ``most`` bytes in pieces of up to that."""
+    if all(array.nbytes <= most for array in state.arrays):
+        return state
+    made = State(state.structure, state.tensors)
+    for name, array, part, own in zip(state.names, state.arrays, state.parts, state.own, strict=True):
+        if array.nbytes <= most:
+            made.add(name, array, part, own=own)
+            continue
+        whole = part or Part(name, array.shape, (0,) * array.ndim)
+        for begin, size in _boxes(array.shape, array.itemsize, most):
+            piece = array[tuple(slice(b, b + n) for b, n in zip(begin, size, strict=True))]
+            at = tuple(a + b for a, b in zip(whole.begin, begin, strict=True))
+            made.add(piece_name(whole.tensor, at, size), piece, Part(whole.tensor, whole.shape, at), own=own)
+    return made
+
+
+def _boxes(shape: tuple[int, ...], item: int, most: int) -> Iterator[Box]:
+    """Boxes of up to ``most`` bytes that are runs of the array in C order."""
+    axis = next((a for a in range(len(shape)) if prod(shape[a + 1 :]) * item <= most), len(shape) - 1)
+    inner = shape[axis + 1 :]
+    step = max(1, most // (prod(inner) * item))
+    count = -(-shape[axis] // step)
+    edges = [shape[axis] * i // count for i in range(count + 1)]  # of one size, not a small one at the end
+    for outer in itertools.product(*map(range, shape[:axis])):
+        for begin, end in itertools.pairwise(edges):
+            yield (*outer, begin, *(0 for _ in inner)), (*(1 for _ in outer), end - begin, *inner)
+
+
+def division(state: State, rank: int, world_size: int) -> list[int]:
+    """The rows that a process stores: its own, and its part of what all have, by size."""
+    if world_size == 1:
+        return list(range(len(state.names)))
+    loads = [(0, r) for r in range(world_size)]
+    mine = {row for row, own in enumerate(state.own) if own}
+    shared = [row for row, own in enumerate(state.own) if not own]
+    for row in sorted(shared, key=lambda r: (-state.arrays[r].nbytes, state.names[r])):
+        load, least = loads[0]
+        heapq.heapreplace(loads, (load + max(1, state.arrays[row].nbytes), least))
+        if least == rank:
+            mine.add(row)
+    return sorted(mine)
+
+
+def pieces_of(parts: Iterable[tuple[str, Part]]) -> dict[str, Pieces]:
+    """What pieces, by their names, make up."""
+    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, part in parts:
+        shapes[part.tensor] = part.shape
+        found.setdefault(part.tensor, {})[name] = part.begin
+    return {
+        tensor: Pieces(shapes[tensor], dict(sorted(begins.items(), key=lambda item: item[1])))
+        for tensor, begins in found.items()
+    }

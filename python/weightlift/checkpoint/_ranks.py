@@ -1,0 +1,247 @@
+"""Many processes that write one step: they meet in its directory, and need nothing else to talk.
+
+Rank 0 makes ``.writing-STEP-RANDOM`` and puts ``job.json`` into it. Every other rank looks for that, writes its shards
+there, and then its report, ``rank-00001.json``. Once all reports are there rank 0 writes the index and the manifest,
+and commits. The others see the step under its name, or why it was given up (``abandoned.json``), or nothing any more:
+then rank 0 was started anew, and they write their part again, into the directory that it makes.
+
+Each rank holds a lock of its own (``.lock``, ``.lock-00001`` ...), so that a process of a job that was thought dead
+cannot take part in the next; and by which one sees that another has died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from weightlift import _json
+from weightlift._publish import put_file
+from weightlift.checkpoint._directory import StepDirectory
+from weightlift.checkpoint._manifest import MAX_BYTES
+from weightlift.checkpoint._reports import Report
+from weightlift.errors import FormatError, StorageError
+from weightlift.stores._local import LocalStore
+
+__all__ = ["Ranks"]
+
+_JOB, _ABANDONED = "job.json", "abandoned.json"
+_OURS = re.compile(r"job\.json|abandoned\.json|rank-\d{5}\.json")
+_LIMIT = 1 << 20
+_SOON, _SELDOM = 0.005, 0.25
+"""Seconds between looks: at first, and at most."""
+
+_LOCK_EVERY = 1.0
+T = TypeVar("T")
+
+
+class Ranks:
+    """One of the processes that write steps together.
+
+    Args:
+        directory: Of the steps; locked for this rank.
+        rank: Which process, from 0.
+        world_size: How many there are.
+        timeout: Seconds to wait for the others.
+    """
+
+    def __init__(self, directory: StepDirectory, rank: int, world_size: int, timeout: float) -> None:
+        """See the class."""
+        self.rank, self.world_size, self.timeout = rank, world_size, timeout
+        self._directory = directory
+        self._seen: set[int] = set()
+        self._looked = 0.0
+
+    # --- rank 0 -----------------------------------------------------------------------------------
+    def open(self, folder: Path) -> None:
+        """Tell the others that a step is being written."""
+        if self.world_size > 1:
+            self._put(folder, _JOB, {"world_size": self.world_size, "writer": self._directory.token})
+
+    def gather(self, folder: Path, own: Report) -> list[Report]:
+        """The reports of all ranks, in order; StorageError names those that do not come, or what went wrong there."""
+        reports = {own.rank: own}
+
+        def look() -> list[Report] | None:
+            for rank in range(self.world_size):
+                if rank not in reports and (folder / _name(rank)).exists():
+                    reports[rank] = self._report(folder, rank)
+                    self._seen.add(rank)
+            return [reports[rank] for rank in range(self.world_size)] if len(reports) == self.world_size else None
+
+        def late() -> str:
+            missing = ", ".join(str(rank) for rank in range(self.world_size) if rank not in reports)
+            return (
+                f"{len(reports)} of {self.world_size} ranks have written their part, and after {self.timeout:g} s not "
+                f"rank {missing}: nothing is committed. See what these ranks say; timeout= says how long to wait"
+            )
+
+        return self._wait(look, late, lambda: [r for r in range(self.world_size) if r not in reports], self.timeout)
+
+    def close(self, folder: Path) -> None:
+        """Remove what the ranks have told each other; what belongs to no step is removed, too."""
+        for path in folder.iterdir():
+            if _OURS.fullmatch(path.name):
+                path.unlink()
+
+    def abandon(self, folder: Path, error: BaseException) -> None:
+        """Tell the others that the step will not be; the directory is removed with the next one, or the next lock."""
+        if self.world_size == 1:
+            self._directory.abandon(folder)
+            return
+        self._directory.abandon_later(folder)
+        self._put(folder, _ABANDONED, {"reason": str(error)[:2000]})
+
+    def _report(self, folder: Path, rank: int) -> Report:
+        path = folder / _name(rank)
+        try:
+            data = _read(path, MAX_BYTES)
+            raw = _json.loads(data, what="the report", max_bytes=MAX_BYTES)
+            if isinstance(raw, dict) and "error" in raw:
+                raise StorageError(
+                    f"rank {rank} could not write its part: {str(raw['error'])[:2000]}", path=str(folder)
+                )
+            return Report.from_json(data)
+        except FormatError as broken:
+            raise broken.locate(path=str(path)) from None
+
+    # --- the others -------------------------------------------------------------------------------
+    def find(self, step: int, tried: set[str]) -> Path:
+        """The directory in which rank 0 has the step written; not one of those that were ``tried``."""
+
+        def look() -> Path | None:
+            for path in self._directory.writing(step):
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    if path.name not in tried and self._is_open(path, step):
+                        return path
+            return None
+
+        def late() -> str:
+            return f"rank 0 has not begun to write step {step} within {self.timeout:g} s"
+
+        folder = self._wait(look, late, lambda: [0], self.timeout)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if _object(folder / _JOB).get("writer") == self._directory.writer():  # not what a crash left
+                self._seen.add(0)
+        return folder
+
+    def _is_open(self, folder: Path, step: int) -> bool:
+        """Whether rank 0 waits there for this rank's part; StorageError when it is our rank 0, and does not."""
+        job = _object(folder / _JOB)
+        reason = self._abandoned(folder)
+        if reason is not None:
+            if job.get("writer") == self._directory.writer():
+                raise StorageError(f"rank 0 has given up step {step}: {reason}", path=str(folder))
+            return False  # that of a job that has ended
+        if job.get("world_size") != self.world_size:
+            raise StorageError(
+                f"rank {self.rank} was told that there are {self.world_size} processes, rank 0 that there are "
+                f"{str(job.get('world_size'))[:20]}",
+                path=str(folder),
+            )
+        return True
+
+    def send(self, folder: Path, report: Report) -> None:
+        """Say that this rank's part is on the disk."""
+        put_file(LocalStore(folder), _name(self.rank), report.to_json(), durable=False)
+
+    def send_error(self, folder: Path, error: BaseException) -> None:
+        """Say that this rank cannot write its part."""
+        with contextlib.suppress(OSError, StorageError):  # then rank 0 sees that nothing comes
+            self._put(folder, _name(self.rank), {"error": f"{type(error).__name__}: {error}"})
+
+    def committed(self, folder: Path, step: int) -> bool:
+        """Wait for rank 0: True once the step is committed, False when its directory is gone.
+
+        StorageError when rank 0 gives it up, has died, or says nothing for twice the time that it waits itself.
+        """
+        identity = identity_of(folder)
+
+        def look() -> bool | None:
+            reason = self._abandoned(folder)
+            if reason is not None:
+                raise StorageError(f"rank 0 has given up step {step}: {reason}", path=str(folder))
+            if folder.exists():
+                return None
+            try:
+                return self._directory.manifest(step).identity == identity
+            except StorageError:
+                return False
+
+        def late() -> str:
+            return f"rank 0 has not committed step {step} within {2 * self.timeout:g} s"
+
+        return self._wait(look, late, lambda: [0], 2 * self.timeout)
+
+    def _abandoned(self, folder: Path) -> str | None:
+        try:
+            return str(_object(folder / _ABANDONED).get("reason"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    # --- both -------------------------------------------------------------------------------------
+    def _wait(
+        self, look: Callable[[], T | None], late: Callable[[], str], awaited: Callable[[], list[int]], seconds: float
+    ) -> T:
+        """What ``look`` finds; StorageError with the message of ``late`` after ``seconds``, or when one has died."""
+        end, pause = time.monotonic() + seconds, _SOON
+        while True:
+            found = look()
+            if found is not None:
+                return found
+            now = time.monotonic()
+            if now >= end:
+                raise StorageError(late(), path=str(self._directory.root))
+            dead = self._dead(awaited(), now)
+            if dead is not None and look() is None:
+                raise StorageError(
+                    f"rank {dead} has ended or died in the middle of a save: nothing is committed",
+                    path=str(self._directory.root),
+                )
+            time.sleep(min(pause, end - now))
+            pause = min(_SELDOM, pause * 1.5)
+
+    def _dead(self, ranks: list[int], now: float) -> int | None:
+        """One of these ranks that had its lock before, and has it no longer."""
+        if now - self._looked < _LOCK_EVERY:
+            return None
+        self._looked = now
+        for rank in ranks:
+            if self._directory.locked_by(rank) is not None:
+                self._seen.add(rank)
+            elif rank in self._seen:
+                self._seen.discard(rank)
+                return rank
+        return None
+
+    @staticmethod
+    def _put(folder: Path, name: str, document: dict[str, Any]) -> None:
+        put_file(LocalStore(folder), name, json.dumps(document).encode(), durable=False)
+
+
+def identity_of(folder: Path) -> str:
+    """What a manifest has of the directory that it was written in: by this the ranks know their save."""
+    return folder.name.rpartition("-")[2]
+
+
+def _name(rank: int) -> str:
+    return f"rank-{rank:05d}.json"
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A small file of JSON; FormatError for anything but an object."""
+    raw = _json.loads(_read(path, _LIMIT), what="what the ranks tell each other", max_bytes=_LIMIT)
+    if not isinstance(raw, dict):
+        raise FormatError("not an object", path=str(path))
+    return raw
+
+
+def _read(path: Path, most: int) -> bytes:
+    nbytes = path.stat().st_size
+    if nbytes > most:
+        raise FormatError(f"a file of {nbytes} bytes; at most {most} are read", path=str(path))
+    return path.read_bytes()
