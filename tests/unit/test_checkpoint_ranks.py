@@ -225,7 +225,7 @@ def test_a_rank_that_meets_the_litter_of_a_crash_begins_again(tmp_path: Path) ->
     folder = tmp_path / "s"
     litter = folder / ".writing-00000001-00000000"
     litter.mkdir(parents=True)
-    (litter / "job.json").write_text(json.dumps({"world_size": 2}))
+    (litter / "job.json").write_text(json.dumps({"world_size": "2", "writer": "gone"}))
     arrived, state = threading.Event(), {"w": rows(WHOLE, 0, 1)}
 
     def job(rank: int) -> int:

@@ -15,9 +15,10 @@ import contextlib
 import json
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from weightlift import _json
 from weightlift._publish import put_file
@@ -60,7 +61,7 @@ class Ranks:
     def open(self, folder: Path) -> None:
         """Tell the others that a step is being written."""
         if self.world_size > 1:
-            self._put(folder, _JOB, {"world_size": self.world_size, "writer": self._directory.token})
+            self._put(folder, _JOB, {"world_size": str(self.world_size), "writer": self._directory.token})
 
     def gather(self, folder: Path, own: Report) -> list[Report]:
         """The reports of all ranks, in order; StorageError names those that do not come, or what went wrong there."""
@@ -125,7 +126,7 @@ class Ranks:
 
         folder = self._wait(look, late, lambda: [0], self.timeout)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if _object(folder / _JOB).get("writer") == self._directory.writer():  # not what a crash left
+            if self._directory.writer() == _object(folder / _JOB)["writer"]:  # and not what a crash left
                 self._seen.add(0)
         return folder
 
@@ -134,20 +135,20 @@ class Ranks:
         job = _object(folder / _JOB)
         reason = self._abandoned(folder)
         if reason is not None:
-            if job.get("writer") == self._directory.writer():
+            if job["writer"] == self._directory.writer():
                 raise StorageError(f"rank 0 has given up step {step}: {reason}", path=str(folder))
             return False  # that of a job that has ended
-        if job.get("world_size") != self.world_size:
+        if job["world_size"] != str(self.world_size):
             raise StorageError(
                 f"rank {self.rank} was told that there are {self.world_size} processes, rank 0 that there are "
-                f"{str(job.get('world_size'))[:20]}",
+                f"{job['world_size']}",
                 path=str(folder),
             )
         return True
 
     def send(self, folder: Path, report: Report) -> None:
         """Say that this rank's part is on the disk."""
-        put_file(LocalStore(folder), _name(self.rank), report.to_json(), durable=False)
+        put_file(_store(folder), _name(self.rank), report.to_json(), durable=False)
 
     def send_error(self, folder: Path, error: BaseException) -> None:
         """Say that this rank cannot write its part."""
@@ -179,7 +180,7 @@ class Ranks:
 
     def _abandoned(self, folder: Path) -> str | None:
         try:
-            return str(_object(folder / _ABANDONED).get("reason"))
+            return _object(folder / _ABANDONED)["reason"]
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -219,8 +220,8 @@ class Ranks:
         return None
 
     @staticmethod
-    def _put(folder: Path, name: str, document: dict[str, Any]) -> None:
-        put_file(LocalStore(folder), name, json.dumps(document).encode(), durable=False)
+    def _put(folder: Path, name: str, document: dict[str, str]) -> None:
+        put_file(_store(folder), name, json.dumps(document).encode(), durable=False)
 
 
 def identity_of(folder: Path) -> str:
@@ -228,16 +229,20 @@ def identity_of(folder: Path) -> str:
     return folder.name.rpartition("-")[2]
 
 
+def _store(folder: Path) -> LocalStore:
+    return LocalStore(folder, make_directories=False)  # what rank 0 has removed stays so
+
+
 def _name(rank: int) -> str:
     return f"rank-{rank:05d}.json"
 
 
-def _object(path: Path) -> dict[str, Any]:
-    """A small file of JSON; FormatError for anything but an object."""
+def _object(path: Path) -> dict[str, str]:
+    """A small file of JSON: text by key, "" for keys that it has not; FormatError for anything but an object."""
     raw = _json.loads(_read(path, _LIMIT), what="what the ranks tell each other", max_bytes=_LIMIT)
     if not isinstance(raw, dict):
         raise FormatError("not an object", path=str(path))
-    return raw
+    return defaultdict(str, {key: str(value)[:2000] for key, value in raw.items()})
 
 
 def _read(path: Path, most: int) -> bytes:

@@ -165,7 +165,7 @@ def finish_step(
         identity,
     )  # fmt: skip
     text = manifest.to_json()
-    store = LocalStore(folder, INDEX)
+    store = LocalStore(folder, INDEX, make_directories=False)
     put_file(store, INDEX, index, durable=True)
     put_file(store, MANIFEST, text, durable=True)
     return manifest, len(index) + len(text)
@@ -282,7 +282,8 @@ def _write_batch(
     starts = np.cumsum([0, *(len(group) for group in batch)])[:-1].tolist()
     names, arrays = [step.state.names[i] for i in rows], [step.state.arrays[i] for i in rows]
     options = SaveOptions(shards=tuple(starts), progress=progress)
-    result = save_leaves(names, arrays, None, Target(LocalStore(folder), index, SAFETENSORS, str(folder)), options)
+    store = LocalStore(folder, make_directories=False)  # what has been removed stays so
+    result = save_leaves(names, arrays, None, Target(store, index, SAFETENSORS, str(folder)), options)
     (folder / index).unlink()  # the step has one of all its shards
     return [name for name in (Path(path).name for path in result.files) if name != index]
 

@@ -29,12 +29,21 @@ class LocalStore:
         root: The directory.
         manifest: Name of the file that was asked for, in ``root``; its own links are trusted.
         mode: How files are read: ``"auto"``, ``"buffered"`` or ``"direct"``.
+        make_directories: Whether ``create`` makes the directories of a file that are not there.
     """
 
-    def __init__(self, root: str | os.PathLike[str], manifest: str | None = None, *, mode: str = "auto") -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        manifest: str | None = None,
+        *,
+        mode: str = "auto",
+        make_directories: bool = True,
+    ) -> None:
         """See the class."""
         self.root = Path(root)
         self.mode = mode
+        self._make_directories = make_directories
         self._manifest = manifest
         self._allowed: tuple[str, ...] | None = None
 
@@ -45,7 +54,7 @@ class LocalStore:
 
     def trusting(self, manifest: str) -> LocalStore:
         """The same directory, with another file as the one that was asked for."""
-        return LocalStore(self.root, manifest, mode=self.mode)
+        return LocalStore(self.root, manifest, mode=self.mode, make_directories=self._make_directories)
 
     def path(self, relative: str) -> str:
         """The path of a relative name, checked; the manifest's own name is taken as it is."""
@@ -82,10 +91,10 @@ class LocalStore:
         return open_arrays(root, lambda name: self.path(os.path.join(folder, name)), stored)
 
     def create(self, relative: str, nbytes: int, *, durable: bool = True) -> _core.FileWriter:
-        """An atomic writer of ``nbytes`` bytes; parent directories are made."""
+        """An atomic writer of ``nbytes`` bytes; parent directories are made (see ``make_directories``)."""
         path = self.path(relative)
         parent = os.path.dirname(path)
-        if parent and not os.path.isdir(parent):
+        if parent and self._make_directories and not os.path.isdir(parent):
             try:
                 os.makedirs(parent, exist_ok=True)
             except OSError as error:
