@@ -12,14 +12,19 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from weightlift._layout import Chain, Extent, Layout, Piece, TensorEntry, TensorTable
+from weightlift._load import fill_arrays
 from weightlift._source import Source
 from weightlift._steps import Byteswap
+from weightlift._tree import replaced as with_nodes
 from weightlift.errors import MismatchError, UnsupportedFeatureError
 from weightlift.formats._boxes import Box, joined
 
-__all__ = ["slice_of", "sliced"]
+__all__ = ["fill_slices", "slice_of", "sliced"]
+
+Array = npt.NDArray[Any]
 
 
 def sliced(source: Source, boxes: Mapping[str, Sequence[Box]]) -> Source:
@@ -51,7 +56,7 @@ def sliced(source: Source, boxes: Mapping[str, Sequence[Box]]) -> Source:
     structure = layout.structure
     if nodes:
         flat = {"dict": [[name, name] for name in table.names]}
-        structure = _replaced(flat if structure is None else structure, nodes)
+        structure = with_nodes(flat if structure is None else structure, nodes)
     made = Layout(
         layout.format, TensorTable.from_entries(entries), layout.sources, objects=layout.objects,
         metadata=layout.metadata, structure=structure, extra=layout.extra, shared=True, damaged=layout.damaged,
@@ -60,14 +65,15 @@ def sliced(source: Source, boxes: Mapping[str, Sequence[Box]]) -> Source:
     return replace(source, layout=made)
 
 
-def _replaced(node: Any, nodes: Mapping[str, Any]) -> Any:
-    """A structure with other nodes for some tensors."""
-    if isinstance(node, str):
-        return nodes.get(node, node)
-    ((kind, items),) = node.items()
-    if kind == "dict":
-        return {kind: [[key, _replaced(item, nodes)] for key, item in items]}
-    return {kind: [_replaced(item, nodes) for item in items]} if kind in ("list", "tuple") else node
+def fill_slices(source: Source, wanted: Sequence[tuple[str, Box, Array]], *, verify: bool = True) -> None:
+    """Read boxes of tensors into arrays of their shapes, converted to the arrays' types; errors as of ``sliced``."""
+    layout = source.layout
+    rows = {f"{i}": slice_of(layout, layout.tensors.index(name), box) for i, (name, box, _) in enumerate(wanted)}
+    made = Layout(layout.format, TensorTable.from_entries(rows), layout.sources, shared=True, expected=layout.expected)
+    fill_arrays(
+        replace(source, layout=made), np.arange(len(wanted), dtype=np.uint32), [array for _, _, array in wanted],
+        verify=verify, names=[name for name, _, _ in wanted],
+    )  # fmt: skip
 
 
 def slice_of(layout: Layout, row: int, box: Box) -> TensorEntry:

@@ -17,7 +17,7 @@ import numpy as np
 
 from weightlift.errors import FormatError, UnsupportedFeatureError
 
-__all__ = ["SINGLE", "encode_value", "flatten", "is_leaf", "unflatten"]
+__all__ = ["SINGLE", "encode_value", "flatten", "is_leaf", "replaced", "unflatten"]
 
 SINGLE = "tensor"
 """The name of a tensor that was saved alone."""
@@ -100,6 +100,16 @@ def _flatten(obj: Any, path: tuple[str, ...], leaves: dict[str, Any], *, values:
         raise UnsupportedFeatureError(f"two paths give the tensor name {name!r}; rename one of the keys")
     leaves[name] = obj
     return name
+
+
+def replaced(structure: Any, nodes: Mapping[str, Any]) -> Any:
+    """A structure with other nodes in the place of some tensors."""
+    if isinstance(structure, str):
+        return nodes.get(structure, structure)
+    ((kind, items),) = structure.items()
+    if kind == "dict":
+        return {kind: [[key, replaced(item, nodes)] for key, item in items]}
+    return {kind: [replaced(item, nodes) for item in items]} if kind in ("list", "tuple") else structure
 
 
 def unflatten(structure: Any, tensors: Mapping[str, Any]) -> Any:

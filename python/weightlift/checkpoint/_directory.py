@@ -27,12 +27,13 @@ import shutil
 import socket
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from weightlift._urls import is_file, local_path
-from weightlift.checkpoint._manifest import INDEX, MANIFEST, MAX_BYTES, Manifest
-from weightlift.errors import FormatError, NotFoundError, StorageError, UnsupportedFeatureError, WeightliftError
+from weightlift.checkpoint._durable import exchange, located, make_directory, sync_directory
+from weightlift.checkpoint._manifest import INDEX, MANIFEST, Manifest, read_manifest
+from weightlift.errors import FormatError, NotFoundError, StorageError, UnsupportedFeatureError
 
 __all__ = ["StepDirectory"]
 
@@ -101,21 +102,18 @@ class StepDirectory:
 
     def manifest(self, step: int) -> Manifest:
         """The manifest of a step; FormatError when it is damaged, or is that of another step."""
-        path = self.path(step) / MANIFEST
+        folder = self.path(step)
+        path = folder / MANIFEST
         try:
             identity = _identity(path)
-            known = self._known.get(step)
-            if known is not None and known[0] == identity:
-                return known[1]
-            if identity[1] > MAX_BYTES:
-                raise FormatError(f"a manifest of more than {MAX_BYTES} bytes")
-            manifest = Manifest.from_json(path.read_bytes())
-            if manifest.step != step:
-                raise FormatError(f"the manifest is of step {manifest.step}, not of {step}")
         except FileNotFoundError:
             raise FormatError("the step has no manifest: something has removed it", path=str(path)) from None
-        except WeightliftError as error:
-            raise error.locate(path=str(path)) from None
+        known = self._known.get(step)
+        if known is not None and known[0] == identity:
+            return known[1]
+        manifest = read_manifest(folder)
+        if manifest.step != step:
+            raise FormatError(f"the manifest is of step {manifest.step}, not of {step}", path=str(path))
         self._known[step] = (identity, manifest)
         return manifest
 
@@ -163,8 +161,8 @@ class StepDirectory:
         """Become the directory's writer, and clear away what a crash left; StorageError where another one is."""
         if self._lock is not None:
             return
-        with _located(self.root, "make the directory of the checkpoints"):
-            self._make(self.root)
+        with located(self.root, "make the directory of the checkpoints"):
+            make_directory(self.root)
             fd = os.open(self.root / _lock_name(self._rank), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             _take(fd)
@@ -184,13 +182,6 @@ class StepDirectory:
         if self._rank == 0:
             self.collect()
 
-    def _make(self, folder: Path) -> None:
-        """Make a directory and those above it, durably."""
-        if not folder.is_dir():
-            self._make(folder.parent)
-            folder.mkdir(exist_ok=True)
-            self.sync(folder.parent)
-
     def unlock(self) -> None:
         """Let another one write."""
         if self._lock is not None:
@@ -206,7 +197,7 @@ class StepDirectory:
             final = self.root / _name(int(match[2]))
             if match[1] == "replaced" and not final.exists():
                 path.rename(final)
-                self.sync(self.root)
+                sync_directory(self.root)
             else:
                 self.abandon(path)
             names.append(path.name)
@@ -217,7 +208,7 @@ class StepDirectory:
         while self._abandoned:
             self.abandon(self._abandoned.pop())
         path = self.root / _hidden("writing", step)
-        with _located(path, "make the directory of a step"):
+        with located(path, "make the directory of a step"):
             path.mkdir()
         return path
 
@@ -225,18 +216,10 @@ class StepDirectory:
         """Give a complete step its name, durably."""
         step = manifest.step
         final, old = self.root / _name(step), None
-        with _located(final, "commit the step"):
-            self.sync(made)
+        with located(final, "commit the step"):
             if final.exists():
                 old = self.root / _hidden("replaced", step)
-                final.rename(old)
-            try:
-                made.rename(final)
-            except OSError:
-                if old is not None:
-                    old.rename(final)
-                raise
-            self.sync(self.root)
+            exchange(made, final, old)
         self._known[step] = (_identity(final / MANIFEST), manifest)
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
@@ -257,20 +240,11 @@ class StepDirectory:
         """Remove a committed step."""
         path = self.path(step)
         gone = self.root / _hidden("deleting", step)
-        with _located(path, "delete the step"):
+        with located(path, "delete the step"):
             path.rename(gone)
-            self.sync(self.root)
+            sync_directory(self.root)
         self._known.pop(step, None)
         shutil.rmtree(gone, ignore_errors=True)
-
-    @staticmethod
-    def sync(path: Path) -> None:
-        """Make the names in a directory durable."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 _LOCKED: weakref.WeakSet[StepDirectory] = weakref.WeakSet()
@@ -331,14 +305,3 @@ def _said(fd: int) -> dict[str, str]:
         if isinstance(said, dict):
             return {str(key): str(value)[:200] for key, value in said.items()}
     return {}
-
-
-@contextlib.contextmanager
-def _located(path: Path, doing: str) -> Iterator[None]:
-    """Errors of the system as ours, with the path."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, WeightliftError):
-            raise
-        raise StorageError(f"cannot {doing}: {error.strerror}", errno=error.errno, path=str(path)) from error

@@ -10,15 +10,16 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from weightlift import _json
 from weightlift._checksum import crc32c
 from weightlift._dtypes import byte_size, from_name
-from weightlift.errors import FormatError, UnsupportedFeatureError
+from weightlift.errors import FormatError, UnsupportedFeatureError, WeightliftError
 from weightlift.formats._safetensors_pieces import Pieces, parse_pieces, pieces_json
 
-__all__ = ["INDEX", "MANIFEST", "Manifest", "StoredFile", "StoredTensor"]
+__all__ = ["INDEX", "MANIFEST", "Manifest", "StoredFile", "StoredTensor", "read_manifest"]
 
 MANIFEST = "manifest.json"
 INDEX = "model.safetensors.index.json"
@@ -160,6 +161,19 @@ class Manifest:
             max(1, _count(raw["world_size"], "a number of processes")), _pieces(raw.get("pieces", {}), tensors),
             str(raw.get("identity", "")),
         )  # fmt: skip
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a step's directory; FormatError when it is damaged, or not there."""
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise FormatError(f"a manifest of more than {MAX_BYTES} bytes")
+        return Manifest.from_json(path.read_bytes())
+    except FileNotFoundError:
+        raise FormatError("the step has no manifest: something has removed it", path=str(path)) from None
+    except WeightliftError as error:
+        raise error.locate(path=str(path)) from None
 
 
 def _pieces(raw: Any, tensors: Mapping[str, StoredTensor]) -> dict[str, Pieces]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from weightlift._load import load_source
 from weightlift._slices import sliced
 from weightlift._source import Names, Source, open_source
 from weightlift.checkpoint._directory import StepDirectory
-from weightlift.checkpoint._manifest import MAX_BYTES
+from weightlift.checkpoint._manifest import INDEX, MAX_BYTES, Manifest
 from weightlift.checkpoint._state import RANK, decode, encode, fill
 from weightlift.errors import ChecksumError, FormatError
 from weightlift.formats._boxes import Box
@@ -23,7 +24,7 @@ from weightlift.frameworks._adapters import expand, live_object
 from weightlift.frameworks._shards import sharded, unsharded
 from weightlift.frameworks._tensors import converter
 
-__all__ = ["Wanted", "load_step", "open_step"]
+__all__ = ["Wanted", "load_step", "open_folder", "open_step"]
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,19 @@ class Wanted:
 
 
 def open_step(directory: StepDirectory, step: int, mode: str = "auto") -> Source:
+    """The tensors of a step; see ``open_folder``."""
+    return open_folder(directory.path(step), directory.manifest(step), mode)
+
+
+def open_folder(folder: Path, manifest: Manifest, mode: str = "auto") -> Source:
     """The tensors of a step, once the index is found to be that of its manifest, and the shards those of the index.
 
     Args:
-        directory: Of the steps.
-        step: Its number.
+        folder: Of the step.
+        manifest: What lies in it.
         mode: How files are read; ``"buffered"`` where several processes read the same.
     """
-    manifest, index = directory.manifest(step), directory.index(step)
+    index = folder / INDEX
     try:
         nbytes = index.stat().st_size
         if nbytes > MAX_BYTES:
