@@ -68,7 +68,10 @@ def sliced(source: Source, boxes: Mapping[str, Sequence[Box]]) -> Source:
 def fill_slices(source: Source, wanted: Sequence[tuple[str, Box, Array]], *, verify: bool = True) -> None:
     """Read boxes of tensors into arrays of their shapes, converted to the arrays' types; errors as of ``sliced``."""
     layout = source.layout
-    rows = {f"{i}": slice_of(layout, layout.tensors.index(name), box) for i, (name, box, _) in enumerate(wanted)}
+    rows: dict[str, TensorEntry] = {}
+    for i, (name, box, _) in enumerate(wanted):
+        called = name if name not in rows else f"{name} ({i})"  # for messages
+        rows[called] = slice_of(layout, layout.tensors.index(name), box)
     made = Layout(layout.format, TensorTable.from_entries(rows), layout.sources, shared=True, expected=layout.expected)
     fill_arrays(
         replace(source, layout=made), np.arange(len(wanted), dtype=np.uint32), [array for _, _, array in wanted],
