@@ -7,10 +7,12 @@
     state = checkpointer.restore()
 
 How a step lies on the disk, and what a crash can leave, is in docs/checkpoints.md. Modules: ``_state`` (what a state
-is), ``_snapshot`` (its copy, while training goes on), ``_write`` (a step's files), ``_manifest`` (what it consists of),
-``_directory`` (names, lock, commit, deletion), ``_retain`` (what is kept), ``_checkpointer`` (the whole),
-``_keras_callback``, ``_lightning_callback``, ``_trainer_callback`` (the same for ``fit`` of Keras and of PyTorch
-Lightning, and for the ``Trainer`` of Hugging Face), ``_rng`` (generators of random numbers that nobody names).
+is), ``_parts`` (what of it is stored, and by whom), ``_snapshot`` (its copy, while training goes on), ``_write`` (a
+step's files), ``_manifest`` (what it consists of), ``_commit`` (from snapshot to commit), ``_ranks`` and ``_reports``
+(many processes), ``_directory`` and ``_durable`` (names, lock, commit, deletion), ``_restore``, ``_retain`` (what is
+kept), ``_checkpointer`` (the whole), ``_keras_callback``, ``_lightning_callback``, ``_trainer_callback`` (the same for
+``fit`` of Keras and of PyTorch Lightning, and for the ``Trainer`` of Hugging Face), ``_rng`` (generators of random
+numbers that nobody names), ``dcp`` (for ``torch.distributed.checkpoint``).
 """
 
 from weightlift._sharded import Shard, Sharded

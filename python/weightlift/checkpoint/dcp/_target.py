@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import shutil
+import weakref
 from pathlib import Path
 
 from weightlift.checkpoint._durable import exchange, located, make_directory
@@ -19,6 +20,10 @@ from weightlift.checkpoint._manifest import MANIFEST
 from weightlift.errors import NotFoundError, StorageError
 
 __all__ = ["TargetFolder"]
+
+
+_WRITING: weakref.WeakValueDictionary[Path, TargetFolder] = weakref.WeakValueDictionary()
+"""What has a lock, by the directory that is written."""
 
 
 class TargetFolder:
@@ -56,7 +61,11 @@ class TargetFolder:
             self._check()
             make_directory(self._path.parent)
             self.made.mkdir(exist_ok=True)
+            failed = _WRITING.pop(self.made, None)  # of this process, which does not save to one place twice at once
+            if failed is not None:
+                failed._unlock()
             self._lock = os.open(self.made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            _WRITING[self.made] = self
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
