@@ -162,6 +162,6 @@ def test_the_examples_of_the_page(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     expected = re.findall(r"^\s*print\(.*\)  # (.*)$", text, re.M)
-    assert len(expected) == 4
+    assert len(expected) == 6
     said = [line for line in done.stdout.splitlines() if line in expected]
     assert said == expected
