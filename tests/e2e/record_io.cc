@@ -1,5 +1,9 @@
-// Notes what a program does to files, for tests/e2e/test_checkpoint_power.py: preloaded into it
-// (LD_PRELOAD).
+// Notes what a program does to files, and lets it fail or wait, for the tests of checkpoints that
+// tests/e2e/io_support.py runs: preloaded into it (LD_PRELOAD).
+//
+// The program itself says what goes wrong: io_fail("sync", 3, EIO) lets the third call that syncs
+// fail from then on, once; io_failed() says whether one has. io_hold(1) lets all writes and syncs
+// wait until io_hold(0): a disk that is very slow.
 //
 // WEIGHTLIFT_IO_LOG gets a line for each call that has succeeded, in order; what was written goes
 // to WEIGHTLIFT_IO_DATA.
@@ -8,11 +12,13 @@
 //   sync INODE | mark WORDS
 // Directories are inodes, too. A mark is what the program says itself, by the function io_mark.
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
@@ -21,6 +27,25 @@
 namespace {
 
 std::mutex g_mutex;
+
+struct Fault {
+  std::string call;
+  int left = 0;  // calls until it happens; 0: it has, or there is none
+  int error = 0;
+};
+std::mutex g_fault_mutex;
+std::condition_variable g_released;
+Fault g_fault;
+bool g_held = false;
+
+// Whether a call is to fail; errno is why. A held one waits first.
+bool Fails(const char* call, bool waits = false) {
+  std::unique_lock lock(g_fault_mutex);
+  if (waits) g_released.wait(lock, [] { return !g_held; });
+  if (g_fault.left == 0 || g_fault.call != call || --g_fault.left > 0) return false;
+  errno = g_fault.error;
+  return true;
+}
 
 template <typename Function>
 Function Real(const char* name) {
@@ -68,6 +93,7 @@ std::string Place(int directory, const std::string& path) {
 
 int OpenAt(int directory, const char* path, int flags, mode_t mode) {
   static const auto real = Real<int (*)(int, const char*, int, ...)>("openat64");
+  if ((flags & (O_CREAT | O_TMPFILE)) != 0 && Fails("open")) return -1;
   const std::lock_guard lock(g_mutex);
   const bool made =
       (flags & O_CREAT) != 0 && faccessat(directory, path, F_OK, AT_SYMLINK_NOFOLLOW) != 0;
@@ -82,6 +108,7 @@ int OpenAt(int directory, const char* path, int flags, mode_t mode) {
 ssize_t WriteAt(int fd, const void* data, std::size_t size, off64_t offset) {
   static const auto real = Real<ssize_t (*)(int, const void*, std::size_t, off64_t)>("pwrite64");
   static const int copy = Open("WEIGHTLIFT_IO_DATA");
+  if (Fails("write", true)) return -1;
   const std::lock_guard lock(g_mutex);
   const ssize_t done = real(fd, data, size, offset);
   if (done > 0) {
@@ -101,6 +128,7 @@ int Resize(const char* name, int fd, off64_t size) {
 
 int Sync(const char* name, int fd) {
   const auto real = Real<int (*)(int)>(name);
+  if (Fails("sync", true)) return -1;
   const std::lock_guard lock(g_mutex);
   const int result = real(fd);
   if (result == 0) Note("sync " + InodeOf(fd));
@@ -118,6 +146,22 @@ extern "C" {
 void io_mark(const char* words) {
   const std::lock_guard lock(g_mutex);
   Note(std::string("mark ") + words);
+}
+
+void io_fail(const char* call, int after, int error) {
+  const std::lock_guard lock(g_fault_mutex);
+  g_fault = {call, after, error};
+}
+
+int io_failed() {
+  const std::lock_guard lock(g_fault_mutex);
+  return g_fault.left == 0 ? 1 : 0;
+}
+
+void io_hold(int held) {
+  const std::lock_guard lock(g_fault_mutex);
+  g_held = held != 0;
+  g_released.notify_all();
 }
 
 #define OPENS_AT(NAME)                                        \
@@ -156,6 +200,7 @@ int ftruncate64(int fd, off64_t size) { return Resize("ftruncate64", fd, size); 
 
 int fallocate(int fd, int mode, off_t offset, off_t size) {
   static const auto real = Real<int (*)(int, int, off64_t, off64_t)>("fallocate64");
+  if (Fails("allocate")) return -1;
   const std::lock_guard lock(g_mutex);
   const int result = real(fd, mode, offset, size);
   if (result == 0) Note("size " + InodeOf(fd) + " " + std::to_string(offset + size));
@@ -167,6 +212,7 @@ int fallocate64(int fd, int mode, off64_t offset, off64_t size) {
 
 int mkdirat(int directory, const char* path, mode_t mode) {
   static const auto real = Real<int (*)(int, const char*, mode_t)>("mkdirat");
+  if (Fails("mkdir")) return -1;
   const std::lock_guard lock(g_mutex);
   const int result = real(directory, path, mode);
   if (result == 0) {
@@ -179,6 +225,7 @@ int mkdir(const char* path, mode_t mode) { return mkdirat(AT_FDCWD, path, mode);
 
 int linkat(int from, const char* old_path, int to, const char* new_path, int flags) {
   static const auto real = Real<int (*)(int, const char*, int, const char*, int)>("linkat");
+  if (Fails("link")) return -1;
   const std::lock_guard lock(g_mutex);
   const int result = real(from, old_path, to, new_path, flags);
   if (result == 0) Note("link " + Place(to, new_path) + " " + InodeAt(to, new_path));
@@ -190,6 +237,7 @@ int link(const char* old_path, const char* new_path) {
 
 int renameat(int from, const char* old_path, int to, const char* new_path) {
   static const auto real = Real<int (*)(int, const char*, int, const char*)>("renameat");
+  if (Fails("rename")) return -1;
   const std::lock_guard lock(g_mutex);
   const std::string line =
       Place(from, old_path) + " " + Place(to, new_path) + " " + InodeAt(from, old_path);

@@ -7,17 +7,15 @@ and the newest must be one whose save had begun, and none older than the last wh
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.e2e.io_support import run_recorded
 
 import weightlift as wl
 
@@ -191,20 +189,10 @@ def wrong_in(folder: Path, begun: set[int], ended: int) -> str | None:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> _Log:
-    compiler = next((c for c in (os.environ.get("CXX"), "c++", "g++", "clang++") if c and shutil.which(c)), None)
-    if compiler is None:
-        pytest.skip("there is no C++ compiler")
     place = tmp_path_factory.mktemp("power")
-    shim, folder = place / "record_io.so", place / "steps"
-    source = Path(__file__).with_name("record_io.cc")
-    subprocess.run([compiler, "-std=c++20", "-shared", "-fPIC", "-O1", "-o", shim, source, "-ldl"], check=True)
+    folder = place / "steps"
     folder.mkdir()
-    environment = {
-        **os.environ, "LD_PRELOAD": str(shim), "PYTHONDONTWRITEBYTECODE": "1",
-        "WEIGHTLIFT_IO_LOG": str(place / "log"), "WEIGHTLIFT_IO_DATA": str(place / "data"),
-    }  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", JOB, folder], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_recorded(JOB, folder, place)
     return read_log(folder, place / "log", (place / "data").read_bytes())
 
 

@@ -1,7 +1,7 @@
 """What the fuzzers of the Python parsers call: bytes become files, which are then verified, loaded and opened.
 
-The property of every target: nothing but WeightliftError comes out, and what loads also verifies. ``fuzz.py`` adds
-limits of time and memory.
+The property of every target: nothing but WeightliftError comes out, and what loads also verifies; a target that
+returns no file has checked one of its own. ``fuzz.py`` adds limits of time and memory.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from tests.fuzz.checkpoint_manifest import checkpoint_manifest, manifest_seeds
 from tests.unit import dcp_support as dcp_made
 from tests.unit import mxnet_support as nd
 from tests.unit import tensorbundle_support as bundles
@@ -28,7 +29,7 @@ from weightlift.formats._npy_header import build_object_header
 from weightlift.formats._tensorbundle_slices import slice_key
 from weightlift.formats._tensorbundle_table import build_table, read_table
 
-Target = Callable[[bytes, Path], Path]
+Target = Callable[[bytes, Path], "Path | bool"]
 SEPARATOR = b"\0\0"
 """Ends the JSON in inputs that hold a weight file too; JSON holds no NUL."""
 
@@ -183,6 +184,7 @@ _ALWAYS = (
     safetensors,
     safetensors_index,
     sidecar,
+    checkpoint_manifest,
 )
 _WITH_H5PY = (hdf5, keras_zip) if find_spec("h5py") is not None else ()
 TARGETS: dict[str, Target] = {f.__name__: f for f in (*_ALWAYS, tensorbundle, tensorbundle_entry, *_WITH_H5PY)}
@@ -191,6 +193,8 @@ TARGETS: dict[str, Target] = {f.__name__: f for f in (*_ALWAYS, tensorbundle, te
 def run(target: Target, data: bytes, folder: Path) -> bool:
     """Check the property for one input; returns whether it loads. The folder may hold files of earlier inputs."""
     path = target(data, folder)
+    if isinstance(path, bool):
+        return path
     try:
         verified = wl.verify(path).ok
     except wl.WeightliftError:
@@ -232,6 +236,7 @@ def seeds() -> dict[str, list[bytes]]:
         ],
         "tensorbundle": _bundles(),
         "tensorbundle_entry": _bundle_entries(),
+        "checkpoint_manifest": list(manifest_seeds()),
         "sidecar": [_saved("x.npz", "x.npz.crc32c"), _sidecar_without_sums()],
         **(_hdf5_seeds() if "hdf5" in TARGETS else {}),
     }
