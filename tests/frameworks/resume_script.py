@@ -27,7 +27,7 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 
 
 class Torch:
-    """Dropout, AdamW, a schedule, and three generators of random numbers."""
+    """A GPT of two blocks, with dropout; AdamW in groups, accumulated gradients, a cosine schedule."""
 
     def __init__(self) -> None:
         import torch
@@ -35,9 +35,38 @@ class Torch:
         self.torch = torch
         torch.manual_seed(0)
         torch.set_num_threads(1)
-        layers = torch.nn.Linear(8, 32), torch.nn.Dropout(0.3), torch.nn.Tanh(), torch.nn.Linear(32, 1)
-        self.model = torch.nn.Sequential(*layers)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01)
+        nn = torch.nn
+
+        class Block(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.norms = nn.ModuleList([nn.LayerNorm(16), nn.LayerNorm(16)])
+                self.attention = nn.MultiheadAttention(16, 2, dropout=0.1, batch_first=True)
+                self.mlp = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 16), nn.Dropout(0.1))
+
+            def forward(self, x: Any) -> Any:
+                y = self.norms[0](x)
+                mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+                x = x + self.attention(y, y, y, attn_mask=mask, is_causal=True, need_weights=False)[0]
+                return x + self.mlp(self.norms[1](x))
+
+        class Gpt(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.tokens, self.places = nn.Embedding(24, 16), nn.Embedding(12, 16)
+                self.blocks = nn.Sequential(nn.Dropout(0.1), Block(), Block(), nn.LayerNorm(16))
+                self.head = nn.Linear(16, 24, bias=False)
+                self.head.weight = self.tokens.weight
+
+            def forward(self, x: Any) -> Any:
+                return self.head(self.blocks(self.tokens(x) + self.places.weight[: x.shape[1]]))
+
+        self.model = Gpt()
+        groups: dict[bool, list[Any]] = {True: [], False: []}
+        for parameter in self.model.parameters():
+            groups[parameter.dim() > 1].append(parameter)
+        decay = [{"params": groups[True], "weight_decay": 0.1}, {"params": groups[False], "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(decay, lr=0.01)
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, 50)
 
     def state(self) -> dict[str, Any]:
@@ -48,13 +77,18 @@ class Torch:
         self.torch.set_rng_state(state["rng"])
 
     def train(self) -> float:
-        x, y = map(self.torch.from_numpy, batch())
-        loss = (self.model(x) - y).square().mean()
+        total = 0.0
         self.optimizer.zero_grad()
-        loss.backward()
+        for _ in range(3):
+            ids = self.torch.from_numpy(data.integers(0, 24, (4, 1)) + random.randrange(3) * np.arange(13)) % 24
+            logits = self.model(ids[:, :-1]).transpose(1, 2)
+            loss = self.torch.nn.functional.cross_entropy(logits, ids[:, 1:]) / 3
+            loss.backward()
+            total += float(loss.item())
+        self.torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.scheduler.step()
-        return float(loss.item())
+        return total
 
 
 class Keras:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,19 @@ SCRIPT = Path(__file__).with_name("resume_script.py")
 STEPS = 16
 
 
+def started(
+    folder: Path, framework: str, steps: int, kill: int = -1, python: str = sys.executable
+) -> subprocess.Popen[str]:
+    """The job, with this package and no other of this environment's."""
+    link = folder.parent / "path" / "weightlift"
+    link.parent.mkdir(exist_ok=True)
+    if not link.exists():
+        link.symlink_to(Path(wl.__file__).parent, target_is_directory=True)
+    command = [python, str(SCRIPT), framework, str(folder), str(steps), str(kill)]
+    environment = {**os.environ, "PYTHONPATH": str(link.parent)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
 @pytest.mark.parametrize("framework", ["torch", "keras", "jax"])
 def test_goes_on_bit_for_bit(framework: str, tmp_path: Path) -> None:
     if framework == "torch":
@@ -27,21 +42,43 @@ def test_goes_on_bit_for_bit(framework: str, tmp_path: Path) -> None:
     if framework == "keras":
         keras_or_skip()
     python = framework_python("jax") if framework == "jax" else sys.executable
-    (tmp_path / "path").mkdir()
-    (tmp_path / "path" / "weightlift").symlink_to(Path(wl.__file__).parent, target_is_directory=True)
 
     def losses(folder: str, kill: int = -1) -> dict[int, str]:
-        command = [str(python), str(SCRIPT), framework, str(tmp_path / folder), str(STEPS), str(kill)]
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "path")}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-        assert done.returncode == (-signal.SIGKILL if kill >= 0 else 0), done.stderr
-        return dict(json.loads(line) for line in done.stdout.splitlines())
+        with started(tmp_path / folder, framework, STEPS, kill, python=str(python)) as job:
+            out, err = job.communicate(timeout=240)
+        assert job.returncode == (-signal.SIGKILL if kill >= 0 else 0), err
+        return dict(json.loads(line) for line in out.splitlines())
 
     whole = losses("whole")
     parts = [losses("killed", 5), losses("killed")]
     assert max(parts[0]) == 5 and max(parts[1]) == STEPS - 1
     assert min(parts[1]) in (5, 6)  # the last save may have been committed
     assert {**parts[0], **parts[1]} == whole
+
+
+def test_a_gpt_that_is_killed_at_random(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    steps, rng = 80, random.Random(0)
+    with started(tmp_path / "whole", "torch", steps) as job:
+        whole = dict(map(json.loads, job.communicate(timeout=240)[0].splitlines()))
+    assert list(whole) == list(range(steps))
+    assert float.fromhex(whole[steps - 1]) < 0.6 * float.fromhex(whole[0])  # it learns
+    last, kills = -1, 0
+    while last < steps - 1:
+        with started(tmp_path / "killed", "torch", steps) as job:
+            assert job.stdout is not None
+            told = []
+            for line in job.stdout:
+                told.append(json.loads(line))
+                if len(told) == 12 and kills < 3:
+                    time.sleep(rng.random() * 0.1)
+                    job.kill()
+        kills += job.returncode == -signal.SIGKILL
+        assert job.returncode in (0, -signal.SIGKILL)
+        assert last - 1 <= told[0][0] <= last + 1 and (told[0][0] > 0 or last == -1)
+        assert all(whole[step] == loss for step, loss in told)
+        last = told[-1][0]
+    assert kills == 3
 
 
 def test_keras_models_and_optimizers(tmp_path: Path) -> None:
