@@ -7,7 +7,7 @@ import math
 import random
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -229,6 +229,22 @@ def test_names_and_frameworks(tmp_path: Path) -> None:
     assert not target["model"]["w"].any()
     restored(tmp_path / "s", into=target, names="model.*")
     assert target["model"]["w"].all()
+
+
+class Moments(NamedTuple):
+    """As the states of optimizers are in JAX."""
+
+    mean: Any
+    count: int
+
+
+def test_named_tuples(tmp_path: Path) -> None:
+    save_all(tmp_path / "s", {1: {"opt": (Moments({"w": np.ones(3)}, 4), Moments(np.zeros(2), 5))}})
+    into = {"opt": (Moments({"w": np.zeros(3)}, 0), Moments(np.ones(2), 0))}
+    back = restored(tmp_path / "s", into=into)["opt"]
+    assert back[0][0]["w"] is into["opt"][0].mean["w"] and into["opt"][0].mean["w"].all()
+    assert not into["opt"][1].mean.any()
+    assert [moments[1] for moments in back] == [4, 5]
 
 
 # --- futures ----------------------------------------------------------------------------------------------------------

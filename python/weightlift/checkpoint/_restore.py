@@ -134,7 +134,7 @@ def _with_boxes(tree: Any, path: tuple[str, ...], boxes: dict[str, list[Box]]) -
     """``tree`` with the boxes that this process has in the place of arrays; where they lie is put into ``boxes``."""
     if isinstance(tree, Mapping):
         return _mapped(tree, lambda key, item: _with_boxes(item, (*path, key), boxes))
-    if type(tree) in (list, tuple):
+    if isinstance(tree, (list, tuple)):
         return _listed(tree, lambda key, item: _with_boxes(item, (*path, key), boxes))
     if type(tree) is np.ndarray or tree is None or isinstance(tree, (int, float, str, bytes)):
         return tree
@@ -155,7 +155,7 @@ def _without_boxes(encoded: Any, filled: Any) -> Any:
     """What was filled, with arrays again in the place of their boxes."""
     if isinstance(encoded, Mapping) and isinstance(filled, Mapping):
         return _mapped(encoded, lambda key, item: _without_boxes(item, filled[key]), filled)
-    if type(encoded) in (list, tuple) and len(encoded) == len(filled):
+    if isinstance(encoded, (list, tuple)) and len(encoded) == len(filled):
         return _listed(encoded, lambda key, item: _without_boxes(item, filled[int(key)]), filled)
     if encoded is None or isinstance(encoded, (np.ndarray, int, float, str, bytes)):
         return filled
@@ -175,4 +175,5 @@ def _mapped(tree: Mapping[Any, Any], change: Callable[[str, Any], Any], same: An
 def _listed(tree: Sequence[Any], change: Callable[[str, Any], Any], same: Any = None) -> Any:
     same = tree if same is None else same
     made = [change(str(number), item) for number, item in enumerate(tree)]
-    return same if all(a is b for a, b in zip(made, same, strict=True)) else type(tree)(made)  # type: ignore[call-arg]
+    make: Any = getattr(tree, "_make", type(tree))  # of a named tuple
+    return same if all(a is b for a, b in zip(made, same, strict=True)) else make(made)
