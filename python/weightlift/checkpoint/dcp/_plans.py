@@ -38,7 +38,7 @@ from weightlift.formats._safetensors_pieces import piece_name
 Keys = tuple[str | int, ...]
 """The path of a leaf: keys of dicts, and indices of lists."""
 
-__all__ = ["Opened", "finish", "new_id", "opened", "read_tensors", "read_values", "write"]
+__all__ = ["Opened", "finish", "new_id", "opened", "process_number", "read_tensors", "read_values", "write"]
 
 _KEY = "torch.distributed.checkpoint"
 """Of the manifest's metadata: ``{"paths": {NAME: [KEY, ...]}, "values": {NAME: NODE}}``."""
@@ -47,6 +47,11 @@ _KEY = "torch.distributed.checkpoint"
 def new_id() -> str:
     """Of a save, or a load."""
     return str(uuid4())
+
+
+def process_number() -> int:
+    """Of this process, in its job."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 # --- writing --------------------------------------------------------------------------------------

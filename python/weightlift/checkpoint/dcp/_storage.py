@@ -84,7 +84,8 @@ class WeightliftWriter(StorageWriter):
             raise UnsupportedFeatureError(
                 "use_collectives=False: a checkpoint is committed by one process once all have written"
             )
-        self._rank = int(kwargs.get("rank", 0))
+        rank = kwargs.get("rank")
+        self._rank = plans.process_number() if rank is None else int(rank)
         self._folder = TargetFolder(self._path, overwrite=self._overwrite)
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
