@@ -162,6 +162,53 @@ def test_preemption(tmp_path: Path, how: str) -> None:
     assert state["weights"][0] > 0 and (state["weights"] == state["weights"][0]).all()
 
 
+PREEMPTED_RANKS = """
+import multiprocessing, os, sys, time
+import numpy as np, weightlift as wl
+def train(rank, folder, together, ready):
+    step, weights = 0, np.zeros(1000)
+    with wl.checkpoint.Checkpointer(folder, rank=rank, world_size=3, timeout=30) as checkpointer:
+        checkpointer.on_preemption(lambda: (step, {"weights": weights, "step": step}))
+        if rank == 1:
+            print(os.getpid(), flush=True)
+        while True:
+            together.wait(30)  # as where gradients are exchanged: none is more than a step ahead
+            step += 1
+            weights[:] = step
+            time.sleep(0.003 * rank)
+            checkpointer.step_done()
+if __name__ == "__main__":
+    context = multiprocessing.get_context("fork")
+    together = context.Barrier(3)
+    jobs = [context.Process(target=train, args=(r, sys.argv[1], together, None)) for r in range(3)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    print([job.exitcode for job in jobs])
+"""
+
+
+def test_preemption_of_one_rank_stops_all(tmp_path: Path) -> None:
+    for _ in range(2):  # the second job is not stopped by what was left of the first
+        with started(PREEMPTED_RANKS, str(tmp_path / "s")) as job:
+            assert job.stdout is not None
+            number = int(job.stdout.readline())
+            time.sleep(0.3)
+            os.kill(number, signal.SIGTERM)
+            out, err = job.communicate(timeout=60)
+        assert out == f"{[128 + signal.SIGTERM] * 3}\n", err
+        checkpointer = wl.checkpoint.Checkpointer(tmp_path / "s")
+        (newest,) = checkpointer.steps()
+        state = checkpointer.restore()
+        assert (
+            state["step"] == newest and (state["weights"] == newest).all() and checkpointer.manifest().world_size == 3
+        )
+        assert newest > 10
+        checkpointer.delete(newest)
+        checkpointer.close()
+
+
 FULL = """
 import os, resource, signal, sys
 import numpy as np, weightlift as wl

@@ -300,7 +300,7 @@ def test_a_rank_that_dies_is_noticed_before_the_time_is_up(tmp_path: Path) -> No
         future = checkpointer.save(1, {"w": np.zeros(3)})
         assert other.stdout is not None and other.stdin is not None
         assert other.stdout.readline() == "here\n"
-        while 1 not in checkpointer._ranks._seen:
+        while 1 not in checkpointer.ranks._seen:
             assert not future.done()
         other.stdin.write("\n")
         other.stdin.flush()

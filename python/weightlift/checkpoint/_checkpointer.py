@@ -114,7 +114,8 @@ class Checkpointer:
         self._retention = Retention(keep_last, keep_every, None if keep_best is None else Best(*keep_best))
         self._incremental, self._bandwidth, self._metadata = incremental, bandwidth, dict(metadata or {})
         self._directory = StepDirectory(url, rank)
-        self._ranks = Ranks(self._directory, rank, world_size, timeout)
+        self.ranks = Ranks(self._directory, rank, world_size, timeout)
+        """How this process meets the others."""
         self._staging = Staging()
         self._writer = ThreadPoolExecutor(1, "weightlift-checkpoint")
         self._room = threading.BoundedSemaphore(max_in_flight)
@@ -160,7 +161,7 @@ class Checkpointer:
             raise ValueError(f"step is {step}; it must not be negative")
         self._directory.lock()
         self._check_number(step, overwrite=overwrite)
-        parts = take_apart(state, self._ranks.rank)
+        parts = take_apart(state, self.ranks.rank)
         check_storable(parts)
         numbers = {name: float(value) for name, value in (metrics or {}).items()}
         self._room.acquire()
@@ -222,7 +223,12 @@ class Checkpointer:
         Args:
             state: Gives (step, state), as :meth:`save` takes them.
             signals: Which; default SIGTERM. Handlers that were there are called, too.
+
+        With many ranks all stop after the same step, whichever of them hears the signal, if each calls ``step_done``
+        after every step, and none goes ahead of the others by more than one: where they exchange gradients none can.
         """
+        if self.world_size > 1:
+            self._directory.lock()
         self._preemption = Preemption(state, signals)
 
     @property
@@ -234,6 +240,11 @@ class Checkpointer:
         """Say that a training step has ended: the moment to save and exit, if a signal has come."""
         if self._preemption is not None:
             self._preemption.step_done(self)
+
+    @property
+    def world_size(self) -> int:
+        """How many processes save together."""
+        return self.ranks.world_size
 
     # --- finding ----------------------------------------------------------------------------------
     def steps(self) -> list[int]:
@@ -292,7 +303,7 @@ class Checkpointer:
         self._tell()
         wanted = self._number(step)
         older = [s for s in self.steps() if s < wanted] if fallback else []
-        load = Wanted(into, names, strict, framework, verify, self._ranks.rank)
+        load = Wanted(into, names, strict, framework, verify, self.ranks.rank)
         while True:
             try:
                 return load_step(self._open(wanted, whole=fallback), load)
@@ -352,7 +363,7 @@ class Checkpointer:
         """What this process stores of a state, copied; and checksums of small arrays that others store."""
         if self._incremental:
             parts = cut(parts, CHUNK)
-        mine = division(parts, self._ranks.rank, self._ranks.world_size)
+        mine = division(parts, self.ranks.rank, self.ranks.world_size)
         small = {} if len(mine) == len(parts.names) else small_sums(parts, mine)
         chosen = parts.take(mine)
         return small, chosen.with_arrays(self._staging.snapshot(chosen.arrays))
@@ -367,14 +378,14 @@ class Checkpointer:
         finally:
             self._room.release()
             future.end(error)
-        if error is None and self._ranks.rank == 0:
+        if error is None and self.ranks.rank == 0:
             self._tidy()
 
     def _write(self, job: _Job, future: CheckpointFuture) -> int:
         """Write and commit a step; the bytes written."""
-        label = f"r{self._ranks.rank:05d}-" if self._ranks.world_size > 1 else ""
+        label = f"r{self.ranks.rank:05d}-" if self.ranks.world_size > 1 else ""
         writing = Writing(self._incremental, self._bandwidth, future.report, label)
-        return save_step(self._directory, self._ranks, job.step, self._previous(), writing, job.small)
+        return save_step(self._directory, self.ranks, job.step, self._previous(), writing, job.small)
 
     def _tidy(self) -> None:
         """Delete what is superseded, once the save has ended; what goes wrong is told as of a save."""
@@ -420,7 +431,7 @@ class Checkpointer:
 
     def _open(self, step: int, *, whole: bool) -> Source:
         """A step; with ``whole``, and where others restore it, too, all of it is checked: all must find the same."""
-        if self._ranks.world_size == 1:
+        if self.ranks.world_size == 1:
             return open_step(self._directory, step)
         source = open_step(self._directory, step, mode="buffered")  # what all read comes from the disk once
         if whole:

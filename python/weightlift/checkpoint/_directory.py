@@ -57,6 +57,8 @@ class StepDirectory:
     def __init__(self, url: str | os.PathLike[str], rank: int = 0) -> None:
         """See the class."""
         self._rank = rank
+        self.hidden: list[str] = []
+        """Files that belong to a job, which the next one removes."""
         self.token = secrets.token_hex(8)
         """Tells this writer from all others, of which the lock says it."""
         self._abandoned: list[Path] = []
@@ -181,6 +183,8 @@ class StepDirectory:
         _LOCKED.add(self)
         if self._rank == 0:
             self.collect()
+            for name in self.hidden:
+                (self.root / name).unlink(missing_ok=True)
 
     def unlock(self) -> None:
         """Let another one write."""

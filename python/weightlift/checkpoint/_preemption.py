@@ -2,6 +2,9 @@
 
 A handler that saved by itself would do so in the middle of a training step, with half of the parameters updated. So it
 only notes the signal; the training loop saves when it next says that a step has ended.
+
+Of many processes some may hear of it, and at different steps. The first that does says, in the directory, after how
+many steps all are to stop: two more than it has done, as no other can be more than one ahead.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ class Preemption:
     def __init__(self, state: Callable[[], tuple[int, Any]], signals: tuple[int, ...] | None) -> None:
         """Install the handlers."""
         self.requested = False
-        self._state, self._number, self._leaving = state, 0, False
+        self._state, self._number, self._leaving = state, int(signal.SIGTERM), False
+        self._steps, self._asked = 0, False
         self._before = {n: signal.signal(n, self._note) for n in signals or (signal.SIGTERM,)}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -35,8 +39,8 @@ class Preemption:
             before(number, frame)
 
     def step_done(self, checkpointer: Checkpointer) -> None:
-        """Save and exit, if a signal has come."""
-        if self.requested and not self._leaving:
+        """Save and exit, if a signal has come, and it is time."""
+        if self._now(checkpointer) and not self._leaving:
             self._leaving = True
             step, state = self._state()
             if step not in checkpointer.steps():
@@ -47,11 +51,21 @@ class Preemption:
             sys.exit(128 + self._number)
 
     def saved(self, checkpointer: Checkpointer) -> None:
-        """A save has begun: wait for it and exit, if a signal has come."""
-        if self.requested and not self._leaving:
+        """A save has begun: wait for it and exit, if a signal has come; many processes agree in ``step_done``."""
+        if self.requested and not self._leaving and checkpointer.world_size == 1:
             self._leaving = True
             checkpointer.close()
             sys.exit(128 + self._number)
+
+    def _now(self, checkpointer: Checkpointer) -> bool:
+        self._steps += 1
+        if checkpointer.world_size == 1:
+            return self.requested
+        if self.requested and not self._asked:
+            self._asked = True
+            checkpointer.ranks.ask_to_stop(self._steps + 2)
+        at = checkpointer.ranks.stop_at()
+        return at is not None and self._steps >= at
 
     def close(self) -> None:
         """Put the handlers back that were there."""

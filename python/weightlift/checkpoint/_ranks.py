@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import time
 from collections import defaultdict
@@ -30,7 +31,7 @@ from weightlift.stores._local import LocalStore
 
 __all__ = ["Ranks"]
 
-_JOB, _ABANDONED = "job.json", "abandoned.json"
+_JOB, _ABANDONED, _STOP = "job.json", "abandoned.json", ".stop.json"
 _OURS = re.compile(r"job\.json|abandoned\.json|rank-\d{5}\.json")
 _LIMIT = 1 << 20
 _SOON, _SELDOM = 0.005, 0.25
@@ -54,6 +55,7 @@ class Ranks:
         """See the class."""
         self.rank, self.world_size, self.timeout = rank, world_size, timeout
         self._directory = directory
+        directory.hidden.append(_STOP)
         self._seen: set[int] = set()
         self._looked = 0.0
 
@@ -183,6 +185,26 @@ class Ranks:
             return _object(folder / _ABANDONED)["reason"]
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    # --- when all are to stop ---------------------------------------------------------------------
+    def ask_to_stop(self, steps: int) -> None:
+        """Say after how many steps all ranks are to stop; the first that says it is heard."""
+        root = self._directory.root
+        if self.stop_at() is None:
+            name = f"{_STOP}.{self.rank}"
+            self._put(root, name, {"writer": self._directory.writer() or "", "steps": str(steps)})
+            with contextlib.suppress(FileExistsError):
+                os.link(root / name, root / _STOP)
+            (root / name).unlink()
+
+    def stop_at(self) -> int | None:
+        """After how many steps a rank has said that all are to stop; None: nobody has."""
+        try:
+            said = _object(self._directory.root / _STOP)
+        except FileNotFoundError:
+            return None
+        ours = said["writer"] and said["writer"] == self._directory.writer()
+        return int(said["steps"]) if ours and said["steps"].isdecimal() else None
 
     # --- both -------------------------------------------------------------------------------------
     def _wait(
