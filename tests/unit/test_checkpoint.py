@@ -339,3 +339,27 @@ def test_a_deletion_that_fails_is_told_and_the_step_is_there(tmp_path: Path, mon
             checkpointer.wait()
         checkpointer.wait()
         assert checkpointer.steps() == [1, 2]
+
+
+# --- what is copied ---------------------------------------------------------------------------------------------------
+def test_arrays_that_cannot_change_are_not_copied() -> None:
+    from weightlift.checkpoint._snapshot import Staging
+
+    staging, arrays = Staging(), [np.arange(5), np.ones(3), np.zeros(2)]
+    made = staging.snapshot(arrays, [False, True, False])
+    assert made[1] is arrays[1] and all(equal(a, b) for a, b in zip(made, arrays, strict=True))
+    assert not np.shares_memory(made[0], arrays[0]) and not np.shares_memory(made[2], arrays[2])
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+def test_named_tuples_are_restored(tmp_path: Path) -> None:
+    state = {"pairs": [Pair(np.arange(3), 1), Pair(np.ones(2), Pair(np.zeros(1), "x"))]}
+    save_all(tmp_path / "s", {1: state})
+    into = {"pairs": [Pair(np.zeros(3, int), 0), Pair(np.zeros(2), Pair(np.ones(1), ""))]}
+    back = restored(tmp_path / "s", into=into)
+    assert type(back["pairs"][1]) is Pair and back["pairs"][0].second == 1 and back["pairs"][1].second.second == "x"
+    assert back["pairs"][0].first is into["pairs"][0].first and equal(into["pairs"][0].first, np.arange(3))

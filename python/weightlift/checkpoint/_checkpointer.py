@@ -366,7 +366,7 @@ class Checkpointer:
         mine = division(parts, self.ranks.rank, self.ranks.world_size)
         small = {} if len(mine) == len(parts.names) else small_sums(parts, mine)
         chosen = parts.take(mine)
-        return small, chosen.with_arrays(self._staging.snapshot(chosen.arrays))
+        return small, chosen.with_arrays(self._staging.snapshot(chosen.arrays, chosen.lasting))
 
     def _persist(self, job: list[_Job], future: CheckpointFuture) -> None:
         """On the writer's thread."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from weightlift._dtypes import from_numpy
 from weightlift.formats._boxes import Box
 from weightlift.formats._safetensors_pieces import Pieces, piece_name
 
@@ -44,6 +45,7 @@ class State:
         arrays: The values.
         parts: What each is a piece of; None: a whole tensor.
         own: Whether only this process has it.
+        lasting: Whether the values stay what they are, whatever the training does: they need not be copied.
     """
 
     structure: Any
@@ -52,24 +54,26 @@ class State:
     arrays: list[Array] = field(default_factory=list)
     parts: list[Part | None] = field(default_factory=list)
     own: list[bool] = field(default_factory=list)
+    lasting: list[bool] = field(default_factory=list)
 
-    def add(self, name: str, array: Array, part: Part | None, *, own: bool) -> None:
+    def add(self, name: str, array: Array, part: Part | None, *, own: bool, lasting: bool = False) -> None:
         """One more row."""
         self.names.append(name)
         self.arrays.append(array)
         self.parts.append(part)
         self.own.append(own)
+        self.lasting.append(lasting)
 
     def take(self, rows: Iterable[int]) -> State:
         """Only these rows."""
         taken = State(self.structure, self.tensors)
         for row in rows:
-            taken.add(self.names[row], self.arrays[row], self.parts[row], own=self.own[row])
+            taken.add(self.names[row], self.arrays[row], self.parts[row], own=self.own[row], lasting=self.lasting[row])
         return taken
 
     def with_arrays(self, arrays: Sequence[Array]) -> State:
         """The same with other memory."""
-        return State(self.structure, self.tensors, self.names, list(arrays), self.parts, self.own)
+        return State(self.structure, self.tensors, self.names, list(arrays), self.parts, self.own, self.lasting)
 
 
 def cut(state: State, most: int) -> State:
@@ -77,15 +81,17 @@ def cut(state: State, most: int) -> State:
     if all(array.nbytes <= most for array in state.arrays):
         return state
     made = State(state.structure, state.tensors)
-    for name, array, part, own in zip(state.names, state.arrays, state.parts, state.own, strict=True):
-        if array.nbytes <= most:
-            made.add(name, array, part, own=own)
+    columns = (state.names, state.arrays, state.parts, state.own, state.lasting)
+    for name, array, part, own, lasting in zip(*columns, strict=True):
+        if array.nbytes <= most or from_numpy(array.dtype).packed:
+            made.add(name, array, part, own=own, lasting=lasting)
             continue
         whole = part or Part(name, array.shape, (0,) * array.ndim)
         for begin, size in _boxes(array.shape, array.itemsize, most):
             piece = array[tuple(slice(b, b + n) for b, n in zip(begin, size, strict=True))]
             at = tuple(a + b for a, b in zip(whole.begin, begin, strict=True))
-            made.add(piece_name(whole.tensor, at, size), piece, Part(whole.tensor, whole.shape, at), own=own)
+            called = piece_name(whole.tensor, at, size)
+            made.add(called, piece, Part(whole.tensor, whole.shape, at), own=own, lasting=lasting)
     return made
 
 

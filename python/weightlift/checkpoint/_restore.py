@@ -143,10 +143,11 @@ def _with_boxes(tree: Any, path: tuple[str, ...], boxes: dict[str, list[Box]]) -
         boxes[".".join(path)] = [(shard.begin, shard.shape) for shard in spread.shards]
         arrays = [shard.array for shard in spread.shards]
         return arrays[0] if len(arrays) == 1 else arrays
-    if live_object(tree) is None:
+    expanded, live = expand(tree)
+    if not live or expanded is tree:
         return tree
     inner: dict[str, list[Box]] = {}
-    made = _with_boxes(expand(tree)[0], path, inner)
+    made = _with_boxes(expanded, path, inner)
     boxes |= inner
     return made if inner else tree
 
@@ -155,7 +156,7 @@ def _without_boxes(encoded: Any, filled: Any) -> Any:
     """What was filled, with arrays again in the place of their boxes."""
     if isinstance(encoded, Mapping) and isinstance(filled, Mapping):
         return _mapped(encoded, lambda key, item: _without_boxes(item, filled[key]), filled)
-    if isinstance(encoded, (list, tuple)) and len(encoded) == len(filled):
+    if isinstance(encoded, (list, tuple)) and isinstance(filled, (list, tuple)) and len(encoded) == len(filled):
         return _listed(encoded, lambda key, item: _without_boxes(item, filled[int(key)]), filled)
     if encoded is None or isinstance(encoded, (np.ndarray, int, float, str, bytes)):
         return filled

@@ -39,12 +39,16 @@ class Staging:
         self._pool = BufferPool(_POOL_BYTES)
         self._threads = ThreadPoolExecutor(_core.pool_threads(), "weightlift-snapshot")
 
-    def snapshot(self, arrays: Sequence[Array]) -> list[Array]:
-        """Copies of ``arrays`` in C order; those that are one memory stay one.
+    def snapshot(self, arrays: Sequence[Array], lasting: Sequence[bool] | None = None) -> list[Array]:
+        """Copies of ``arrays`` in C order, but of those that last; those that are one memory stay one.
 
         The memory is used again once nobody has any of the copies any more.
         """
-        return _snapshot(arrays, self._pool, self._threads)
+        result = list(arrays)
+        rows = [i for i in range(len(arrays)) if lasting is None or not lasting[i]]
+        for row, copy in zip(rows, _snapshot([arrays[i] for i in rows], self._pool, self._threads), strict=True):
+            result[row] = copy
+        return result
 
     def close(self) -> None:
         """Give the memory back."""

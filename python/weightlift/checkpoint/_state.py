@@ -107,15 +107,27 @@ def take_apart(state: Any, rank: int = 0) -> State:
     for name, leaf in zip(names, leaves, strict=True):
         spread = None if type(leaf) is np.ndarray else sharded(leaf, name)
         if spread is None:
-            taken.add(name, _array(leaf, name), None, own=RANK in name and RANK in name.split("."))
+            own = RANK in name and RANK in name.split(".")
+            taken.add(name, _array(leaf, name), None, own=own, lasting=_lasts(leaf))
             continue
         for shard in spread.shards:
             if shard.replica == 0:
                 array = _array(shard.array, name)
                 stored = name if array.shape == spread.shape else piece_name(name, shard.begin, array.shape)
                 part = None if stored == name else Part(name, spread.shape, shard.begin)
-                taken.add(stored, array, part, own=True)
+                taken.add(stored, array, part, own=True, lasting=_lasts(shard.array))
     return taken
+
+
+def _lasts(leaf: Any) -> bool:
+    """Whether the array of a leaf does not change with it: JAX' never do, and of another device's a copy was made.
+
+    JAX does not take the memory of an array that is donated to a computation while somebody has an array over it.
+    """
+    if isinstance(leaf, np.ndarray):
+        return False
+    package = type(leaf).__module__.partition(".")[0]
+    return package in ("jax", "jaxlib") or (package == "torch" and leaf.device.type != "cpu")
 
 
 def _array(leaf: Any, name: str) -> Array:
