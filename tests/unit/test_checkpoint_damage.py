@@ -103,6 +103,7 @@ FORGED = {
     "step": lambda d: d.update(step=-1),
     "step type": lambda d: d.update(step=True),
     "created": lambda d: d.update(created="x"),
+    "created infinite": lambda d: d.update(created="inf"),
     "no files": lambda d: d.pop("files"),
     "file path": lambda d: d.update(files=[["../a.safetensors", 100, 1]]),
     "file dots": lambda d: d.update(files=[["..safetensors", 100, 1]]),

@@ -156,7 +156,7 @@ class Manifest:
         if not (isinstance(metrics, dict) and isinstance(metadata, dict)):
             raise FormatError("malformed manifest: 'metrics' or 'metadata' is not an object")
         return cls(
-            _count(raw["step"], "a step"), float(raw["created"]), _checksum(raw["index_crc32c"]), files, tensors,
+            _count(raw["step"], "a step"), _seconds(raw["created"]), _checksum(raw["index_crc32c"]), files, tensors,
             {str(name): float(value) for name, value in metrics.items()}, metadata,
             max(1, _count(raw["world_size"], "a number of processes")), _pieces(raw.get("pieces", {}), tensors),
             str(raw.get("identity", "")),
@@ -212,6 +212,12 @@ def _count(value: Any, what: str) -> int:
     if type(value) is not int or not 0 <= value < _MOST:
         raise FormatError(f"malformed manifest: {str(value)[:40]!r} for {what}")
     return value
+
+
+def _seconds(value: Any) -> float:
+    if type(value) not in (int, float):  # text may be "inf", which is no JSON
+        raise FormatError(f"malformed manifest: {str(value)[:40]!r} for a time")
+    return float(value)
 
 
 def _checksum(value: Any) -> int:
