@@ -82,6 +82,8 @@ def flatten(obj: Any, *, values: bool = False) -> tuple[list[str], list[Any], An
 def _flatten(obj: Any, path: tuple[str, ...], leaves: dict[str, Any], *, values: bool) -> Any:
     if len(path) > _MAX_DEPTH:
         raise UnsupportedFeatureError(f"containers nested deeper than {_MAX_DEPTH}, or a container that holds itself")
+    if type(obj) is np.ndarray:  # first: of these there may be a hundred thousand
+        return _leaf(obj, path, leaves)
     if isinstance(obj, Mapping):
         for key in obj:
             if not isinstance(key, _KEYS):
@@ -93,8 +95,10 @@ def _flatten(obj: Any, path: tuple[str, ...], leaves: dict[str, Any], *, values:
         kind = "tuple" if isinstance(obj, tuple) else "list"
         return {kind: [_flatten(value, (*path, str(i)), leaves, values=values) for i, value in enumerate(obj)]}
     node = encode_value(obj) if values else None
-    if node is not None:
-        return node
+    return _leaf(obj, path, leaves) if node is None else node
+
+
+def _leaf(obj: Any, path: tuple[str, ...], leaves: dict[str, Any]) -> str:
     name = ".".join(path)
     if not name or name in leaves:
         raise UnsupportedFeatureError(f"two paths give the tensor name {name!r}; rename one of the keys")

@@ -141,6 +141,8 @@ def _array(leaf: Any, name: str) -> Array:
 
 def encode(tree: Any, rank: int = 0, depth: int = 0) -> Any:
     """``tree`` with what encoders know in their words; the same object where there is none of it."""
+    if type(tree) is np.ndarray:  # first: of these there may be a hundred thousand
+        return tree
     if depth > _MAX_DEPTH:
         raise UnsupportedFeatureError(f"a state nested deeper than {_MAX_DEPTH}, or one that holds itself")
     if isinstance(tree, Mapping):
