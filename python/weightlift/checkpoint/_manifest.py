@@ -88,6 +88,11 @@ class Manifest:
         """Bytes of all shards, linked ones too."""
         return sum(file.nbytes for file in self.files.values())
 
+    @property
+    def tensor_count(self) -> int:
+        """How many tensors it holds, those in pieces once each."""
+        return len(self.tensors) - sum(len(of.begins) - 1 for of in self.pieces.values())
+
     def to_json(self) -> bytes:
         """The file's bytes."""
         numbers = {name: number for number, name in enumerate(self.files)}

@@ -115,7 +115,7 @@ def _facts(directory: StepDirectory, step: int) -> dict[str, Any]:
         row["state"] = f"damaged: {wrong} is {'gone' if wrong not in sizes else 'of another size'}"
         return row
     return row | {
-        "created": manifest.created, "tensors": len(manifest.tensors), "world_size": manifest.world_size,
+        "created": manifest.created, "tensors": manifest.tensor_count, "world_size": manifest.world_size,
         "metrics": dict(manifest.metrics),
     }  # fmt: skip
 
@@ -145,7 +145,7 @@ def show(folder: str, step: Any, as_json: bool) -> None:
         })  # fmt: skip
         return
     click.echo(
-        f"step {manifest.step}: {_text.count(len(rows), 'tensor')}, {_text.size(manifest.nbytes)} in "
+        f"step {manifest.step}: {_text.count(manifest.tensor_count, 'tensor')}, {_text.size(manifest.nbytes)} in "
         f"{_text.count(len(manifest.files), 'shard')}, {_age(manifest.created)} old"
     )
     right = [Column("size", right=True), Column("since step", right=True)]
