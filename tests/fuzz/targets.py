@@ -35,6 +35,8 @@ SEPARATOR = b"\0\0"
 
 BUNDLE_SEPARATOR = b"\n--data--\n"
 TENSORS = {"a": np.arange(6, dtype="f4").reshape(2, 3), "b": np.array([1, -1], "i8")}
+_PIECES = {"c": np.ones((1, 3), "f4"), "d": np.ones((2, 1), "f4")}
+"""What makes up a tensor together with ``a``, of three rows, or of four columns."""
 
 
 def dcp(data: bytes, folder: Path) -> Path:
@@ -138,7 +140,7 @@ def safetensors(data: bytes, folder: Path) -> Path:
 
 def safetensors_index(data: bytes, folder: Path) -> Path:
     """The input is an index; its shards are right."""
-    for name, tensor in TENSORS.items():
+    for name, tensor in {**TENSORS, **_PIECES}.items():
         if not (folder / f"{name}.safetensors").exists():
             wl.save({name: tensor}, folder / f"{name}.safetensors", durable=False)
     return _write(folder / "model.safetensors.index.json", data)
@@ -212,6 +214,15 @@ def run(target: Target, data: bytes, folder: Path) -> bool:
     return True
 
 
+def _indexes_of_pieces() -> list[bytes]:
+    found = []
+    for other, shape, begin in (("c", [3, 3], [2, 0]), ("d", [2, 4], [0, 3])):
+        pieces = {"w": {"shape": shape, "pieces": {"a": [0, 0], other: begin}}}
+        weight_map = {name: f"{name}.safetensors" for name in ("a", other, "b")}
+        found.append(json.dumps({"metadata": {"weightlift.pieces": pieces}, "weight_map": weight_map}).encode())
+    return found
+
+
 def seeds() -> dict[str, list[bytes]]:
     """Inputs that load, from which fuzzers start, by target."""
     return {
@@ -231,6 +242,7 @@ def seeds() -> dict[str, list[bytes]]:
         "tfjs": [_tfjs_model(), _tfjs_of_others()],
         "safetensors": [_saved("x.safetensors", "x.safetensors")],
         "safetensors_index": [
+            *_indexes_of_pieces(),
             b'{"metadata": {"total_size": 40}, "weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}',
             b'{"weight_map": {}}',
         ],
