@@ -264,3 +264,21 @@ def test_staging_is_used_again(tmp_path: Path) -> None:
         back = wl.load(tmp_path / str(number), framework="torch")
         assert torch.equal(back["a"] + 1, tied) and torch.equal(back["b"] + 1, tied) and back["n"] == number
     writer.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [3, {}, {"paths": 3, "values": {}}, {"paths": {"n": 3}, "values": {}}, {"paths": {"n": [{}]}, "values": {}},
+     {"paths": {}, "values": {"n": 3}}, {"paths": {}, "values": {"n": {"dict": 3}}}, {"paths": {}, "values": [1]}],
+)  # fmt: skip
+def test_manifests_that_lie(tmp_path: Path, said: Any) -> None:
+    import dataclasses
+
+    from weightlift.checkpoint._manifest import read_manifest
+
+    save({"a": torch.ones(1), "n": 3}, tmp_path / "c")
+    manifest = read_manifest(tmp_path / "c")
+    lying = dataclasses.replace(manifest, metadata={"torch.distributed.checkpoint": said})
+    (tmp_path / "c" / "manifest.json").write_bytes(lying.to_json())
+    with pytest.raises(CheckpointException, match="malformed manifest"):
+        load({"a": torch.zeros(1), "n": 0}, tmp_path / "c")

@@ -179,7 +179,7 @@ def test_processes_that_disagree(tmp_path: Path, states: Any, message: str, tens
     assert Checkpointer(folder).steps() == [1]
     assert save_together(folder, 2, {2: lambda rank: {"w": np.ones(2)}}) == [[2]] * 2  # and clears up
     assert sorted(path.name for path in folder.iterdir()) == [
-        ".lock", ".lock-00001", "step-00000001", "step-00000002"
+        ".lock", ".lock-00001", ".newest.json", "step-00000001", "step-00000002"
     ]  # fmt: skip
 
 
@@ -363,3 +363,21 @@ def test_all_ranks_fall_back_to_the_same_step(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="step 1 is taken instead"):
         both = together(2, load)
     assert equal(np.concatenate(both), WHOLE + 1)
+
+
+def test_rank_0_deletes_for_all(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    state = {"w": rows(WHOLE, 0, 1)}
+
+    def job(rank: int) -> Any:
+        with Checkpointer(folder, keep_last=None, rank=rank, world_size=2, timeout=20) as checkpointer:
+            for step in range(4):
+                checkpointer.save(step, {"w": rows(WHOLE, rank, 2)}, blocking=True)
+            gone = checkpointer.rewind(1)
+            checkpointer.save(2, {"w": rows(WHOLE, rank, 2)}, blocking=True)
+            checkpointer.delete(0)
+            return gone, checkpointer.gc()
+
+    first, second = together(2, job)
+    assert first == ([2, 3], []) and second in [([2, 3], []), ([2], []), ([], [])]  # of what it still saw
+    assert Checkpointer(folder).steps() == [1, 2] and equal(restored(folder)["w"], state["w"].shards[0].array)

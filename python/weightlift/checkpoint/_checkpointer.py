@@ -325,8 +325,10 @@ class Checkpointer:
         return verify_url(index, progress=progress)
 
     def delete(self, step: int) -> None:
-        """Delete a committed step; others stay whole."""
+        """Delete a committed step; others stay whole. Of many processes rank 0 does so, for all."""
         self._check_open()
+        if self.ranks.rank:
+            return
         self._directory.lock()
         self._directory.delete(step)
 
@@ -337,11 +339,18 @@ class Checkpointer:
         gone = [newer for newer in self.steps() if newer > step]
         for newer in reversed(gone):
             self.delete(newer)
+        if self.ranks.rank:
+            self.ranks.wait_for(lambda: not set(gone) & set(self.steps()), f"deleted the steps after {step}")
         return gone
 
     def gc(self) -> list[str]:
-        """Remove what crashes left, and the steps that are not to be kept; the names of what was removed."""
+        """Remove what crashes left, and the steps that are not to be kept; the names of what was removed.
+
+        Of many processes rank 0 does so.
+        """
         self._check_open()
+        if self.ranks.rank:
+            return []
         self._directory.lock()
         self.wait()
         return [*self._directory.collect(), *(f"step {step}" for step in self._retain())]

@@ -48,6 +48,7 @@ def save_step(
         )  # fmt: skip
         ranks.close(folder)
         directory.commit(folder, manifest)
+        ranks.committed_as(manifest.identity)
     except BaseException as error:
         ranks.abandon(folder, error)
         raise

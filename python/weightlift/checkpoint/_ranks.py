@@ -31,7 +31,7 @@ from weightlift.stores._local import LocalStore
 
 __all__ = ["Ranks"]
 
-_JOB, _ABANDONED, _STOP = "job.json", "abandoned.json", ".stop.json"
+_JOB, _ABANDONED, _STOP, _NEWEST = "job.json", "abandoned.json", ".stop.json", ".newest.json"
 _OURS = re.compile(r"job\.json|abandoned\.json|rank-\d{5}\.json")
 _LIMIT = 1 << 20
 _SOON, _SELDOM = 0.005, 0.25
@@ -55,7 +55,7 @@ class Ranks:
         """See the class."""
         self.rank, self.world_size, self.timeout = rank, world_size, timeout
         self._directory = directory
-        directory.hidden.append(_STOP)
+        directory.hidden += [_STOP, _NEWEST]
         self._seen: set[int] = set()
         self._looked = 0.0
 
@@ -90,6 +90,12 @@ class Ranks:
         for path in folder.iterdir():
             if _OURS.fullmatch(path.name):
                 path.unlink()
+
+    def committed_as(self, identity: str) -> None:
+        """Say that a save is committed: to those that look when the step is deleted again."""
+        if self.world_size > 1:
+            with contextlib.suppress(OSError, StorageError):  # it is committed whether this can be said or not
+                self._put(self._directory.root, _NEWEST, {"identity": identity})
 
     def abandon(self, folder: Path, error: BaseException) -> None:
         """Tell the others that the step will not be; the directory is removed with the next one, or the next lock."""
@@ -171,14 +177,23 @@ class Ranks:
             if folder.exists():
                 return None
             try:
-                return self._directory.manifest(step).identity == identity
+                if self._directory.manifest(step).identity == identity:
+                    return True
             except StorageError:
-                return False
+                pass
+            with contextlib.suppress(FileNotFoundError):
+                return _object(self._directory.root / _NEWEST)["identity"] == identity
+            return False
 
         def late() -> str:
             return f"rank 0 has not committed step {step} within {2 * self.timeout:g} s"
 
         return self._wait(look, late, lambda: [0], 2 * self.timeout)
+
+    def wait_for(self, seen: Callable[[], bool], what: str) -> None:
+        """Wait until rank 0 has done something that can be seen; StorageError when it does not."""
+        self._wait(lambda: seen() or None, lambda: f"rank 0 has not {what} within {self.timeout:g} s", lambda: [0],
+                   self.timeout)  # fmt: skip
 
     def _abandoned(self, folder: Path) -> str | None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,23 +48,31 @@ class Report:
 
     def to_json(self) -> bytes:
         """The file's bytes."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
+        w = self.written
+        document = {
+            "rank": self.rank, "structure": self.structure, "tensors": list(self.tensors), "small": dict(self.small),
+            "files": [[name, file.nbytes, file.since, w.sums[name]] for name, file in w.files.items()],
+            "stored": [[name, t.dtype, t.shape, t.file, t.offset, t.nbytes, t.crc32c, t.crc32]
+                       for name, t in w.tensors.items()],
+            "parts": [[name, part.tensor, part.shape, part.begin] for name, part in w.parts.items()],
+            "nbytes": w.nbytes,
+        }  # fmt: skip
+        return json.dumps(document, separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Report:
         """The report; FormatError for anything else."""
         raw = _json.loads(data, what="the report", max_bytes=MAX_BYTES)
         try:
-            of = raw["written"]
             written = Written(
-                {name: StoredFile(**file) for name, file in of["files"].items()},
-                of["sums"],
-                {n: StoredTensor(**{**t, "shape": tuple(t["shape"])}) for n, t in of["tensors"].items()},
-                {n: Part(p["tensor"], tuple(p["shape"]), tuple(p["begin"])) for n, p in of["parts"].items()},
-                of["nbytes"],
+                {name: StoredFile(nbytes, since) for name, nbytes, since, _ in raw["files"]},
+                {name: text for name, _, _, text in raw["files"]},
+                {name: StoredTensor(dtype, tuple(shape), *rest) for name, dtype, shape, *rest in raw["stored"]},
+                {name: Part(tensor, tuple(shape), tuple(begin)) for name, tensor, shape, begin in raw["parts"]},
+                raw["nbytes"],
             )
             return cls(raw["rank"], written, raw["structure"], raw["tensors"], raw["small"])
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"malformed report: {type(error).__name__} {error}") from None
 
 

@@ -138,8 +138,11 @@ def opened(folder: Path) -> Opened:
     manifest = read_manifest(folder)
     several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     source = open_folder(folder, manifest, "buffered" if several else "auto")  # what all read, the disk reads once
-    paths, nodes = _values(manifest, source)
-    inner = {name for node in nodes.values() for name in _names(node)}
+    try:
+        paths, nodes = _values(manifest, source)
+        inner = {name for node in nodes.values() for name in _names(node)}
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        raise FormatError(f"malformed manifest: {_KEY!r} of its metadata", path=str(folder)) from None
     known: dict[str, Any] = {}
     for row, name in enumerate(source.table.names):
         if name not in inner:
@@ -161,10 +164,10 @@ def _values(manifest: Manifest, source: Source) -> tuple[dict[str, Keys], dict[s
         if source.layout.structure is not None:
             _flat(source.layout.structure, (), paths, nodes)
         return paths, nodes
-    try:
-        return {name: tuple(path) for name, path in said["paths"].items()}, dict(said["values"])
-    except (AttributeError, KeyError, TypeError):
-        raise FormatError(f"malformed manifest: {_KEY!r} of its metadata") from None
+    paths = {name: tuple(path) for name, path in said["paths"].items()}
+    if not all(type(key) in (str, int) for path in paths.values() for key in path):
+        raise TypeError("a key in a path")
+    return paths, dict(said["values"])
 
 
 def _flat(node: Any, path: Keys, paths: dict[str, Keys], nodes: dict[str, Any]) -> None:
