@@ -349,3 +349,18 @@ TEST(FindsTheDuplicate) {
       "aaaaaaaa", std::string("aaaaaaaa\0", 9)};
   CHECK(!weightlift::FindDuplicate(names.size(), name));
 }
+
+// Names of a few bytes spread over a table as others do: of 100,000 in 262,144 slots 83,000 are
+// expected to be used.
+TEST(ShortNamesAreMixed) {
+  for (const char* prefix : {"t", "layers.0.weight."}) {
+    std::vector<bool> used(1 << 18);
+    std::size_t count = 0;
+    for (int i = 0; i < 100'000; ++i) {
+      const auto slot = weightlift::HashName(prefix + std::to_string(i)) & (used.size() - 1);
+      if (!used[slot]) ++count;
+      used[slot] = true;
+    }
+    CHECK(count > 80'000);
+  }
+}

@@ -30,7 +30,8 @@ std::uint64_t Fold(std::uint64_t a, std::uint64_t b) noexcept {
 
 std::uint64_t HashName(std::string_view name) noexcept {
   static const HashKey key = DrawKey();
-  std::uint64_t hash = key.second ^ name.size();
+  // Not yet mixed with the key: what follows does, and would undo it, leaving short names unmixed.
+  std::uint64_t hash = name.size();
   const char* p = name.data();
   std::size_t left = name.size();
   std::uint64_t word;

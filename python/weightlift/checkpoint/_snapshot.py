@@ -60,7 +60,7 @@ def _snapshot(arrays: Sequence[Array], pool: BufferPool, threads: Executor) -> l
     first = {i: group[0] for group in _core.shared_memory(list(arrays)) for i in group[1:]}
     places, end = [0] * len(arrays), 0
     for i, array in enumerate(arrays):
-        if i not in first:
+        if i not in first and array.nbytes:
             step = _ALIGNMENT if array.nbytes >= _LARGE else _SMALL_ALIGNMENT
             places[i] = -(-end // step) * step
             end = places[i] + array.nbytes
@@ -70,8 +70,7 @@ def _snapshot(arrays: Sequence[Array], pool: BufferPool, threads: Executor) -> l
         if i in first:
             copies.append(copies[first[i]])
         else:
-            block = memory[places[i] : places[i] + array.nbytes]
-            copies.append(block.view(array.dtype).reshape(array.shape))
+            copies.append(np.ndarray(array.shape, array.dtype, memory, places[i]))
     _copy([(copies[i], array) for i, array in enumerate(arrays) if i not in first], threads)
     return copies
 
