@@ -7,14 +7,12 @@ then one process restores all of it. Prints as JSON what was as it should be.
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from several import start
 
 from weightlift.checkpoint import Checkpointer, PerRank
 
@@ -63,17 +61,7 @@ def job(rank: int, address: str, folder: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, __file__, str(folder)]
-    processes = [subprocess.Popen([*command, str(k), address], env=environment) for k in range(COUNT)]
-    try:
-        codes = [process.wait(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert codes == [0] * COUNT, codes
+    start(__file__, folder, COUNT)
     checkpointer = Checkpointer(folder)
     alone = checkpointer.restore()
     tensors = checkpointer.manifest().tensors

@@ -6,14 +6,12 @@ Two processes of JAX save one checkpoint, each what is on its device; what we re
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from several import start
 
 COUNT = 2
 WAYS = {"ocdbt": True, "folders": False}
@@ -47,17 +45,7 @@ def save(rank: int, address: str, folder: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, __file__, str(folder)]
-    processes = [subprocess.Popen([*command, str(k), address], env=environment) for k in range(COUNT)]
-    try:
-        codes = [process.wait(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert codes == [0] * COUNT, codes
+    start(__file__, folder, COUNT)
 
     import weightlift as wl
 

@@ -93,6 +93,14 @@ def test_ours_is_what_its_own_writer_stores(folder: Path, name: str) -> None:
 OTHERS = {"4fsdp": "2fsdp", "4hsdp": "2tp", "4fsdp_tp": "2ddp", "2ddp": "4fsdp_tp", "2tp": "4fsdp", "2fsdp": "4hsdp"}
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_checkpointers_of_many_ranks_store_the_same(folder: Path, name: str) -> None:
+    same(
+        wl.load(folder / f"{name}.steps" / "step-00000002", framework="torch"),
+        wl.load(folder / name, framework="torch"),
+    )
+
+
 @pytest.mark.parametrize(("name", "into"), OTHERS.items())
 def test_other_worlds_and_meshes(folder: Path, name: str, into: str) -> None:
     same(torch.load(folder / f"{name}.in.{into}.truth"), torch.load(folder / f"{name}.truth"))

@@ -263,6 +263,27 @@ def test_ranks_must_agree_on_their_number(tmp_path: Path) -> None:
         Checkpointer(tmp_path, rank=2, world_size=2)
 
 
+def test_what_a_job_of_another_size_has_left_is_no_obstacle(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    for number, left in enumerate([{"job": 4}, {"job": 4, "abandoned": 1}, {"job": 2, "abandoned": 1}]):
+        litter = folder / f".writing-00000001-0000000{number}"
+        litter.mkdir(parents=True)
+        (litter / "job.json").write_text(json.dumps({"world_size": str(left["job"]), "writer": "gone"}))
+        if "abandoned" in left:
+            (litter / "abandoned.json").write_text(json.dumps({"reason": "old"}))
+    waiting = threading.Event()
+
+    def job(rank: int) -> int:
+        if rank == 0:
+            assert waiting.wait(20)
+        with Checkpointer(folder, rank=rank, world_size=2, timeout=20) as checkpointer:
+            future = checkpointer.save(1, {"w": rows(WHOLE, rank, 2)})
+            waiting.set()
+            return future.result()
+
+    assert together(2, job) == [1, 1]
+
+
 def test_a_rank_of_another_job_cannot_take_part(tmp_path: Path) -> None:
     old = StepDirectory(tmp_path / "s", 1)
     old.lock()

@@ -29,7 +29,7 @@ class Preemption:
         """Install the handlers."""
         self.requested = False
         self._state, self._number, self._leaving = state, int(signal.SIGTERM), False
-        self._steps, self._asked = 0, False
+        self._steps = 0
         self._before = {n: signal.signal(n, self._note) for n in signals or (signal.SIGTERM,)}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -61,10 +61,9 @@ class Preemption:
         self._steps += 1
         if checkpointer.world_size == 1:
             return self.requested
-        if self.requested and not self._asked:
-            self._asked = True
-            checkpointer.ranks.ask_to_stop(self._steps + 2)
         at = checkpointer.ranks.stop_at()
+        if self.requested and at is None:
+            checkpointer.ranks.ask_to_stop(self._steps + 2)
         return at is not None and self._steps >= at
 
     def close(self) -> None:

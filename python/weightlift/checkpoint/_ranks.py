@@ -103,7 +103,8 @@ class Ranks:
             self._directory.abandon(folder)
             return
         self._directory.abandon_later(folder)
-        self._put(folder, _ABANDONED, {"reason": str(error)[:2000]})
+        with contextlib.suppress(OSError, StorageError):  # what has gone wrong is told here in any case
+            self._put(folder, _ABANDONED, {"reason": str(error)[:2000]})
 
     def _report(self, folder: Path, rank: int) -> Report:
         path = folder / _name(rank)
@@ -142,17 +143,17 @@ class Ranks:
         """Whether rank 0 waits there for this rank's part; StorageError when it is our rank 0, and does not."""
         job = _object(folder / _JOB)
         reason = self._abandoned(folder)
+        if reason is None and job["world_size"] == str(self.world_size):
+            return True  # what a crash left, too: rank 0 removes that, which is noticed
+        if job["writer"] != self._directory.writer():
+            return False  # of a job that has ended
         if reason is not None:
-            if job["writer"] == self._directory.writer():
-                raise StorageError(f"rank 0 has given up step {step}: {reason}", path=str(folder))
-            return False  # that of a job that has ended
-        if job["world_size"] != str(self.world_size):
-            raise StorageError(
-                f"rank {self.rank} was told that there are {self.world_size} processes, rank 0 that there are "
-                f"{job['world_size']}",
-                path=str(folder),
-            )
-        return True
+            raise StorageError(f"rank 0 has given up step {step}: {reason}", path=str(folder))
+        raise StorageError(
+            f"rank {self.rank} was told that there are {self.world_size} processes, rank 0 that there are "
+            f"{job['world_size']}",
+            path=str(folder),
+        )
 
     def send(self, folder: Path, report: Report) -> None:
         """Say that this rank's part is on the disk."""
@@ -176,11 +177,9 @@ class Ranks:
                 raise StorageError(f"rank 0 has given up step {step}: {reason}", path=str(folder))
             if folder.exists():
                 return None
-            try:
+            with contextlib.suppress(FormatError, StorageError):
                 if self._directory.manifest(step).identity == identity:
                     return True
-            except StorageError:
-                pass
             with contextlib.suppress(FileNotFoundError):
                 return _object(self._directory.root / _NEWEST)["identity"] == identity
             return False
@@ -203,11 +202,11 @@ class Ranks:
 
     # --- when all are to stop ---------------------------------------------------------------------
     def ask_to_stop(self, steps: int) -> None:
-        """Say after how many steps all ranks are to stop; the first that says it is heard."""
-        root = self._directory.root
-        if self.stop_at() is None:
+        """Say after how many steps all ranks are to stop; the first that says it is heard, once rank 0 is there."""
+        root, writer = self._directory.root, self._directory.writer()
+        if writer is not None and self.stop_at() is None:
             name = f"{_STOP}.{self.rank}"
-            self._put(root, name, {"writer": self._directory.writer() or "", "steps": str(steps)})
+            self._put(root, name, {"writer": writer, "steps": str(steps)})
             with contextlib.suppress(FileExistsError):
                 os.link(root / name, root / _STOP)
             (root / name).unlink()

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightlift._sharded import Shard, Sharded
+from weightlift.errors import UnsupportedFeatureError
 
 __all__ = ["sharded", "unsharded"]
 
@@ -57,6 +58,10 @@ def _of_torch(tensor: Any, name: str) -> Sharded:
         return Sharded(tensor.shape, [])
     replica, count = 0, 1
     for placement, at, size in zip(placements, where, mesh.shape, strict=True):
+        if placement.is_partial():
+            raise UnsupportedFeatureError(
+                "a DTensor whose processes have summands of it (Partial): redistribute it first", tensor=name or None
+            )
         if isinstance(placement, Replicate):
             replica, count = replica * size + at, count * size
     chosen = crc32(name.encode()) % count

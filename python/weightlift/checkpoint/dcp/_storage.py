@@ -20,7 +20,23 @@ from weightlift.errors import UnsupportedFeatureError
 __all__ = ["WeightliftReader", "WeightliftWriter"]
 
 
-class WeightliftWriter(StorageWriter):
+class _AtPath:
+    """What a writer and a reader say of their place."""
+
+    _path: Path
+
+    @property
+    def checkpoint_id(self) -> str:
+        """The path."""
+        return str(self._path)
+
+    @classmethod
+    def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
+        """Whether it is a local path."""
+        return is_file(checkpoint_id)
+
+
+class WeightliftWriter(_AtPath, StorageWriter):
     """A ``StorageWriter`` for ``torch.distributed.checkpoint.save`` and ``async_save``.
 
     With ``async_save`` it is the stager, too: the state is copied into memory that is used again for the next save, so
@@ -132,16 +148,6 @@ class WeightliftWriter(StorageWriter):
 
     # --- what else is asked -----------------------------------------------------------------------
     @property
-    def checkpoint_id(self) -> str:
-        """The path."""
-        return str(self._path)
-
-    @classmethod
-    def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
-        """Whether it is a local path."""
-        return is_file(checkpoint_id)
-
-    @property
     def _target(self) -> TargetFolder:
         assert self._folder is not None, "set_up_storage_writer comes first"
         return self._folder
@@ -151,7 +157,7 @@ class WeightliftWriter(StorageWriter):
         return {**self.__dict__, "_staging": None, "_folder": None}
 
 
-class WeightliftReader(StorageReader):
+class WeightliftReader(_AtPath, StorageReader):
     """A ``StorageReader`` for ``torch.distributed.checkpoint.load``: of what a ``WeightliftWriter`` wrote.
 
     Steps of a :class:`weightlift.checkpoint.Checkpointer` are read, too. Each process reads the bytes that it needs,
@@ -217,16 +223,6 @@ class WeightliftReader(StorageReader):
         done: Future[None] = Future()
         done.set_result(None)
         return done
-
-    @property
-    def checkpoint_id(self) -> str:
-        """The path."""
-        return str(self._path)
-
-    @classmethod
-    def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
-        """Whether it is a local path."""
-        return is_file(checkpoint_id)
 
 
 def _local(path: str | os.PathLike[str]) -> Path:
