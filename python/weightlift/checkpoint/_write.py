@@ -27,7 +27,7 @@ from weightlift._publish import Publication, put_file
 from weightlift._save import describe, save_leaves
 from weightlift.checkpoint._manifest import INDEX, MANIFEST, Manifest, StoredFile, StoredTensor
 from weightlift.checkpoint._parts import Part, State, pieces_of
-from weightlift.errors import FormatError, WeightliftError
+from weightlift.errors import MismatchError, WeightliftError
 from weightlift.formats._safetensors import SAFETENSORS
 from weightlift.formats._safetensors_file import File, read_file, read_head
 from weightlift.formats._safetensors_index import INDEX_SUFFIX
@@ -150,8 +150,11 @@ def finish_step(
     for one in written:
         for name, tensor in one.tensors.items():
             if tensors.setdefault(name, tensor) is not tensor:
-                raise FormatError(
-                    f"two processes have stored it: in {tensors[name].file} and {tensor.file}", tensor=name
+                raise MismatchError(
+                    f"two processes have stored it, in {tensors[name].file} and {tensor.file}: of boxes that several "
+                    "have one gives replica=0. Meshes that do not tell of replicas (FSDP over tensor parallelism) are "
+                    "saved by torch.distributed.checkpoint with weightlift.checkpoint.dcp",
+                    tensor=name,
                 )
     files = {name: file for one in written for name, file in one.files.items()}
     sums = {name: text for one in written for name, text in one.sums.items()}
