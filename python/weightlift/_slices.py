@@ -19,10 +19,10 @@ from weightlift._load import fill_arrays
 from weightlift._source import Source
 from weightlift._steps import Byteswap
 from weightlift._tree import replaced as with_nodes
-from weightlift.errors import MismatchError, UnsupportedFeatureError
+from weightlift.errors import FormatError, MismatchError, UnsupportedFeatureError
 from weightlift.formats._boxes import Box, joined
 
-__all__ = ["fill_slices", "slice_of", "sliced"]
+__all__ = ["fill_slices", "sliced"]
 
 Array = npt.NDArray[Any]
 
@@ -56,7 +56,10 @@ def sliced(source: Source, boxes: Mapping[str, Sequence[Box]]) -> Source:
     structure = layout.structure
     if nodes:
         flat = {"dict": [[name, name] for name in table.names]}
-        structure = with_nodes(flat if structure is None else structure, nodes)
+        try:
+            structure = with_nodes(flat if structure is None else structure, nodes)
+        except (AttributeError, TypeError, ValueError):
+            raise FormatError("malformed structure") from None
     made = Layout(
         layout.format, TensorTable.from_entries(entries), layout.sources, objects=layout.objects,
         metadata=layout.metadata, structure=structure, extra=layout.extra, shared=True, damaged=layout.damaged,

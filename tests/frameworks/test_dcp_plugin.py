@@ -237,6 +237,26 @@ def test_an_old_one_is_found_while_a_new_one_takes_its_place(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
+def test_an_old_one_outlives_a_save_that_is_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash has left the only one aside, and somebody has made an empty directory of its name."""
+    from weightlift.checkpoint.dcp import _target
+
+    save({"a": torch.ones(1)}, tmp_path / "c")
+    (tmp_path / "c").rename(tmp_path / ".c.replaced")
+    (tmp_path / "c").mkdir()
+
+    def cut_short(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(_target, "exchange", cut_short)
+    with pytest.raises(CheckpointException, match="Input/output error"):
+        save({"a": torch.zeros(1)}, tmp_path / "c")
+    monkeypatch.undo()
+    assert load({"a": torch.zeros(1)}, tmp_path / "c")["a"] == 1
+    save({"a": torch.full((1,), 2.0)}, tmp_path / "c")
+    assert load({"a": torch.zeros(1)}, tmp_path / "c")["a"] == 2
+
+
 def test_damage_is_found(tmp_path: Path) -> None:
     save({"a": torch.arange(1000.0)}, tmp_path / "c")
     (shard,) = (tmp_path / "c").glob("data-*")

@@ -22,6 +22,7 @@ import weightlift as wl
 from weightlift.checkpoint import Checkpointer, PerRank, Sharded
 from weightlift.checkpoint import _commit as committing
 from weightlift.checkpoint._directory import StepDirectory
+from weightlift.checkpoint._ranks import Ranks
 
 
 def together(count: int, job: Callable[[int], Any]) -> list[Any]:
@@ -263,7 +264,7 @@ def test_ranks_must_agree_on_their_number(tmp_path: Path) -> None:
         Checkpointer(tmp_path, rank=2, world_size=2)
 
 
-def test_what_a_job_of_another_size_has_left_is_no_obstacle(tmp_path: Path) -> None:
+def test_what_a_job_of_another_size_has_left_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "s"
     for number, left in enumerate([{"job": 4}, {"job": 4, "abandoned": 1}, {"job": 2, "abandoned": 1}]):
         litter = folder / f".writing-00000001-0000000{number}"
@@ -271,17 +272,26 @@ def test_what_a_job_of_another_size_has_left_is_no_obstacle(tmp_path: Path) -> N
         (litter / "job.json").write_text(json.dumps({"world_size": str(left["job"]), "writer": "gone"}))
         if "abandoned" in left:
             (litter / "abandoned.json").write_text(json.dumps({"reason": "old"}))
-    waiting = threading.Event()
+    looked_at: list[tuple[str, Any]] = []
+    all_seen, look = threading.Event(), Ranks._is_open
+
+    def looked(ranks: Ranks, path: Path, step: int) -> bool:
+        looked_at.append((path.name, None))
+        looked_at[-1] = (path.name, found := look(ranks, path, step))
+        if len(looked_at) == 3:
+            all_seen.set()
+        return found
+
+    monkeypatch.setattr(Ranks, "_is_open", looked)
 
     def job(rank: int) -> int:
         if rank == 0:
-            assert waiting.wait(20)
+            assert all_seen.wait(20)  # rank 1 has met all that is there, before rank 0 removes it
         with Checkpointer(folder, rank=rank, world_size=2, timeout=20) as checkpointer:
-            future = checkpointer.save(1, {"w": rows(WHOLE, rank, 2)})
-            waiting.set()
-            return future.result()
+            return checkpointer.save(1, {"w": rows(WHOLE, rank, 2)}).result()
 
     assert together(2, job) == [1, 1]
+    assert looked_at[:3] == [(f".writing-00000001-0000000{number}", False) for number in range(3)]
 
 
 def test_a_rank_of_another_job_cannot_take_part(tmp_path: Path) -> None:
@@ -402,3 +412,28 @@ def test_rank_0_deletes_for_all(tmp_path: Path) -> None:
     first, second = together(2, job)
     assert first == ([2, 3], []) and second in [([2, 3], []), ([2], []), ([], [])]  # of what it still saw
     assert Checkpointer(folder).steps() == [1, 2] and equal(restored(folder)["w"], state["w"].shards[0].array)
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [{"dict": 3}, {"dict": [["$rank", {"dict": [["1"]]}]]}, {"dict": [[1, 2, 3]]}, {"list": [{}]}, {"a": 1, "b": 2}],
+)
+def test_structures_that_lie(tmp_path: Path, structure: Any) -> None:
+    from dataclasses import replace
+
+    from weightlift._checksum import crc32c
+    from weightlift.checkpoint._manifest import INDEX, MANIFEST, read_manifest
+
+    folder = tmp_path / "s"
+    save_together(folder, 2, {1: lambda rank: {"w": rows(WHOLE, rank, 2), "n": 1}})
+    step = folder / "step-00000001"
+    index = json.loads((step / INDEX).read_text())
+    index["metadata"]["weightlift.structure"] = json.dumps(structure)
+    del index["metadata"]["weightlift.crc32c"]
+    (step / INDEX).write_text(json.dumps(index))
+    manifest = replace(read_manifest(step), index_crc32c=crc32c((step / INDEX).read_bytes()))
+    (step / MANIFEST).write_bytes(manifest.to_json())
+    two = Sharded(WHOLE.shape, [((row, 0), np.zeros((12, 10), np.float32)) for row in (0, 12)])
+    for into in (None, {"w": two, "n": 0}):
+        with pytest.raises(wl.WeightliftError):
+            restored(folder, into=into)

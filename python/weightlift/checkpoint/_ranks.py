@@ -86,7 +86,7 @@ class Ranks:
         return self._wait(look, late, lambda: [r for r in range(self.world_size) if r not in reports], self.timeout)
 
     def close(self, folder: Path) -> None:
-        """Remove what the ranks have told each other; what belongs to no step is removed, too."""
+        """Remove what the ranks have told each other: it is no part of the step."""
         for path in folder.iterdir():
             if _OURS.fullmatch(path.name):
                 path.unlink()

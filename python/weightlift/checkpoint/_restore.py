@@ -92,7 +92,10 @@ def load_step(source: Source, wanted: Wanted) -> Any:
 def _of_rank(source: Source, rank: int) -> Source:
     """``source`` without what other processes have of their own."""
     gone: set[str] = set()
-    structure = _pruned(source.layout.structure, str(rank), gone)
+    try:
+        structure = _pruned(source.layout.structure, str(rank), gone)
+    except (AttributeError, IndexError, TypeError, ValueError):
+        raise FormatError("malformed structure", path=source.url) from None
     if not gone:
         return source
     layout, table = source.layout, source.table

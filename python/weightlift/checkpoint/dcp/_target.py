@@ -79,11 +79,11 @@ class TargetFolder:
     def commit(self) -> None:
         """Give the directory its name."""
         with located(self._path, "commit the checkpoint"):
-            if (self._aside / MANIFEST).exists() and not self._path.exists():
-                self._aside.rename(self._path)  # a crash has left it there
-            shutil.rmtree(self._aside, ignore_errors=True)
-            with contextlib.suppress(FileNotFoundError, OSError):
+            with contextlib.suppress(OSError):
                 self._path.rmdir()  # one that is empty, made in advance
+            if (self._aside / MANIFEST).exists() and not self._path.exists():
+                self._aside.rename(self._path)  # a crash has left it there: it stays until the new one is
+            shutil.rmtree(self._aside, ignore_errors=True)
             exchange(self.made, self._path, self._aside if self._path.exists() else None)
         self._unlock()
         shutil.rmtree(self._aside, ignore_errors=True)
