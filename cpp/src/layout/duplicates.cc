@@ -6,11 +6,6 @@
 namespace weightlift {
 namespace {
 
-struct HashKey {
-  std::uint64_t first;
-  std::uint64_t second;
-};
-
 HashKey DrawKey() {
   std::random_device device;
   const auto draw = [&device] {
@@ -28,8 +23,7 @@ std::uint64_t Fold(std::uint64_t a, std::uint64_t b) noexcept {
 
 }  // namespace
 
-std::uint64_t HashName(std::string_view name) noexcept {
-  static const HashKey key = DrawKey();
+std::uint64_t HashName(std::string_view name, const HashKey& key) noexcept {
   // Not yet mixed with the key: what follows does, and would undo it, leaving short names unmixed.
   std::uint64_t hash = name.size();
   const char* p = name.data();
@@ -41,7 +35,15 @@ std::uint64_t HashName(std::string_view name) noexcept {
   }
   word = 0;
   if (left != 0) std::memcpy(&word, p, left);
-  return Fold(word ^ key.first, hash ^ key.second);
+  hash = Fold(word ^ key.first, hash ^ key.second);
+  // Once more: names of one word have met one multiplication by one number, and of a hundred such
+  // numbers one is poor, so that names crowd in a table.
+  return Fold(hash ^ key.second, key.first | 1);
+}
+
+std::uint64_t HashName(std::string_view name) noexcept {
+  static const HashKey key = DrawKey();
+  return HashName(name, key);
 }
 
 }  // namespace weightlift

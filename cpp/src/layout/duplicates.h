@@ -15,7 +15,15 @@
 
 namespace weightlift {
 
-// A 64-bit hash under a key drawn at random once a process, so that nobody can prepare a file whose
+struct HashKey {
+  std::uint64_t first;
+  std::uint64_t second;
+};
+
+// A 64-bit hash of a name, all bits of it mixed under any key.
+std::uint64_t HashName(std::string_view name, const HashKey& key) noexcept;
+
+// The same under a key drawn at random once a process, so that nobody can prepare a file whose
 // names collide.
 std::uint64_t HashName(std::string_view name) noexcept;
 
