@@ -137,6 +137,7 @@ CORE_USERS = {
     "stores._memory": "opens its files by the core's reader",
     "stores._http_file": "lends plans what was fetched with headers",
     "stores._tensorstore": "lends plans the arrays that it decodes",
+    "stores._object": "derives its reader and its writer from the core's",
     "stores._cache": "checks blocks, and lends them to plans",
     "checkpoint._snapshot": "finds arrays that are one memory, and allocates their copies",
     "checkpoint._write": "hashes without writing",

@@ -65,12 +65,13 @@ class FunctionReader final : public Reader {
   std::string name_;
 };
 
-// A writer that hands its bytes to a Python function, on whichever thread they come. What commits
-// and aborts is the Python class derived from it. May be destroyed on any thread.
+// A writer that hands its bytes to a Python function, on whichever thread they come; `sequential`:
+// about in order, so that the function has to keep little. What commits and aborts is the Python
+// class derived from it. May be destroyed on any thread.
 class FunctionWriter final : public Writer {
  public:
-  FunctionWriter(py::object function, std::string name)
-      : function_(std::move(function)), name_(std::move(name)) {}
+  FunctionWriter(py::object function, std::string name, bool sequential)
+      : function_(std::move(function)), name_(std::move(name)), sequential_(sequential) {}
   ~FunctionWriter() override {
     const py::gil_scoped_acquire gil;
     function_ = py::object();
@@ -85,6 +86,7 @@ class FunctionWriter final : public Writer {
     function_(offset, view);
     view.attr("release")();  // the memory is the caller's: nobody may keep it
   }
+  bool Sequential() const noexcept override { return sequential_; }
   void Sync() override {}
   void Commit() override {}
   void Abort() noexcept override {}
@@ -92,6 +94,7 @@ class FunctionWriter final : public Writer {
  private:
   py::object function_;
   std::string name_;
+  bool sequential_;
 };
 
 ReadMode ReadModeFromName(const std::string& name) {
@@ -203,10 +206,11 @@ void BindWriters(py::module_& m) {
       .def("truncate", &FileWriter::Truncate, py::arg("size"), release());
 
   py::class_<FunctionWriter, Writer, std::shared_ptr<FunctionWriter>>(m, "FunctionWriter")
-      .def(py::init([](py::object function, const py::object& name) {
-             return std::make_shared<FunctionWriter>(std::move(function), PathFromPython(name));
+      .def(py::init([](py::object function, const py::object& name, bool sequential) {
+             return std::make_shared<FunctionWriter>(std::move(function), PathFromPython(name),
+                                                     sequential);
            }),
-           py::arg("function"), py::arg("name"));
+           py::arg("function"), py::arg("name"), py::arg("sequential") = false);
 
   m.def(
       "commit_all",

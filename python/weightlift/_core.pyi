@@ -166,10 +166,10 @@ class FunctionWriter(Writer):
     """Hands what is written to ``function(offset, view)``, on any thread, several at once.
 
     The view ends with the call. Derive from it to commit and to abort; keep no reference from the function to the
-    writer, or neither is ever freed.
+    writer, or neither is ever freed. ``sequential``: the bytes come in ascending order, but for those of other threads.
     """
 
-    def __init__(self, function: Callable[[int, memoryview], object], name: str) -> None: ...
+    def __init__(self, function: Callable[[int, memoryview], object], name: str, sequential: bool = False) -> None: ...
 
 def commit_all(writers: Sequence[FileWriter]) -> None:
     """Commit several: their syncs run at the same time, none is published before all are durable, and each

@@ -19,7 +19,7 @@ from weightlift._steps import CHECKED_STEPS, Sparse
 from weightlift.errors import ChecksumError, FormatError, MismatchError, TruncatedError
 from weightlift.types import DiffReport, TensorDiff, TensorReport, VerifyReport
 
-__all__ = ["diff_sources", "verify_url"]
+__all__ = ["diff_sources", "verify_source", "verify_url"]
 
 
 def verify_url(
@@ -34,6 +34,11 @@ def verify_url(
         source = open_source(url, format=format, store_options=store_options)
     except (FormatError, MismatchError, TruncatedError) as error:
         return VerifyReport(str(url), format or "unknown", (), (str(error),))
+    return verify_source(source, progress=progress)
+
+
+def verify_source(source: Source, *, progress: Progress | None = None) -> VerifyReport:
+    """The same, of an open file."""
     layout, table = source.layout, source.table
     problems = [] if source.damage is None else [source.damage]
     try:
@@ -61,7 +66,7 @@ def verify_url(
                 status, detail = "corrupt", error.message
         file, offset = (paths[extents[0].source], extents[0].offset) if extents else (source.paths()[0], 0)
         reports.append(TensorReport(name, status, sum(e.nbytes for e in extents), file, offset, detail))
-    return VerifyReport(str(url), layout.format, tuple(reports), tuple(problems), sum(r.nbytes for r in reports))
+    return VerifyReport(source.url, layout.format, tuple(reports), tuple(problems), sum(r.nbytes for r in reports))
 
 
 def diff_sources(

@@ -302,10 +302,11 @@ def test_staging_is_used_again(tmp_path: Path) -> None:
 def test_manifests_that_lie(tmp_path: Path, said: Any) -> None:
     import dataclasses
 
+    from weightlift.checkpoint._folders import LocalFolder
     from weightlift.checkpoint._manifest import read_manifest
 
     save({"a": torch.ones(1), "n": 3}, tmp_path / "c")
-    manifest = read_manifest(tmp_path / "c")
+    manifest = read_manifest(LocalFolder(tmp_path / "c"))
     lying = dataclasses.replace(manifest, metadata={"torch.distributed.checkpoint": said})
     (tmp_path / "c" / "manifest.json").write_bytes(lying.to_json())
     with pytest.raises(CheckpointException, match="malformed manifest"):

@@ -202,7 +202,7 @@ def test_there_is_no_such_step(tmp_path: Path) -> None:
         restored(tmp_path / "s", 5)
     assert Checkpointer(tmp_path / "nowhere").latest() is None
     with pytest.raises(wl.UnsupportedFeatureError, match="local directories"):
-        Checkpointer("s3://bucket/steps")
+        Checkpointer("https://host/steps")
 
 
 def test_best(tmp_path: Path) -> None:

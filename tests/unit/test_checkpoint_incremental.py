@@ -13,10 +13,13 @@ from tests.unit.checkpoint_support import equal, save_all
 
 from weightlift.checkpoint import Checkpointer, CheckpointFuture
 from weightlift.checkpoint import _write as writing
+from weightlift.checkpoint._folders import LocalFolder
+
+SHARD = LocalFolder.shard
 
 
 def big(value: float) -> np.ndarray:
-    return np.full(writing.SHARD // 4 + 1, value, np.float32)
+    return np.full(SHARD // 4 + 1, value, np.float32)
 
 
 def test_what_has_not_changed_is_linked(tmp_path: Path) -> None:
@@ -29,8 +32,8 @@ def test_what_has_not_changed_is_linked(tmp_path: Path) -> None:
         part.result()
         same = checkpointer.save(3, state)
         same.result()
-        assert full.bytes_written > 2 * writing.SHARD
-        assert writing.SHARD < part.bytes_written < 1.1 * writing.SHARD
+        assert full.bytes_written > 2 * SHARD
+        assert SHARD < part.bytes_written < 1.1 * SHARD
         assert same.bytes_written < 10_000
         manifests = [checkpointer.manifest(step) for step in (1, 2, 3)]
         assert [sorted({f.since for f in m.files.values()}) for m in manifests] == [[1], [1, 2], [1, 2]]

@@ -22,6 +22,7 @@ import weightlift as wl
 from weightlift.checkpoint import Checkpointer, PerRank, Sharded
 from weightlift.checkpoint import _commit as committing
 from weightlift.checkpoint._directory import StepDirectory
+from weightlift.checkpoint._folders import Folder
 from weightlift.checkpoint._ranks import Ranks
 
 
@@ -275,7 +276,7 @@ def test_what_a_job_of_another_size_has_left_is_no_obstacle(tmp_path: Path, monk
     looked_at: list[tuple[str, Any]] = []
     all_seen, look = threading.Event(), Ranks._is_open
 
-    def looked(ranks: Ranks, path: Path, step: int) -> bool:
+    def looked(ranks: Ranks, path: Folder, step: int) -> bool:
         looked_at.append((path.name, None))
         looked_at[-1] = (path.name, found := look(ranks, path, step))
         if len(looked_at) == 3:
@@ -367,10 +368,10 @@ def test_reports_that_are_none(tmp_path: Path, report: bytes) -> None:
         if rank == 0:
             with Checkpointer(tmp_path / "s", rank=0, world_size=2, timeout=20) as checkpointer:
                 return checkpointer.save(1, {"w": WHOLE}).result()
-        while not (found := [p for p in StepDirectory(tmp_path / "s").writing(1) if (p / "job.json").exists()]):
+        while not (found := [f for f in StepDirectory(tmp_path / "s").writing(1) if f.has("job.json")]):
             pass
-        (found[0] / "part").write_bytes(report)
-        (found[0] / "part").rename(found[0] / "rank-00001.json")
+        (found[0].path / "part").write_bytes(report)
+        (found[0].path / "part").rename(found[0].path / "rank-00001.json")
         return None
 
     with pytest.raises((wl.FormatError, wl.StorageError)):
@@ -422,6 +423,7 @@ def test_structures_that_lie(tmp_path: Path, structure: Any) -> None:
     from dataclasses import replace
 
     from weightlift._checksum import crc32c
+    from weightlift.checkpoint._folders import LocalFolder
     from weightlift.checkpoint._manifest import INDEX, MANIFEST, read_manifest
 
     folder = tmp_path / "s"
@@ -431,7 +433,7 @@ def test_structures_that_lie(tmp_path: Path, structure: Any) -> None:
     index["metadata"]["weightlift.structure"] = json.dumps(structure)
     del index["metadata"]["weightlift.crc32c"]
     (step / INDEX).write_text(json.dumps(index))
-    manifest = replace(read_manifest(step), index_crc32c=crc32c((step / INDEX).read_bytes()))
+    manifest = replace(read_manifest(LocalFolder(step)), index_crc32c=crc32c((step / INDEX).read_bytes()))
     (step / MANIFEST).write_bytes(manifest.to_json())
     two = Sharded(WHOLE.shape, [((row, 0), np.zeros((12, 10), np.float32)) for row in (0, 12)])
     for into in (None, {"w": two, "n": 0}):

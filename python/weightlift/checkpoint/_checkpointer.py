@@ -16,11 +16,11 @@ import numpy as np
 
 from weightlift._load import check_only
 from weightlift._source import Names, Source
-from weightlift._verify import verify_url
+from weightlift._verify import verify_source
 from weightlift.checkpoint._commit import save_step
-from weightlift.checkpoint._directory import StepDirectory
+from weightlift.checkpoint._directory import directory_at
 from weightlift.checkpoint._future import CheckpointFuture
-from weightlift.checkpoint._manifest import Manifest
+from weightlift.checkpoint._manifest import INDEX, Manifest
 from weightlift.checkpoint._parts import State, cut, division
 from weightlift.checkpoint._preemption import Preemption
 from weightlift.checkpoint._ranks import Ranks
@@ -62,7 +62,8 @@ class Checkpointer:
     rename, once all of it is on the disk: whatever happens, every committed step is complete.
 
     Args:
-        url: A directory, or ``file://`` URL of one; made by the first save. One checkpointer writes to it at a time.
+        url: A directory, or ``file://`` URL of one; made by the first save. Or what begins the names of objects:
+            ``s3://bucket/run``, ``gs://...``, ``az://...``. One checkpointer writes to it at a time.
         keep_last: Keep so many of the newest steps, and delete others once a newer one is committed; None: keep all.
         keep_every: Keep steps that are multiples of this, too.
         keep_best: Keep the best of a metric, too: ``("loss", 3)``, or ``("accuracy", 3, "max")``.
@@ -74,9 +75,10 @@ class Checkpointer:
             Rank 0 commits and deletes. All call ``save`` with the same steps.
         world_size: How many processes these are.
         timeout: Seconds to wait for the others until a save fails.
+        store_options: Of the URL, as :func:`weightlift.load` takes them.
 
     Raises:
-        UnsupportedFeatureError: ``url`` is no local directory.
+        UnsupportedFeatureError: No checkpoints can be kept at such a URL.
 
     Example:
         >>> import numpy as np, weightlift as wl
@@ -103,6 +105,7 @@ class Checkpointer:
         rank: int = 0,
         world_size: int = 1,
         timeout: float = 600.0,
+        store_options: Mapping[str, Any] | None = None,
     ) -> None:
         """See the class."""
         if not 0 <= rank < world_size:
@@ -113,7 +116,7 @@ class Checkpointer:
             raise ValueError(f"bandwidth is {bandwidth}; it must be positive")
         self._retention = Retention(keep_last, keep_every, None if keep_best is None else Best(*keep_best))
         self._incremental, self._bandwidth, self._metadata = incremental, bandwidth, dict(metadata or {})
-        self._directory = StepDirectory(url, rank)
+        self._directory = directory_at(url, rank, store_options)
         self.ranks = Ranks(self._directory, rank, world_size, timeout)
         """How this process meets the others."""
         self._staging = Staging()
@@ -317,12 +320,12 @@ class Checkpointer:
     def verify(self, step: Which = "latest", *, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
         """Read a step and compare every checksum; what is damaged is in the report."""
         number = self._number(step)
-        index = str(self._directory.index(number))
+        index = f"{self._directory.folder(number).url}/{INDEX}"
         try:
-            open_step(self._directory, number)
+            source = open_step(self._directory, number)
         except (FormatError, StorageError) as error:
             return VerifyReport(index, "safetensors", (), (str(error),))
-        return verify_url(index, progress=progress)
+        return verify_source(source, progress=progress)
 
     def delete(self, step: int) -> None:
         """Delete a committed step; others stay whole. Of many processes rank 0 does so, for all."""
@@ -334,7 +337,7 @@ class Checkpointer:
 
     def rewind(self, step: int) -> list[int]:
         """Delete the steps after ``step``, to go on from there; which these were."""
-        self._directory.path(step)
+        self._directory.folder(step)
         self.wait()
         gone = [newer for newer in self.steps() if newer > step]
         for newer in reversed(gone):
@@ -407,7 +410,7 @@ class Checkpointer:
         """What a save may link to; a damaged step is no help."""
         for step in reversed(self.steps() if self._incremental else []):
             try:
-                return Previous(self._directory.path(step), self._directory.manifest(step))
+                return Previous(self._directory.folder(step), self._directory.manifest(step))
             except (FormatError, StorageError):
                 continue
         return None
@@ -449,7 +452,7 @@ class Checkpointer:
 
     @property
     def _root(self) -> str:
-        return str(self._directory.root)
+        return self._directory.url
 
     def _in_flight(self) -> list[CheckpointFuture]:
         """Saves that are under way, or have failed and nobody knows."""

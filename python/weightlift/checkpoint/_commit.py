@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from weightlift.checkpoint._directory import StepDirectory
-from weightlift.checkpoint._ranks import Ranks, identity_of
+from weightlift.checkpoint._folders import Directory, identity_of
+from weightlift.checkpoint._ranks import Ranks
 from weightlift.checkpoint._reports import Report, check_agreement, merged_structure
 from weightlift.checkpoint._write import Previous, Step, Writing, finish_step, write_shards
 from weightlift.errors import WeightliftError
@@ -15,7 +15,7 @@ __all__ = ["save_step"]
 
 
 def save_step(
-    directory: StepDirectory,
+    directory: Directory,
     ranks: Ranks,
     step: Step,
     previous: Previous | None,
@@ -47,7 +47,7 @@ def save_step(
             identity=identity_of(folder),
         )  # fmt: skip
         ranks.close(folder)
-        directory.commit(folder, manifest)
+        nbytes += directory.commit(folder, manifest)
         ranks.committed_as(manifest.identity)
     except BaseException as error:
         ranks.abandon(folder, error)

@@ -27,21 +27,45 @@ import shutil
 import socket
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from weightlift._urls import is_file, local_path
+from weightlift._source import refuse_options
+from weightlift._urls import as_text, is_file, local_path
 from weightlift.checkpoint._durable import exchange, located, make_directory, sync_directory
-from weightlift.checkpoint._manifest import INDEX, MANIFEST, Manifest, read_manifest
-from weightlift.errors import FormatError, NotFoundError, StorageError, UnsupportedFeatureError
+from weightlift.checkpoint._folders import Directory, Folder, LocalFolder, identity_of
+from weightlift.checkpoint._manifest import MANIFEST, Manifest, read_manifest
+from weightlift.errors import FormatError, NotFoundError, StorageError
 
-__all__ = ["StepDirectory"]
+__all__ = ["StepDirectory", "directory_at"]
 
 _STEP = re.compile(r"step-(\d{8,18})")
 _ASKING = 0.2
 """Seconds, many times what ``locked_by`` holds a lock, which it takes to see whether it can."""
 
 _LITTER = re.compile(r"\.(writing|deleting|replaced)-(\d{8,18})-[0-9a-f]{8}")
+
+
+def directory_at(
+    url: str | os.PathLike[str], rank: int = 0, store_options: Mapping[str, Any] | None = None
+) -> Directory:
+    """The steps at a URL: of the local file system, or of an object store.
+
+    Args:
+        url: A path, or a URL.
+        rank: Of this process, among those that write together.
+        store_options: As :func:`weightlift.load` takes them for this URL.
+
+    Raises:
+        UnsupportedFeatureError: No checkpoints can be kept there.
+    """
+    if is_file(url):
+        refuse_options(url, store_options)
+        return StepDirectory(url, rank)
+    from weightlift.checkpoint._object_directory import object_directory
+
+    return object_directory(as_text(url), rank, store_options or {})
 
 
 class StepDirectory:
@@ -52,6 +76,7 @@ class StepDirectory:
         rank: Of this process, among those that write together; that of rank 0 makes, commits and deletes.
     """
 
+    pauses = 0.005, 0.25
     _lock: int | None = None
 
     def __init__(self, url: str | os.PathLike[str], rank: int = 0) -> None:
@@ -61,10 +86,9 @@ class StepDirectory:
         """Files that belong to a job, which the next one removes."""
         self.token = secrets.token_hex(8)
         """Tells this writer from all others, of which the lock says it."""
-        self._abandoned: list[Path] = []
-        if not is_file(url):
-            raise UnsupportedFeatureError(f"checkpoints are kept in local directories, not at {os.fspath(url)!r}")
+        self._abandoned: list[Folder] = []
         self.root = Path(local_path(url))
+        self.shared = LocalFolder(self.root)
         self._known: dict[int, tuple[tuple[int, int, int], Manifest]] = {}
 
     def __del__(self) -> None:
@@ -72,6 +96,15 @@ class StepDirectory:
         self.unlock()
 
     # --- reading ----------------------------------------------------------------------------------
+    @property
+    def url(self) -> str:
+        """The directory."""
+        return str(self.root)
+
+    def exists(self) -> bool:
+        """Whether the directory is there."""
+        return self.root.is_dir()
+
     def steps(self) -> list[int]:
         """The committed steps, in order."""
         return sorted(self._found())
@@ -86,6 +119,10 @@ class StepDirectory:
             there = ", ".join(map(str, sorted(found)[-10:])) if found else "none"
             raise NotFoundError(f"there is no step {step}; committed are {there}", path=str(self.root))
         return found[step]
+
+    def folder(self, step: int) -> LocalFolder:
+        """The files of a step; NotFoundError."""
+        return LocalFolder(self.path(step))
 
     def _found(self) -> dict[int, Path]:
         """The directories of the committed steps; of one whose replacement was cut short, that of the old one."""
@@ -113,32 +150,40 @@ class StepDirectory:
         known = self._known.get(step)
         if known is not None and known[0] == identity:
             return known[1]
-        manifest = read_manifest(folder)
+        manifest = read_manifest(LocalFolder(folder))
         if manifest.step != step:
             raise FormatError(f"the manifest is of step {manifest.step}, not of {step}", path=str(path))
         self._known[step] = (identity, manifest)
         return manifest
 
-    def index(self, step: int) -> Path:
-        """The index of a step's tensors."""
-        return self.path(step) / INDEX
+    def unique_bytes(self, step: int) -> int:
+        """What deleting a step would free."""
+        stats = (path.stat() for path in self.path(step).iterdir())
+        return sum(s.st_size for s in stats if s.st_nlink == 1)
 
-    def litter(self) -> list[Path]:
+    def litter(self) -> list[str]:
         """What crashes left; only what nobody is writing now, if that can be told (see ``locked_by``)."""
+        return [path.name for path in self._litter()]
+
+    def _litter(self) -> list[Path]:
         try:
             return sorted(path for path in self.root.iterdir() if _LITTER.fullmatch(path.name))
         except FileNotFoundError:
             return []
 
-    def writing(self, step: int) -> list[Path]:
+    def writing(self, step: int) -> list[LocalFolder]:
         """Where a step is being written, or was when something crashed."""
-        return [path for path in self.litter() if path.name.startswith(f".writing-{step:08d}-")]
+        return [LocalFolder(path) for path in self._litter() if path.name.startswith(f".writing-{step:08d}-")]
 
     def locked_by(self, rank: int = 0) -> str | None:
         """Who is writing now as this rank: a process and its machine; None: nobody."""
         if self._lock is not None and rank == self._rank:
             return _myself()
         return self._locked(rank, _holder)
+
+    def lost(self, rank: int) -> bool | None:
+        """Whether a rank does not hold its lock."""
+        return self.locked_by(rank) is None
 
     def writer(self) -> str | None:
         """The token of the one that is rank 0 now; None: nobody is."""
@@ -195,7 +240,7 @@ class StepDirectory:
     def collect(self) -> list[str]:
         """Remove litter, or put it back where it belongs; the names."""
         names = []
-        for path in self.litter():
+        for path in self._litter():
             match = _LITTER.fullmatch(path.name)
             assert match is not None
             final = self.root / _name(int(match[2]))
@@ -203,40 +248,51 @@ class StepDirectory:
                 path.rename(final)
                 sync_directory(self.root)
             else:
-                self.abandon(path)
+                self.abandon(LocalFolder(path))
             names.append(path.name)
         return names
 
-    def begin(self, step: int) -> Path:
+    def begin(self, step: int) -> LocalFolder:
         """A new directory for a step that is being written."""
         while self._abandoned:
             self.abandon(self._abandoned.pop())
         path = self.root / _hidden("writing", step)
         with located(path, "make the directory of a step"):
             path.mkdir()
-        return path
+        return LocalFolder(path)
 
-    def commit(self, made: Path, manifest: Manifest) -> None:
-        """Give a complete step its name, durably."""
-        step = manifest.step
+    def commit(self, made: Folder, manifest: Manifest) -> int:
+        """Write the manifest of a step, and give the step its name, durably; the bytes of the manifest."""
+        text, step = manifest.to_json(), manifest.step
+        made.put(MANIFEST, text)
         final, old = self.root / _name(step), None
         with located(final, "commit the step"):
             if final.exists():
                 old = self.root / _hidden("replaced", step)
-            exchange(made, final, old)
+            exchange(self.root / made.name, final, old)
         self._known[step] = (_identity(final / MANIFEST), manifest)
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
+        return len(text)
 
-    def abandon(self, made: Path) -> None:
+    def became(self, made: Folder, step: int) -> bool | None:
+        """Whether what was written in a folder is committed as this step; None: it is still being written."""
+        if made.exists():
+            return None
+        try:
+            return self.manifest(step).identity == identity_of(made)
+        except (FormatError, StorageError):
+            return False
+
+    def abandon(self, made: Folder) -> None:
         """Remove a step that could not be completed: at once for all that look for it, then file by file."""
-        match, gone = _LITTER.fullmatch(made.name), made
+        match, gone = _LITTER.fullmatch(made.name), self.root / made.name
         if match is not None and match[1] != "deleting":
             with contextlib.suppress(OSError):
-                gone = made.rename(made.with_name(_hidden("deleting", int(match[2]))))
+                gone = gone.rename(gone.with_name(_hidden("deleting", int(match[2]))))
         shutil.rmtree(gone, ignore_errors=True)
 
-    def abandon_later(self, made: Path) -> None:
+    def abandon_later(self, made: Folder) -> None:
         """Remove such a step once others have seen what became of it: when the next one is begun."""
         self._abandoned.append(made)
 

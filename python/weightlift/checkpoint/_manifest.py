@@ -10,14 +10,16 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weightlift import _json
 from weightlift._checksum import crc32c
 from weightlift._dtypes import byte_size, from_name
 from weightlift.errors import FormatError, UnsupportedFeatureError, WeightliftError
 from weightlift.formats._safetensors_pieces import Pieces, parse_pieces, pieces_json
+
+if TYPE_CHECKING:
+    from weightlift.checkpoint._folders import Folder
 
 __all__ = ["INDEX", "MANIFEST", "Manifest", "StoredFile", "StoredTensor", "read_manifest"]
 
@@ -168,17 +170,15 @@ class Manifest:
         )  # fmt: skip
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a step's directory; FormatError when it is damaged, or not there."""
-    path = folder / MANIFEST
+def read_manifest(folder: Folder) -> Manifest:
+    """The manifest in a step's folder; FormatError when it is damaged, or not there."""
+    path = f"{folder.url}/{MANIFEST}"
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FormatError(f"a manifest of more than {MAX_BYTES} bytes")
-        return Manifest.from_json(path.read_bytes())
+        return Manifest.from_json(folder.read(MANIFEST, MAX_BYTES))
     except FileNotFoundError:
-        raise FormatError("the step has no manifest: something has removed it", path=str(path)) from None
+        raise FormatError("the step has no manifest: something has removed it", path=path) from None
     except WeightliftError as error:
-        raise error.locate(path=str(path)) from None
+        raise error.locate(path=path) from None
 
 
 def _pieces(raw: Any, tensors: Mapping[str, StoredTensor]) -> dict[str, Pieces]:

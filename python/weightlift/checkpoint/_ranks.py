@@ -13,30 +13,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from weightlift import _json
-from weightlift._publish import put_file
-from weightlift.checkpoint._directory import StepDirectory
+from weightlift.checkpoint._folders import Directory, Folder, identity_of
 from weightlift.checkpoint._manifest import MAX_BYTES
 from weightlift.checkpoint._reports import Report
 from weightlift.errors import FormatError, StorageError
-from weightlift.stores._local import LocalStore
 
 __all__ = ["Ranks"]
 
 _JOB, _ABANDONED, _STOP, _NEWEST = "job.json", "abandoned.json", ".stop.json", ".newest.json"
 _OURS = re.compile(r"job\.json|abandoned\.json|rank-\d{5}\.json")
 _LIMIT = 1 << 20
-_SOON, _SELDOM = 0.005, 0.25
-"""Seconds between looks: at first, and at most."""
-
 _LOCK_EVERY = 1.0
 T = TypeVar("T")
 
@@ -51,7 +44,7 @@ class Ranks:
         timeout: Seconds to wait for the others.
     """
 
-    def __init__(self, directory: StepDirectory, rank: int, world_size: int, timeout: float) -> None:
+    def __init__(self, directory: Directory, rank: int, world_size: int, timeout: float) -> None:
         """See the class."""
         self.rank, self.world_size, self.timeout = rank, world_size, timeout
         self._directory = directory
@@ -60,18 +53,18 @@ class Ranks:
         self._looked = 0.0
 
     # --- rank 0 -----------------------------------------------------------------------------------
-    def open(self, folder: Path) -> None:
+    def open(self, folder: Folder) -> None:
         """Tell the others that a step is being written."""
         if self.world_size > 1:
             self._put(folder, _JOB, {"world_size": str(self.world_size), "writer": self._directory.token})
 
-    def gather(self, folder: Path, own: Report) -> list[Report]:
+    def gather(self, folder: Folder, own: Report) -> list[Report]:
         """The reports of all ranks, in order; StorageError names those that do not come, or what went wrong there."""
         reports = {own.rank: own}
 
         def look() -> list[Report] | None:
             for rank in range(self.world_size):
-                if rank not in reports and (folder / _name(rank)).exists():
+                if rank not in reports and folder.has(_name(rank)):
                     reports[rank] = self._report(folder, rank)
                     self._seen.add(rank)
             return [reports[rank] for rank in range(self.world_size)] if len(reports) == self.world_size else None
@@ -85,19 +78,18 @@ class Ranks:
 
         return self._wait(look, late, lambda: [r for r in range(self.world_size) if r not in reports], self.timeout)
 
-    def close(self, folder: Path) -> None:
+    def close(self, folder: Folder) -> None:
         """Remove what the ranks have told each other: it is no part of the step."""
-        for path in folder.iterdir():
-            if _OURS.fullmatch(path.name):
-                path.unlink()
+        if self.world_size > 1:
+            folder.remove([name for name in folder.sizes() if _OURS.fullmatch(name)])
 
     def committed_as(self, identity: str) -> None:
         """Say that a save is committed: to those that look when the step is deleted again."""
         if self.world_size > 1:
             with contextlib.suppress(OSError, StorageError):  # it is committed whether this can be said or not
-                self._put(self._directory.root, _NEWEST, {"identity": identity})
+                self._put(self._directory.shared, _NEWEST, {"identity": identity})
 
-    def abandon(self, folder: Path, error: BaseException) -> None:
+    def abandon(self, folder: Folder, error: BaseException) -> None:
         """Tell the others that the step will not be; the directory is removed with the next one, or the next lock."""
         if self.world_size == 1:
             self._directory.abandon(folder)
@@ -106,28 +98,25 @@ class Ranks:
         with contextlib.suppress(OSError, StorageError):  # what has gone wrong is told here in any case
             self._put(folder, _ABANDONED, {"reason": str(error)[:2000]})
 
-    def _report(self, folder: Path, rank: int) -> Report:
-        path = folder / _name(rank)
+    def _report(self, folder: Folder, rank: int) -> Report:
         try:
-            data = _read(path, MAX_BYTES)
+            data = folder.read(_name(rank), MAX_BYTES)
             raw = _json.loads(data, what="the report", max_bytes=MAX_BYTES)
             if isinstance(raw, dict) and "error" in raw:
-                raise StorageError(
-                    f"rank {rank} could not write its part: {str(raw['error'])[:2000]}", path=str(folder)
-                )
+                raise StorageError(f"rank {rank} could not write its part: {str(raw['error'])[:2000]}", path=folder.url)
             return Report.from_json(data)
         except FormatError as broken:
-            raise broken.locate(path=str(path)) from None
+            raise broken.locate(path=f"{folder.url}/{_name(rank)}") from None
 
     # --- the others -------------------------------------------------------------------------------
-    def find(self, step: int, tried: set[str]) -> Path:
+    def find(self, step: int, tried: set[str]) -> Folder:
         """The directory in which rank 0 has the step written; not one of those that were ``tried``."""
 
-        def look() -> Path | None:
-            for path in self._directory.writing(step):
+        def look() -> Folder | None:
+            for folder in self._directory.writing(step):
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    if path.name not in tried and self._is_open(path, step):
-                        return path
+                    if folder.name not in tried and self._is_open(folder, step):
+                        return folder
             return None
 
         def late() -> str:
@@ -135,36 +124,36 @@ class Ranks:
 
         folder = self._wait(look, late, lambda: [0], self.timeout)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if self._directory.writer() == _object(folder / _JOB)["writer"]:  # and not what a crash left
+            if self._directory.writer() == _object(folder, _JOB)["writer"]:  # and not what a crash left
                 self._seen.add(0)
         return folder
 
-    def _is_open(self, folder: Path, step: int) -> bool:
+    def _is_open(self, folder: Folder, step: int) -> bool:
         """Whether rank 0 waits there for this rank's part; StorageError when it is our rank 0, and does not."""
-        job = _object(folder / _JOB)
+        job = _object(folder, _JOB)
         reason = self._abandoned(folder)
         if reason is None and job["world_size"] == str(self.world_size):
             return True  # what a crash left, too: rank 0 removes that, which is noticed
         if job["writer"] != self._directory.writer():
             return False  # of a job that has ended
         if reason is not None:
-            raise StorageError(f"rank 0 has given up step {step}: {reason}", path=str(folder))
+            raise StorageError(f"rank 0 has given up step {step}: {reason}", path=folder.url)
         raise StorageError(
             f"rank {self.rank} was told that there are {self.world_size} processes, rank 0 that there are "
             f"{job['world_size']}",
-            path=str(folder),
+            path=folder.url,
         )
 
-    def send(self, folder: Path, report: Report) -> None:
+    def send(self, folder: Folder, report: Report) -> None:
         """Say that this rank's part is on the disk."""
-        put_file(_store(folder), _name(self.rank), report.to_json(), durable=False)
+        folder.put(_name(self.rank), report.to_json(), durable=False)
 
-    def send_error(self, folder: Path, error: BaseException) -> None:
+    def send_error(self, folder: Folder, error: BaseException) -> None:
         """Say that this rank cannot write its part."""
         with contextlib.suppress(OSError, StorageError):  # then rank 0 sees that nothing comes
             self._put(folder, _name(self.rank), {"error": f"{type(error).__name__}: {error}"})
 
-    def committed(self, folder: Path, step: int) -> bool:
+    def committed(self, folder: Folder, step: int) -> bool:
         """Wait for rank 0: True once the step is committed, False when its directory is gone.
 
         StorageError when rank 0 gives it up, has died, or says nothing for twice the time that it waits itself.
@@ -174,14 +163,12 @@ class Ranks:
         def look() -> bool | None:
             reason = self._abandoned(folder)
             if reason is not None:
-                raise StorageError(f"rank 0 has given up step {step}: {reason}", path=str(folder))
-            if folder.exists():
-                return None
-            with contextlib.suppress(FormatError, StorageError):
-                if self._directory.manifest(step).identity == identity:
-                    return True
+                raise StorageError(f"rank 0 has given up step {step}: {reason}", path=folder.url)
+            became = self._directory.became(folder, step)
+            if became is not False:
+                return became
             with contextlib.suppress(FileNotFoundError):
-                return _object(self._directory.root / _NEWEST)["identity"] == identity
+                return _object(self._directory.shared, _NEWEST)["identity"] == identity
             return False
 
         def late() -> str:
@@ -194,27 +181,23 @@ class Ranks:
         self._wait(lambda: seen() or None, lambda: f"rank 0 has not {what} within {self.timeout:g} s", lambda: [0],
                    self.timeout)  # fmt: skip
 
-    def _abandoned(self, folder: Path) -> str | None:
+    def _abandoned(self, folder: Folder) -> str | None:
         try:
-            return _object(folder / _ABANDONED)["reason"]
+            return _object(folder, _ABANDONED)["reason"]
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     # --- when all are to stop ---------------------------------------------------------------------
     def ask_to_stop(self, steps: int) -> None:
         """Say after how many steps all ranks are to stop; the first that says it is heard, once rank 0 is there."""
-        root, writer = self._directory.root, self._directory.writer()
+        writer = self._directory.writer()
         if writer is not None and self.stop_at() is None:
-            name = f"{_STOP}.{self.rank}"
-            self._put(root, name, {"writer": writer, "steps": str(steps)})
-            with contextlib.suppress(FileExistsError):
-                os.link(root / name, root / _STOP)
-            (root / name).unlink()
+            self._directory.shared.put_new(_STOP, _text({"writer": writer, "steps": str(steps)}))
 
     def stop_at(self) -> int | None:
         """After how many steps a rank has said that all are to stop; None: nobody has."""
         try:
-            said = _object(self._directory.root / _STOP)
+            said = _object(self._directory.shared, _STOP)
         except FileNotFoundError:
             return None
         ours = said["writer"] and said["writer"] == self._directory.writer()
@@ -225,22 +208,23 @@ class Ranks:
         self, look: Callable[[], T | None], late: Callable[[], str], awaited: Callable[[], list[int]], seconds: float
     ) -> T:
         """What ``look`` finds; StorageError with the message of ``late`` after ``seconds``, or when one has died."""
-        end, pause = time.monotonic() + seconds, _SOON
+        pause, seldom = self._directory.pauses
+        end = time.monotonic() + seconds
         while True:
             found = look()
             if found is not None:
                 return found
             now = time.monotonic()
             if now >= end:
-                raise StorageError(late(), path=str(self._directory.root))
+                raise StorageError(late(), path=self._directory.url)
             dead = self._dead(awaited(), now)
             if dead is not None and look() is None:
                 raise StorageError(
                     f"rank {dead} has ended or died in the middle of a save: nothing is committed",
-                    path=str(self._directory.root),
+                    path=self._directory.url,
                 )
             time.sleep(min(pause, end - now))
-            pause = min(_SELDOM, pause * 1.5)
+            pause = min(seldom, pause * 1.5)
 
     def _dead(self, ranks: list[int], now: float) -> int | None:
         """One of these ranks that had its lock before, and has it no longer."""
@@ -248,41 +232,30 @@ class Ranks:
             return None
         self._looked = now
         for rank in ranks:
-            if self._directory.locked_by(rank) is not None:
+            lost = self._directory.lost(rank)
+            if lost is False:
                 self._seen.add(rank)
-            elif rank in self._seen:
+            elif lost and rank in self._seen:
                 self._seen.discard(rank)
                 return rank
         return None
 
     @staticmethod
-    def _put(folder: Path, name: str, document: dict[str, str]) -> None:
-        put_file(_store(folder), name, json.dumps(document).encode(), durable=False)
+    def _put(folder: Folder, name: str, document: dict[str, str]) -> None:
+        folder.put(name, _text(document), durable=False)
 
 
-def identity_of(folder: Path) -> str:
-    """What a manifest has of the directory that it was written in: by this the ranks know their save."""
-    return folder.name.rpartition("-")[2]
-
-
-def _store(folder: Path) -> LocalStore:
-    return LocalStore(folder, make_directories=False)  # what rank 0 has removed stays so
+def _text(document: dict[str, str]) -> bytes:
+    return json.dumps(document).encode()
 
 
 def _name(rank: int) -> str:
     return f"rank-{rank:05d}.json"
 
 
-def _object(path: Path) -> dict[str, str]:
+def _object(folder: Folder, name: str) -> dict[str, str]:
     """A small file of JSON: text by key, "" for keys that it has not; FormatError for anything but an object."""
-    raw = _json.loads(_read(path, _LIMIT), what="what the ranks tell each other", max_bytes=_LIMIT)
+    raw = _json.loads(folder.read(name, _LIMIT), what="what the ranks tell each other", max_bytes=_LIMIT)
     if not isinstance(raw, dict):
-        raise FormatError("not an object", path=str(path))
+        raise FormatError("not an object", path=f"{folder.url}/{name}")
     return defaultdict(str, {key: str(value)[:2000] for key, value in raw.items()})
-
-
-def _read(path: Path, most: int) -> bytes:
-    nbytes = path.stat().st_size
-    if nbytes > most:
-        raise FormatError(f"a file of {nbytes} bytes; at most {most} are read", path=str(path))
-    return path.read_bytes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from weightlift._layout import TensorTable
 from weightlift._live import IntoOptions, load_into
 from weightlift._load import load_source
 from weightlift._slices import sliced
-from weightlift._source import Names, Source, open_source
-from weightlift.checkpoint._directory import StepDirectory
+from weightlift._source import Names, Source
+from weightlift.checkpoint._folders import Directory, Folder
 from weightlift.checkpoint._manifest import INDEX, MAX_BYTES, Manifest
 from weightlift.checkpoint._state import RANK, decode, encode, fill
 from weightlift.errors import ChecksumError, FormatError
@@ -39,12 +38,12 @@ class Wanted:
     rank: int = 0
 
 
-def open_step(directory: StepDirectory, step: int, mode: str = "auto") -> Source:
+def open_step(directory: Directory, step: int, mode: str = "auto") -> Source:
     """The tensors of a step; see ``open_folder``."""
-    return open_folder(directory.path(step), directory.manifest(step), mode)
+    return open_folder(directory.folder(step), directory.manifest(step), mode)
 
 
-def open_folder(folder: Path, manifest: Manifest, mode: str = "auto") -> Source:
+def open_folder(folder: Folder, manifest: Manifest, mode: str = "auto") -> Source:
     """The tensors of a step, once the index is found to be that of its manifest, and the shards those of the index.
 
     Args:
@@ -52,19 +51,16 @@ def open_folder(folder: Path, manifest: Manifest, mode: str = "auto") -> Source:
         manifest: What lies in it.
         mode: How files are read; ``"buffered"`` where several processes read the same.
     """
-    index = folder / INDEX
+    path = f"{folder.url}/{INDEX}"
     try:
-        nbytes = index.stat().st_size
-        if nbytes > MAX_BYTES:
-            raise FormatError(f"an index of {nbytes} bytes; at most {MAX_BYTES} are read", path=str(index))
-        digest = crc32c(index.read_bytes())
+        digest = crc32c(folder.read(INDEX, MAX_BYTES))
     except FileNotFoundError:
-        raise FormatError("the step's index is gone", path=str(index)) from None
+        raise FormatError("the step's index is gone", path=path) from None
     if digest != manifest.index_crc32c:
         raise ChecksumError(
-            f"the index has the CRC-32C {digest:08x}, its manifest says {manifest.index_crc32c:08x}", path=str(index)
+            f"the index has the CRC-32C {digest:08x}, its manifest says {manifest.index_crc32c:08x}", path=path
         )
-    source = open_source(index, mode=mode)
+    source = folder.open(mode)
     source.refuse_damaged()  # its digest is over what the shards' headers say of each tensor
     return source
 

@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from weightlift._api import save
 from weightlift.checkpoint._checkpointer import Checkpointer
+from weightlift.checkpoint._directory import StepDirectory
+from weightlift.checkpoint._folders import Directory
 from weightlift.checkpoint._rng import rng_state
 from weightlift.errors import UnsupportedFeatureError
 
@@ -82,9 +86,7 @@ class _Checkpoints:
             return None
         found = self._checkpointer.restore(latest, framework="torch")
         self._forget()
-        directory = self._checkpointer._directory
-        directory.lock()
-        self._folder = folder = directory.begin(latest)
+        self._folder = folder = _scratch(self._checkpointer._directory, latest)
         rng = found["rng"]
         generators = {"python": rng["python"], "numpy": rng["numpy"].get_state(), "cpu": rng["torch"]}
         save(found["model"], folder / "model.safetensors", durable=False)
@@ -132,7 +134,7 @@ class _Checkpoints:
     def _forget(self) -> None:
         """Remove what the Trainer resumed from."""
         if self._folder is not None:
-            self._checkpointer._directory.abandon(self._folder)
+            shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
     def _save_due(self, state: Any) -> None:
@@ -174,3 +176,11 @@ def _metrics(state: Any) -> dict[str, float]:
         numbers = {name: float(value) for name, value in entry.items() if isinstance(value, (int, float))}
         found = {**numbers, **found}
     return {name: value for name, value in found.items() if name not in ("step", "epoch")}
+
+
+def _scratch(directory: Directory, step: int) -> Path:
+    """A local directory; beside the steps, if these are local: what a crash leaves there the next writer removes."""
+    if not isinstance(directory, StepDirectory):
+        return Path(tempfile.mkdtemp(prefix="weightlift-"))
+    directory.lock()
+    return directory.begin(step).path

@@ -1,18 +1,18 @@
 """The files of one step: new shards, links to those of the step before, the index, the manifest.
 
-Shards are cut so that what changes at different times lies apart: an array of ``SHARD`` bytes or more is a file of its
-own, smaller ones share files of up to that size, in the order of the state. A shard whose arrays are all as they were
-is linked. A linked file never holds an array that the step has in another file: readers that go by files, as some of
-safetensors' do, would take the old values.
+Shards are cut so that what changes at different times lies apart: an array of ``Folder.shard`` bytes or more is a file
+of its own, smaller ones share files of up to that size, in the order of the state. A shard whose arrays are all as
+they were is linked. A linked file never holds an array that the step has in another file: readers that go by files, as
+some of safetensors' do, would take the old values.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,10 @@ from weightlift._checksum import crc32c
 from weightlift._job import SaveOptions, Target
 from weightlift._packing import Checksums, PackOptions
 from weightlift._plan import OpenFiles
-from weightlift._publish import Publication, put_file
+from weightlift._publish import Publication
 from weightlift._save import describe, save_leaves
-from weightlift.checkpoint._manifest import INDEX, MANIFEST, Manifest, StoredFile, StoredTensor
+from weightlift.checkpoint._folders import Folder
+from weightlift.checkpoint._manifest import INDEX, Manifest, StoredFile, StoredTensor
 from weightlift.checkpoint._parts import Part, State, pieces_of
 from weightlift.errors import MismatchError, WeightliftError
 from weightlift.formats._safetensors import SAFETENSORS
@@ -36,9 +37,6 @@ from weightlift.stores._local import LocalStore
 __all__ = ["Previous", "Step", "Writing", "Written", "check_storable", "checksums_of", "finish_step", "write_shards"]
 
 Array = npt.NDArray[Any]
-SHARD = 16 << 20
-"""Bytes: what is written anew, at most, because a small tensor beside it changed."""
-
 _PLAIN_SHARD = 1 << 30
 """Bytes of a shard where nothing is ever linked."""
 
@@ -62,7 +60,7 @@ class Step:
 class Previous:
     """The last committed step, whose shards may be linked."""
 
-    folder: Path
+    folder: Folder
     manifest: Manifest
 
 
@@ -107,7 +105,7 @@ def check_storable(state: State) -> None:
     SAFETENSORS.encode(describe(list(state.names), state.arrays, SAFETENSORS).specs, None)
 
 
-def write_shards(folder: Path, step: Step, previous: Previous | None, writing: Writing) -> Written:
+def write_shards(folder: Folder, step: Step, previous: Previous | None, writing: Writing) -> Written:
     """Write or link the shards of a state into ``folder``, durably.
 
     Args:
@@ -118,15 +116,16 @@ def write_shards(folder: Path, step: Step, previous: Previous | None, writing: W
     """
     state = step.state
     sums = checksums_of(state) if writing.incremental else None
-    groups = _grouped([a.nbytes for a in state.arrays], SHARD if writing.incremental else _PLAIN_SHARD)
+    groups = _grouped([a.nbytes for a in state.arrays], folder.shard if writing.incremental else _PLAIN_SHARD)
     linked: dict[str, File] = {}
     if previous is not None and sums is not None:
         linked, groups = _link(folder, state, sums, groups, previous)
     names = _write_groups(folder, step, groups, writing)
-    files = OpenFiles(LocalStore(folder))
+    files, sizes = OpenFiles(folder.store), folder.sizes()
+    files.prepare(names)
     heads = {**linked, **{name: _head(files, name) for name in names}}
     stored = {n: previous.manifest.files[n] for n in linked} if previous is not None else {}
-    stored |= {name: StoredFile((folder / name).stat().st_size, step.number) for name in names}
+    stored |= {name: StoredFile(sizes[name], step.number) for name in names}
     parts = {n: part for n, part in zip(state.names, state.parts, strict=True) if part is not None}
     return Written(
         stored, {name: head.checksum for name, head in heads.items()}, _tensors(state, heads, sums), parts,
@@ -135,9 +134,9 @@ def write_shards(folder: Path, step: Step, previous: Previous | None, writing: W
 
 
 def finish_step(
-    folder: Path, step: Step, written: Sequence[Written], *, world_size: int = 1, identity: str = ""
+    folder: Folder, step: Step, written: Sequence[Written], *, world_size: int = 1, identity: str = ""
 ) -> tuple[Manifest, int]:
-    """Write the index and the manifest of shards that are there; the manifest, and the bytes of both.
+    """Write the index of shards that are there; the manifest, which makes them a step, and the bytes of the index.
 
     Args:
         folder: Where.
@@ -167,11 +166,8 @@ def finish_step(
         step.number, time.time(), crc32c(index), files, tensors, step.metrics, step.metadata, world_size, pieces,
         identity,
     )  # fmt: skip
-    text = manifest.to_json()
-    store = LocalStore(folder, INDEX, make_directories=False)
-    put_file(store, INDEX, index, durable=True)
-    put_file(store, MANIFEST, text, durable=True)
-    return manifest, len(index) + len(text)
+    folder.put(INDEX, index)
+    return manifest, len(index)
 
 
 def checksums_of(state: State) -> Checksums:
@@ -203,49 +199,48 @@ def _grouped(sizes: Sequence[int], most: int) -> list[list[int]]:
 
 # --- what is as it was ----------------------------------------------------------------------------
 def _link(
-    folder: Path, state: State, sums: Checksums, groups: Sequence[list[int]], previous: Previous
+    folder: Folder, state: State, sums: Checksums, groups: Sequence[list[int]], previous: Previous
 ) -> tuple[dict[str, File], list[list[int]]]:
     """Link the shards whose arrays are as they were; these, and the groups that are to be written."""
     held: dict[str, list[str]] = {}
     for name, tensor in previous.manifest.tensors.items():
         held.setdefault(tensor.file, []).append(name)
     now = dict(zip(state.names, _described(state, sums), strict=True))
-    linked: dict[str, File] = {}
-    left = []
+    same: dict[str, list[int]] = {}
     for group in groups:
         names = [state.names[i] for i in group]
         old = previous.manifest.tensors.get(names[0])
-        same = (
+        if (
             old is not None
             and sorted(held[old.file]) == sorted(names)
             and all(now[n].same_values(previous.manifest.tensors[n]) for n in names)
-        )
-        head = _whole(previous, old.file, names) if same and old is not None else None
-        if head is not None and old is not None and _linked(previous.folder, folder, old.file):
-            linked[old.file] = head
-        else:
-            left.append(group)
-    return linked, left
+        ):
+            same[old.file] = group
+    heads = _heads_of(previous, {file: [state.names[i] for i in group] for file, group in same.items()})
+    taken = folder.take(previous.folder, list(heads))
+    linked = {file: head for file, head in heads.items() if file in taken}
+    gone = {id(same[file]) for file in linked}
+    return linked, [group for group in groups if id(group) not in gone]
 
 
-def _whole(previous: Previous, file: str, names: Sequence[str]) -> File | None:
-    """A shard's header, if it and the size are those that it was written with; its values are not read."""
+def _heads_of(previous: Previous, files: Mapping[str, Sequence[str]]) -> dict[str, File]:
+    """The headers of those of these shards that are as they were written, but for their values, which are not read."""
+    opened = OpenFiles(previous.folder.store)
+    with contextlib.suppress(WeightliftError):  # told below, file by file
+        opened.prepare(list(files))
+    found = {file: _whole(previous, opened, file, names) for file, names in files.items()}
+    return {file: head for file, head in found.items() if head is not None}
+
+
+def _whole(previous: Previous, files: OpenFiles, file: str, names: Sequence[str]) -> File | None:
+    """A shard's header, if it and the size are those that it was written with."""
     try:
-        head = _head(OpenFiles(LocalStore(previous.folder)), file)
+        head = _head(files, file)
     except WeightliftError:
         return None
     wanted = {name: previous.manifest.tensors[name].crc32c for name in names}
     same = dict(zip(head.table.names, head.table.check_value.tolist(), strict=True)) == wanted
     return head if same and head.damaged is None else None
-
-
-def _linked(source: Path, target: Path, file: str) -> bool:
-    """False where the file system has no links, or the file has as many as it may."""
-    try:
-        os.link(source / file, target / file, follow_symlinks=False)
-    except OSError:
-        return False
-    return True
 
 
 def _described(state: State, sums: Checksums) -> list[StoredTensor]:
@@ -256,7 +251,7 @@ def _described(state: State, sums: Checksums) -> list[StoredTensor]:
 
 
 # --- what is written ------------------------------------------------------------------------------
-def _write_groups(folder: Path, step: Step, groups: Sequence[list[int]], writing: Writing) -> list[str]:
+def _write_groups(folder: Folder, step: Step, groups: Sequence[list[int]], writing: Writing) -> list[str]:
     """Write the shards of these groups; their names."""
     arrays, bandwidth = step.state.arrays, writing.bandwidth
     sizes = [sum(arrays[i].nbytes for i in group) for group in groups]
@@ -278,17 +273,16 @@ def _write_groups(folder: Path, step: Step, groups: Sequence[list[int]], writing
 
 
 def _write_batch(
-    folder: Path, step: Step, batch: Sequence[list[int]], index: str, progress: Callable[[int, int], object]
+    folder: Folder, step: Step, batch: Sequence[list[int]], index: str, progress: Callable[[int, int], object]
 ) -> list[str]:
     """Write some shards, all at a time; their names."""
     rows = [i for group in batch for i in group]
     starts = np.cumsum([0, *(len(group) for group in batch)])[:-1].tolist()
     names, arrays = [step.state.names[i] for i in rows], [step.state.arrays[i] for i in rows]
     options = SaveOptions(shards=tuple(starts), progress=progress)
-    store = LocalStore(folder, make_directories=False)  # what has been removed stays so
-    result = save_leaves(names, arrays, None, Target(store, index, SAFETENSORS, str(folder)), options)
-    (folder / index).unlink()  # the step has one of all its shards
-    return [name for name in (Path(path).name for path in result.files) if name != index]
+    result = save_leaves(names, arrays, None, Target(folder.store, index, SAFETENSORS, folder.url), options)
+    folder.remove([index])  # the step has one of all its shards
+    return [name for name in (PurePosixPath(path).name for path in result.files) if name != index]
 
 
 def _batches(groups: Sequence[list[int]], sizes: Sequence[int], most: float | None) -> list[list[list[int]]]:

@@ -13,7 +13,9 @@ from click.exceptions import Exit
 
 import weightlift as wl
 from weightlift.checkpoint import Checkpointer
-from weightlift.checkpoint._directory import StepDirectory
+from weightlift.checkpoint._directory import directory_at
+from weightlift.checkpoint._folders import Directory
+from weightlift.checkpoint._manifest import INDEX
 from weightlift.cli import _text
 from weightlift.cli._diff import show_diff
 from weightlift.cli._errors import ExitCode
@@ -48,15 +50,14 @@ def command() -> None:
 
 def _index(folder: str, step: Any) -> tuple[int, str]:
     """The number of a step, and the file that stands for its tensors."""
-    directory = StepDirectory(folder)
     number = Checkpointer(folder).manifest(step).step if step == "latest" else step
-    return number, str(directory.index(number))
+    return number, f"{directory_at(folder).folder(number).url}/{INDEX}"
 
 
-def _existing(folder: str) -> StepDirectory:
+def _existing(folder: str) -> Directory:
     """A directory that is there; NotFoundError."""
-    directory = StepDirectory(folder)
-    if not directory.root.is_dir():
+    directory = directory_at(folder)
+    if not directory.exists():
         raise NotFoundError("no such directory", path=folder)
     return directory
 
@@ -70,7 +71,7 @@ def ls(folder: str, as_json: bool) -> None:
     directory = _existing(folder)
     rows = [_facts(directory, step) for step in directory.steps()]
     busy = directory.locked_by()
-    rest = [{"name": path.name, "state": "being written" if busy else "litter"} for path in directory.litter()]
+    rest = [{"name": name, "state": "being written" if busy else "litter"} for name in directory.litter()]
     if as_json:
         for row in [*rows, *rest]:
             echo_json(row)
@@ -95,21 +96,15 @@ def ls(folder: str, as_json: bool) -> None:
     table.show()
 
 
-def _facts(directory: StepDirectory, step: int) -> dict[str, Any]:
+def _facts(directory: Directory, step: int) -> dict[str, Any]:
     """What ``ls`` says of a step; its shards' values are not read."""
-    stats = [path.stat() for path in directory.path(step).iterdir()]
-    row: dict[str, Any] = {
-        "step": step,
-        "nbytes": sum(s.st_size for s in stats),
-        "unique_nbytes": sum(s.st_size for s in stats if s.st_nlink == 1),
-        "metrics": {},
-        "state": "committed",
-    }
+    row: dict[str, Any] = {"step": step, "nbytes": 0, "unique_nbytes": 0, "metrics": {}, "state": "committed"}
     try:
+        sizes = directory.folder(step).sizes()
+        row |= {"nbytes": sum(sizes.values()), "unique_nbytes": directory.unique_bytes(step)}
         manifest = directory.manifest(step)
     except (FormatError, StorageError) as error:
         return row | {"state": f"damaged: {error.message}"}
-    sizes = {path.name: path.stat().st_size for path in directory.path(step).iterdir()}
     wrong = next((name for name, file in manifest.files.items() if sizes.get(name) != file.nbytes), None)
     if wrong is not None:
         row["state"] = f"damaged: {wrong} is {'gone' if wrong not in sizes else 'of another size'}"
@@ -203,7 +198,7 @@ def gc(folder: str, keep_last: int | None, dry_run: bool) -> None:
     if dry_run:
         steps = directory.steps()
         old = steps[:-keep_last] if keep_last else []
-        gone = [*(path.name for path in directory.litter()), *(f"step {step}" for step in old)]
+        gone = [*directory.litter(), *(f"step {step}" for step in old)]
     else:
         with Checkpointer(folder, keep_last=keep_last) as checkpointer:
             gone = checkpointer.gc()

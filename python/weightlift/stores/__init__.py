@@ -20,6 +20,9 @@ SCHEMES = {
     "memory": "_memory",
     "localstorage": "_localstorage",
     "indexeddb": "_indexeddb",
+    "s3": "_object",
+    "gs": "_object",
+    "az": "_object",
 }
 """Which module serves a URL scheme; it is imported when the first such URL comes, and has ``at_url(url, options)``."""
 

@@ -25,7 +25,8 @@ from torch.distributed.checkpoint.storage import WriteResult
 from weightlift._arrays import as_array
 from weightlift._slices import fill_slices
 from weightlift._source import Source
-from weightlift.checkpoint._manifest import Manifest, read_manifest
+from weightlift.checkpoint._folders import LocalFolder
+from weightlift.checkpoint._manifest import MANIFEST, Manifest, read_manifest
 from weightlift.checkpoint._parts import Part, State
 from weightlift.checkpoint._restore import open_folder
 from weightlift.checkpoint._write import Step, Writing, Written, finish_step, write_shards
@@ -79,7 +80,7 @@ def write(
             _add(state, item, planner)
         sizes.append(sum(array.nbytes for array in state.arrays[before:]))
     writing = Writing(False, bandwidth, lambda done, total: None, f"r{rank:05d}-")
-    written = write_shards(folder, Step(0, state, {}, {}), None, writing)
+    written = write_shards(LocalFolder(folder), Step(0, state, {}, {}), None, writing)
     return [
         WriteResult(item.index, size, _Stored(written, nodes.get(item.index.fqn)))
         for item, size in zip(plan.items, sizes, strict=True)
@@ -119,7 +120,9 @@ def finish(
     structure = structure_of(leaves, paths)
     said = {**extra, _KEY: {"paths": {name: list(path) for name, path in paths.items()}, "values": nodes}}
     state = State(structure, list(leaves))
-    finish_step(folder, Step(0, state, {}, said), written, world_size=len(results), identity=new_id())
+    made = LocalFolder(folder)
+    manifest, _ = finish_step(made, Step(0, state, {}, said), written, world_size=len(results), identity=new_id())
+    made.put(MANIFEST, manifest.to_json())
     metadata.storage_data = {one.index: None for result in results for one in result}
 
 
@@ -135,9 +138,10 @@ class Opened:
 
 def opened(folder: Path) -> Opened:
     """Open a checkpoint; FormatError, ChecksumError where it is damaged."""
-    manifest = read_manifest(folder)
+    held = LocalFolder(folder)
+    manifest = read_manifest(held)
     several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    source = open_folder(folder, manifest, "buffered" if several else "auto")  # what all read, the disk reads once
+    source = open_folder(held, manifest, "buffered" if several else "auto")  # what all read, the disk reads once
     try:
         paths, nodes = _values(manifest, source)
         inner = {name for node in nodes.values() for name in _names(node)}
