@@ -61,6 +61,7 @@ stage_system() {
   command -v openssl >/dev/null || packages+=(openssl)
   [[ -x /usr/sbin/nginx ]] || packages+=(nginx) # the servers of tests/http
   command -v tinyproxy >/dev/null || packages+=(tinyproxy)
+  command -v radosgw >/dev/null || packages+=(radosgw ceph-mon ceph-osd) # the S3-compatible server of tests/objects
   command -v chromium >/dev/null || packages+=(chromium) # the page of tests/server
   [[ -e /usr/lib/llvm-16/lib/clang/16/lib/linux/libclang_rt.fuzzer-x86_64.a ]] || packages+=(libclang-rt-16-dev)
   if ((${#packages[@]})); then install_packages "${packages[@]}"; fi

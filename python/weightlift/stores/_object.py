@@ -9,6 +9,7 @@ A set of objects has no such moment: its manifest is written last.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,6 +39,7 @@ OPTIONS = ("config", "client_options", "retry_config", "credential_provider")
 
 _SIGNED_FOR = timedelta(hours=12)
 _PART_BYTES = 16 << 20
+_DENIED = re.compile(r"status code: 40[13]\b")
 _PARTS_AT_ONCE = 4
 
 
@@ -170,7 +172,9 @@ class Bucket:
         except kinds.PreconditionError as error:
             raise ChangedError("the object is no longer the one that was opened", url=url) from error
         except (kinds.BaseError, OSError, ValueError) as error:
-            raise TransportError(_said(error), url=url) from error
+            said = _said(error)
+            kind = AccessError if _DENIED.search(said) else TransportError  # a writer's errors have no kind
+            raise kind(said, url=url) from error
 
 
 def _said(error: BaseException) -> str:
@@ -182,7 +186,7 @@ def at_url(url: str, options: Mapping[str, Any]) -> tuple[ObjectStore, str]:
     """The store of the folder of an object, and its name in it ("" if the URL ends with a slash)."""
     parts = url.split("/", 3)
     folder, _, name = (parts[3] if len(parts) > 3 else "").rpartition("/")
-    return ObjectStore(Bucket(url, options), folder), name
+    return ObjectStore(Bucket(url, options), check_relative(folder) if folder else ""), name
 
 
 class ObjectStore:
