@@ -96,10 +96,15 @@ def run_gateway(folder: Path) -> Iterator[Gateway]:
         return [tools[name], "--conf", str(settings), *arguments]
 
     def call(name: str, *arguments: str) -> str:
-        done = subprocess.run(command(name, *arguments), capture_output=True, text=True, timeout=60)
-        if done.returncode:
-            raise RuntimeError(f"{name} {' '.join(arguments)}: {done.stderr[-2000:]}")
-        return done.stdout
+        """A young cluster now and then tells one that it is of another cluster: it is asked again."""
+        end = time.monotonic() + 30
+        while True:
+            done = subprocess.run(command(name, *arguments), capture_output=True, text=True, timeout=60)
+            if done.returncode == 0:
+                return done.stdout
+            if time.monotonic() > end or name == "ceph-mon":
+                raise RuntimeError(f"{name} {' '.join(arguments)}: {done.stderr[-2000:]}")
+            time.sleep(0.2)
 
     def start(name: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (folder / f"{name}.out").open("ab") as output:
@@ -110,7 +115,7 @@ def run_gateway(folder: Path) -> Iterator[Gateway]:
         return server
 
     def start_osd() -> None:
-        """Now and then one ends at its start, told that it is of another cluster: it is started again."""
+        """So does a server of it, which is started again."""
         end = time.monotonic() + 60
         server = start("ceph-osd", "--id", "0")
         while " 1 up" not in call("ceph", "osd", "stat"):
