@@ -61,6 +61,7 @@ LAYERS: list[tuple[str, tuple[str, ...]]] = [
             "_inflate",
             "_lzf",
             "_unchunk",
+            "_zstd",
             "_ops",
             "_ranges",
             "_sparse",

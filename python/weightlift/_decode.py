@@ -19,9 +19,10 @@ from weightlift._inflate import inflate, inflate_parts, whole_items
 from weightlift._layout import Fill, Inline, Piece, TensorTable
 from weightlift._ops import NONE, Checks, Counter, ReadColumns, check_columns, core_steps, item_sizes
 from weightlift._sparse import places_of, split_parts, whole_array
-from weightlift._steps import Blocks, Chunks, Deflate, Sparse, Step, Strided, Strings, Tiles, VarintStrings
+from weightlift._steps import Blocks, Chunks, Deflate, Sparse, Step, Strided, Strings, Tiles, VarintStrings, Zstd
 from weightlift._strings import decode_strings, decode_varint_strings
 from weightlift._unchunk import place_chunks
+from weightlift._zstd import place_frames
 from weightlift.errors import FormatError
 
 __all__ = ["DecodeJob", "byte_views", "decode", "stored_nbytes"]
@@ -110,6 +111,11 @@ def _decode_job(
     stored = np.frombuffer(where.data, np.uint8) if isinstance(where, Inline) else _stored(table, readers, job, verify)
     if steps and isinstance(steps[0], (Strings, VarintStrings)):
         return _decode_strings(table, readers, job, stored, steps[0], verify)
+    if steps and isinstance(steps[0], Zstd):
+        zstd, steps = steps[0], steps[1:]
+        stored = _frames_job(table, readers, job, zstd, stored, None if steps else out, verify)
+        if not steps:
+            return None
     if steps and isinstance(steps[0], Chunks):
         chunks, steps = steps[0], steps[1:]
         try:
@@ -213,6 +219,8 @@ def _view_job(
         before = before[1:]
     else:
         stored = _stored(table, readers, job, verify)
+    if before and isinstance(before[0], Zstd):
+        stored, before = _frames_job(table, readers, job, before[0], stored, None, verify), before[1:]
     if out is None:
         return
     if before:
@@ -224,6 +232,24 @@ def _view_job(
         _core.run_pipeline(core_steps(after), array, out)
     else:
         out[:] = array.reshape(-1).view(np.uint8)
+
+
+def _frames_job(
+    table: TensorTable,
+    readers: Sequence[Any],
+    job: DecodeJob,
+    step: Zstd,
+    stored: Array,
+    out: Array | None,
+    verify: bool,
+) -> Array:
+    """What compressed parts make up; errors name the tensor and where it lies."""
+    try:
+        return place_frames(step, stored, out, verify=verify)
+    except FormatError as error:
+        first, last = job.piece.extents[0], job.piece.extents[-1]
+        place = {} if first.source != last.source else {"offset": first.offset, "end": last.offset + last.nbytes}
+        raise error.locate(path=readers[first.source].name, tensor=table.names[job.row], **place) from None
 
 
 def _blocks_job(step: Blocks, after: tuple[Step, ...], stored: Array, out: Array) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from weightlift._layout import Chain, Extent, Layout, Piece, TensorEntry, TensorTable
 from weightlift._load import fill_arrays
 from weightlift._source import Source
-from weightlift._steps import Byteswap
+from weightlift._steps import Byteswap, Strided, Zstd
 from weightlift._tree import replaced as with_nodes
 from weightlift.errors import FormatError, MismatchError, UnsupportedFeatureError
 from weightlift.formats._boxes import Box, joined
@@ -115,6 +115,8 @@ def _minus(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
 def _cut(entry: TensorEntry, begin: tuple[int, ...], size: tuple[int, ...]) -> TensorEntry:
     """A box of a row that is stored as it is, or with its bytes swapped: the runs of bytes that make it up."""
     piece = entry.pieces[0]
+    if len(piece.steps) == 1 and isinstance(piece.steps[0], Zstd):
+        return _cut_frame(entry, piece.steps[0], begin, size)
     plain = len(entry.pieces) == 1 and entry.strides is None and piece.region is None and not entry.dtype.packed
     if not plain or not piece.extents or not all(isinstance(step, Byteswap) for step in piece.steps):
         raise UnsupportedFeatureError(
@@ -132,6 +134,16 @@ def _cut(entry: TensorEntry, begin: tuple[int, ...], size: tuple[int, ...]) -> T
     extents = _mapped(piece.extents, starts.reshape(-1).tolist(), run)
     where = extents[0] if len(extents) == 1 else Chain(tuple(extents))
     return TensorEntry(entry.dtype, size, (Piece(where, piece.steps),))
+
+
+def _cut_frame(entry: TensorEntry, step: Zstd, begin: tuple[int, ...], size: tuple[int, ...]) -> TensorEntry:
+    """A box of a row that is compressed: all of it is read and checked, the box is kept."""
+    (frame,), item, shape = step.frames, entry.dtype.numpy.itemsize, entry.shape
+    strides = tuple(prod(shape[axis + 1 :]) * item for axis in range(len(shape)))
+    first = sum(b * s for b, s in zip(begin, strides, strict=True))
+    view = Strided(entry.dtype.name, size, strides, offset=first)
+    piece = replace(entry.pieces[0], steps=(Zstd((replace(frame, view=view),)),))
+    return TensorEntry(entry.dtype, size, (piece,), None, entry.checksum)
 
 
 def _mapped(extents: Sequence[Extent], starts: Sequence[int], run: int) -> list[Extent]:

@@ -19,6 +19,7 @@ __all__ = [
     "Cast",
     "Chunks",
     "Deflate",
+    "Frame",
     "Sparse",
     "Step",
     "Strided",
@@ -26,6 +27,7 @@ __all__ = [
     "Tiles",
     "UpperHalf",
     "VarintStrings",
+    "Zstd",
 ]
 
 
@@ -188,6 +190,32 @@ class Sparse:
     parts: tuple[tuple[str, str, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A part of what ``Zstd`` undoes.
+
+    Attributes:
+        stored: Bytes that it takes.
+        nbytes: Bytes that it holds.
+        shuffle: Bytes of an element, by which these were shuffled before compression; 0: they are as they were.
+        crc32c: Of what it holds; not compared where ``shuffle`` is 0.
+        view: The box of it that is wanted; None: all.
+    """
+
+    stored: int
+    nbytes: int
+    shuffle: int = 0
+    crc32c: int = 0
+    view: Strided | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Zstd:
+    """Parts of an array, one after another, compressed each by itself (our checkpoints)."""
+
+    frames: tuple[Frame, ...]
+
+
 Step: TypeAlias = (
     Byteswap
     | Cast
@@ -202,9 +230,10 @@ Step: TypeAlias = (
     | Chunks
     | Strings
     | VarintStrings
+    | Zstd
 )
 
-VARIABLE_STEPS = (Blocks, Deflate, Sparse, Strided, Tiles, Chunks, Strings, VarintStrings)
+VARIABLE_STEPS = (Blocks, Deflate, Sparse, Strided, Tiles, Chunks, Strings, VarintStrings, Zstd)
 """Steps whose sizes in and out differ from element to element: the decoded lane."""
 
 CHECKED_STEPS = (Deflate, VarintStrings)

@@ -15,7 +15,7 @@ from weightlift._load import read_arrays
 from weightlift._ops import Progress
 from weightlift._plan import check_pieces, decoded_sizes, hash_rows
 from weightlift._source import Source, open_source
-from weightlift._steps import CHECKED_STEPS, Sparse
+from weightlift._steps import CHECKED_STEPS, Sparse, Zstd
 from weightlift.errors import ChecksumError, FormatError, MismatchError, TruncatedError
 from weightlift.types import DiffReport, TensorDiff, TensorReport, VerifyReport
 
@@ -58,7 +58,7 @@ def verify_source(source: Source, *, progress: Progress | None = None) -> Verify
             status = "ok" if same else "corrupt"
             detail = "" if same else f"{entry.checksum.kind} is {computed[i]:08x}, should be {entry.checksum.value:08x}"
         steps = [step for piece in entry.pieces for step in piece.steps]
-        if status != "corrupt" and any(isinstance(step, (*CHECKED_STEPS, Sparse)) for step in steps):
+        if status != "corrupt" and any(isinstance(step, (*CHECKED_STEPS, Sparse, Zstd)) for step in steps):
             try:
                 check_pieces(layout, readers, i)
                 status = "ok" if any(isinstance(step, CHECKED_STEPS) for step in steps) else status

@@ -105,7 +105,8 @@ def manifest_seeds() -> tuple[bytes, ...]:
         _save(Path(folder) / "a")
         _save(Path(folder) / "b", metadata={"run": {"id": [1, None, "x"]}})
         _save(Path(folder) / "c", {})
-        manifests = [(Path(folder) / name / "step-00000001" / MANIFEST).read_bytes() for name in "abc"]
+        _save(Path(folder) / "d", {"w": np.zeros(300)}, compress="zstd")
+        manifests = [(Path(folder) / name / "step-00000001" / MANIFEST).read_bytes() for name in "abcd"]
     return *manifests, b"", b"\x05\x05\x80"
 
 

@@ -22,9 +22,11 @@ from tests.unit import tensorbundle_support as bundles
 from tests.unit import torch_support as made
 
 import weightlift as wl
+from weightlift._checksum import crc32c
 from weightlift._mxnet_graph import symbol_text
 from weightlift._sidecar import record as sidecar_record
 from weightlift._strings import encode_varint_strings
+from weightlift._zstd import compress
 from weightlift.formats._npy_header import build_object_header
 from weightlift.formats._tensorbundle_slices import slice_key
 from weightlift.formats._tensorbundle_table import build_table, read_table
@@ -37,6 +39,9 @@ BUNDLE_SEPARATOR = b"\n--data--\n"
 TENSORS = {"a": np.arange(6, dtype="f4").reshape(2, 3), "b": np.array([1, -1], "i8")}
 _PIECES = {"c": np.ones((1, 3), "f4"), "d": np.ones((2, 1), "f4")}
 """What makes up a tensor together with ``a``, of three rows, or of four columns."""
+
+_SQUARES = np.square(np.arange(300, dtype="f4")).reshape(30, 10)
+_SQUARES_SUM = crc32c(_SQUARES.tobytes())
 
 
 def dcp(data: bytes, folder: Path) -> Path:
@@ -140,7 +145,7 @@ def safetensors(data: bytes, folder: Path) -> Path:
 
 def safetensors_index(data: bytes, folder: Path) -> Path:
     """The input is an index; its shards are right."""
-    for name, tensor in {**TENSORS, **_PIECES}.items():
+    for name, tensor in {**TENSORS, **_PIECES, "z": compress(_SQUARES, 1)}.items():
         if not (folder / f"{name}.safetensors").exists():
             wl.save({name: tensor}, folder / f"{name}.safetensors", durable=False)
     return _write(folder / "model.safetensors.index.json", data)
@@ -214,6 +219,16 @@ def run(target: Target, data: bytes, folder: Path) -> bool:
     return True
 
 
+def _indexes_of_compressed() -> list[bytes]:
+    said = {"codec": "zstd", "dtype": "F32", "shape": [30, 10], "shuffle": 4, "crc32c": _SQUARES_SUM, "crc32": 7}
+    weight_map = {name: f"{name}.safetensors" for name in ("z", "b")}
+    pieces = {"w": {"shape": [30, 10], "pieces": {"z": [0, 0]}}}
+    return [
+        json.dumps({"metadata": {"weightlift.encoded": {"z": said}, **more}, "weight_map": weight_map}).encode()
+        for more in ({}, {"weightlift.pieces": pieces})
+    ]
+
+
 def _indexes_of_pieces() -> list[bytes]:
     found = []
     for other, shape, begin in (("c", [3, 3], [2, 0]), ("d", [2, 4], [0, 3])):
@@ -243,6 +258,7 @@ def seeds() -> dict[str, list[bytes]]:
         "safetensors": [_saved("x.safetensors", "x.safetensors")],
         "safetensors_index": [
             *_indexes_of_pieces(),
+            *_indexes_of_compressed(),
             b'{"metadata": {"total_size": 40}, "weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}',
             b'{"weight_map": {}}',
         ],

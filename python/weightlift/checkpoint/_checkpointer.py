@@ -18,6 +18,7 @@ from weightlift._load import check_only
 from weightlift._source import Names, Source
 from weightlift._verify import verify_source
 from weightlift.checkpoint._commit import save_step
+from weightlift.checkpoint._compress import Compression, level_of
 from weightlift.checkpoint._directory import directory_at
 from weightlift.checkpoint._future import CheckpointFuture
 from weightlift.checkpoint._manifest import INDEX, Manifest
@@ -69,6 +70,8 @@ class Checkpointer:
         keep_best: Keep the best of a metric, too: ``("loss", 3)``, or ``("accuracy", 3, "max")``.
         max_in_flight: Saves that may be under way at once; beyond these ``save`` waits. Each takes memory for a state.
         incremental: Link the shards of tensors that have not changed since the step before, instead of writing them.
+        compress: ``"zstd"``, or ``("zstd", level)``: store arrays compressed that become smaller by it, for less space
+            and more of the processors' time; needs zstandard.
         bandwidth: Bytes a second to write at most; None: as fast as it goes.
         metadata: Put into each step's manifest; JSON.
         rank: Which this is of the processes that save together, each its part, into one directory; they meet there.
@@ -78,7 +81,7 @@ class Checkpointer:
         store_options: Of the URL, as :func:`weightlift.load` takes them.
 
     Raises:
-        UnsupportedFeatureError: No checkpoints can be kept at such a URL.
+        UnsupportedFeatureError: No checkpoints can be kept at such a URL, or zstandard is not installed.
 
     Example:
         >>> import numpy as np, weightlift as wl
@@ -100,6 +103,7 @@ class Checkpointer:
         keep_best: tuple[str, int] | tuple[str, int, str] | None = None,
         max_in_flight: int = 1,
         incremental: bool = True,
+        compress: Compression = None,
         bandwidth: float | None = None,
         metadata: Mapping[str, Any] | None = None,
         rank: int = 0,
@@ -116,6 +120,7 @@ class Checkpointer:
             raise ValueError(f"bandwidth is {bandwidth}; it must be positive")
         self._retention = Retention(keep_last, keep_every, None if keep_best is None else Best(*keep_best))
         self._incremental, self._bandwidth, self._metadata = incremental, bandwidth, dict(metadata or {})
+        self._level = level_of(compress)
         self._directory = directory_at(url, rank, store_options)
         self.ranks = Ranks(self._directory, rank, world_size, timeout)
         """How this process meets the others."""
@@ -373,7 +378,7 @@ class Checkpointer:
 
     def _share(self, parts: State) -> tuple[dict[str, int], State]:
         """What this process stores of a state, copied; and checksums of small arrays that others store."""
-        if self._incremental:
+        if self._incremental or self._level is not None:
             parts = cut(parts, CHUNK)
         mine = division(parts, self.ranks.rank, self.ranks.world_size)
         small = {} if len(mine) == len(parts.names) else small_sums(parts, mine)
@@ -396,7 +401,7 @@ class Checkpointer:
     def _write(self, job: _Job, future: CheckpointFuture) -> int:
         """Write and commit a step; the bytes written."""
         label = f"r{self.ranks.rank:05d}-" if self.ranks.world_size > 1 else ""
-        writing = Writing(self._incremental, self._bandwidth, future.report, label)
+        writing = Writing(self._incremental, self._bandwidth, future.report, label, self._level)
         return save_step(self._directory, self.ranks, job.step, self._previous(), writing, job.small)
 
     def _tidy(self) -> None:

@@ -9,19 +9,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from weightlift import _json
 from weightlift._checksum import crc32c
 from weightlift._dtypes import byte_size, from_name
 from weightlift.errors import FormatError, UnsupportedFeatureError, WeightliftError
+from weightlift.formats._safetensors_encoded import Encoded, check_encoded, encoded_json, parse_encoded
 from weightlift.formats._safetensors_pieces import Pieces, parse_pieces, pieces_json
 
 if TYPE_CHECKING:
     from weightlift.checkpoint._folders import Folder
 
-__all__ = ["INDEX", "MANIFEST", "Manifest", "StoredFile", "StoredTensor", "read_manifest"]
+__all__ = ["INDEX", "MANIFEST", "Manifest", "StoredFile", "StoredTensor", "encoded_of", "read_manifest", "with_encoded"]
 
 MANIFEST = "manifest.json"
 INDEX = "model.safetensors.index.json"
@@ -40,7 +41,10 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies, in which shard from which byte, and the checksums of its bytes (CRC-32 if it is known)."""
+    """Where a tensor lies, in which shard from which byte, and the checksums of its bytes (CRC-32 if it is known).
+
+    ``encoded`` says what the bytes are where they are compressed.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -49,11 +53,18 @@ class StoredTensor:
     nbytes: int
     crc32c: int
     crc32: int | None = None
+    encoded: Encoded | None = None
+
+    @property
+    def values(self) -> StoredTensor | Encoded:
+        """What was saved: type, shape, bytes and checksums before they were compressed."""
+        return self if self.encoded is None else self.encoded
 
     def same_values(self, other: StoredTensor) -> bool:
-        """Whether both have the same bytes, as far as 64 bits of checksums tell."""
-        return self.crc32 is not None and (self.dtype, self.shape, self.nbytes, self.crc32c, self.crc32) == (
-            other.dtype, other.shape, other.nbytes, other.crc32c, other.crc32
+        """Whether both were made of the same bytes, as far as 64 bits of checksums tell."""
+        a, b = self.values, other.values
+        return a.crc32 is not None and (a.dtype, a.shape, a.nbytes, a.crc32c, a.crc32) == (
+            b.dtype, b.shape, b.nbytes, b.crc32c, b.crc32
         )  # fmt: skip
 
 
@@ -114,6 +125,7 @@ class Manifest:
                 for name, t in self.tensors.items()
             ],
             "pieces": pieces_json(self.pieces),
+            "encoded": encoded_json(encoded_of(self.tensors)),
         }
         try:
             document["digest"] = _digest(document)
@@ -159,6 +171,7 @@ class Manifest:
             )  # fmt: skip
             _check_tensor(name, tensor, files[tensor.file].nbytes)
             tensors[name] = tensor
+        tensors |= with_encoded(tensors, raw.get("encoded", {}))
         metrics, metadata = raw["metrics"], raw["metadata"]
         if not (isinstance(metrics, dict) and isinstance(metadata, dict)):
             raise FormatError("malformed manifest: 'metrics' or 'metadata' is not an object")
@@ -179,6 +192,25 @@ def read_manifest(folder: Folder) -> Manifest:
         raise FormatError("the step has no manifest: something has removed it", path=path) from None
     except WeightliftError as error:
         raise error.locate(path=path) from None
+
+
+def encoded_of(tensors: Mapping[str, StoredTensor]) -> dict[str, Encoded]:
+    """Those that are compressed."""
+    return {name: tensor.encoded for name, tensor in tensors.items() if tensor.encoded is not None}
+
+
+def with_encoded(tensors: Mapping[str, StoredTensor], raw: Any) -> dict[str, StoredTensor]:
+    """Those that are compressed, with what they hold; FormatError where they cannot."""
+    found = {}
+    for name, encoded in parse_encoded(raw).items():
+        if name not in tensors:
+            raise FormatError("it is said to be compressed, and not in the manifest", tensor=name)
+        try:
+            check_encoded(encoded, tensors[name].dtype, tensors[name].shape)
+        except FormatError as error:
+            raise error.locate(tensor=name) from None
+        found[name] = replace(tensors[name], encoded=encoded)
+    return found
 
 
 def _pieces(raw: Any, tensors: Mapping[str, StoredTensor]) -> dict[str, Pieces]:

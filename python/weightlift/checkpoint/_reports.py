@@ -15,12 +15,13 @@ import numpy as np
 
 from weightlift import _json
 from weightlift._checksum import crc32c
-from weightlift.checkpoint._manifest import MAX_BYTES, StoredFile, StoredTensor
+from weightlift.checkpoint._manifest import MAX_BYTES, StoredFile, StoredTensor, encoded_of, with_encoded
 from weightlift.checkpoint._parts import Part, State, pieces_of
 from weightlift.checkpoint._state import RANK
 from weightlift.checkpoint._write import Written
 from weightlift.errors import FormatError, MismatchError
 from weightlift.formats._boxes import check_filled
+from weightlift.formats._safetensors_encoded import encoded_json
 
 __all__ = ["Report", "check_agreement", "merged_structure", "small_sums"]
 
@@ -55,7 +56,7 @@ class Report:
             "stored": [[name, t.dtype, t.shape, t.file, t.offset, t.nbytes, t.crc32c, t.crc32]
                        for name, t in w.tensors.items()],
             "parts": [[name, part.tensor, part.shape, part.begin] for name, part in w.parts.items()],
-            "nbytes": w.nbytes,
+            "encoded": encoded_json(encoded_of(w.tensors)), "nbytes": w.nbytes,
         }  # fmt: skip
         return json.dumps(document, separators=(",", ":")).encode()
 
@@ -64,10 +65,11 @@ class Report:
         """The report; FormatError for anything else."""
         raw = _json.loads(data, what="the report", max_bytes=MAX_BYTES)
         try:
+            tensors = {name: StoredTensor(dtype, tuple(shape), *rest) for name, dtype, shape, *rest in raw["stored"]}
             written = Written(
                 {name: StoredFile(nbytes, since) for name, nbytes, since, _ in raw["files"]},
                 {name: text for name, _, _, text in raw["files"]},
-                {name: StoredTensor(dtype, tuple(shape), *rest) for name, dtype, shape, *rest in raw["stored"]},
+                tensors | with_encoded(tensors, raw["encoded"]),
                 {name: Part(tensor, tuple(shape), tuple(begin)) for name, tensor, shape, begin in raw["parts"]},
                 raw["nbytes"],
             )
@@ -99,7 +101,7 @@ def check_agreement(reports: Sequence[Report]) -> None:
             raise MismatchError(f"only rank {who} of {first.rank} and {report.rank} has it; {_HINT}", tensor=name)
     for report in reports:
         for name, value in report.small.items():
-            if name in stored and stored[name].crc32c != value:
+            if name in stored and stored[name].values.crc32c != value:
                 raise MismatchError(
                     f"rank {report.rank} has other values than the process that stores it; {_HINT}", tensor=name
                 )
@@ -111,7 +113,7 @@ def _check_complete(reports: Sequence[Report], stored: Mapping[str, StoredTensor
     pieces = pieces_of(item for report in reports for item in report.written.parts.items())
     for name, of in pieces.items():
         try:
-            check_filled(of.shape, [(begin, stored[piece].shape) for piece, begin in of.begins.items()], "box")
+            check_filled(of.shape, [(begin, stored[piece].values.shape) for piece, begin in of.begins.items()], "box")
         except FormatError as error:
             text = f"the boxes that the processes have do not fill it: {error.message}"
             raise MismatchError(text, tensor=name) from None

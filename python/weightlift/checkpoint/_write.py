@@ -20,16 +20,19 @@ import numpy.typing as npt
 
 from weightlift import _core
 from weightlift._checksum import crc32c
+from weightlift._dtypes import from_numpy
 from weightlift._job import SaveOptions, Target
 from weightlift._packing import Checksums, PackOptions
 from weightlift._plan import OpenFiles
 from weightlift._publish import Publication
 from weightlift._save import describe, save_leaves
+from weightlift.checkpoint._compress import BATCH, compressed
 from weightlift.checkpoint._folders import Folder
-from weightlift.checkpoint._manifest import INDEX, Manifest, StoredFile, StoredTensor
+from weightlift.checkpoint._manifest import INDEX, Manifest, StoredFile, StoredTensor, encoded_of
 from weightlift.checkpoint._parts import Part, State, pieces_of
 from weightlift.errors import MismatchError, WeightliftError
 from weightlift.formats._safetensors import SAFETENSORS
+from weightlift.formats._safetensors_encoded import Encoded
 from weightlift.formats._safetensors_file import File, read_file, read_head
 from weightlift.formats._safetensors_index import INDEX_SUFFIX
 from weightlift.stores._local import LocalStore
@@ -73,12 +76,14 @@ class Writing:
         bandwidth: Bytes a second, at most.
         progress: Called with (bytes done, bytes in all).
         label: Part of the names of the shards: which process writes them, where several do.
+        level: Of zstd, by which arrays are compressed; None: they are stored as they are.
     """
 
     incremental: bool
     bandwidth: float | None
     progress: Callable[[int, int], object]
     label: str = ""
+    level: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,20 +120,23 @@ def write_shards(folder: Folder, step: Step, previous: Previous | None, writing:
         writing: How.
     """
     state = step.state
-    sums = checksums_of(state) if writing.incremental else None
+    sums = checksums_of(state) if writing.incremental or writing.level is not None else None
     groups = _grouped([a.nbytes for a in state.arrays], folder.shard if writing.incremental else _PLAIN_SHARD)
     linked: dict[str, File] = {}
     if previous is not None and sums is not None:
         linked, groups = _link(folder, state, sums, groups, previous)
-    names = _write_groups(folder, step, groups, writing)
+    names, packed = _write_groups(folder, step, groups, writing)
     files, sizes = OpenFiles(folder.store), folder.sizes()
     files.prepare(names)
     heads = {**linked, **{name: _head(files, name) for name in names}}
     stored = {n: previous.manifest.files[n] for n in linked} if previous is not None else {}
     stored |= {name: StoredFile(sizes[name], step.number) for name in names}
     parts = {n: part for n, part in zip(state.names, state.parts, strict=True) if part is not None}
+    encoded = {} if sums is None else _encoded(state, packed, sums)
+    if previous is not None:
+        encoded |= {n: t.encoded for n, t in previous.manifest.tensors.items() if t.encoded and t.file in linked}
     return Written(
-        stored, {name: head.checksum for name, head in heads.items()}, _tensors(state, heads, sums), parts,
+        stored, {name: head.checksum for name, head in heads.items()}, _tensors(state, heads, sums, encoded), parts,
         sum(stored[name].nbytes for name in names),
     )  # fmt: skip
 
@@ -160,7 +168,7 @@ def finish_step(
     pieces = pieces_of(item for one in written for item in one.parts.items())
     index = SAFETENSORS.index_of(
         {name: tensor.file for name, tensor in tensors.items()}, sums, sum(t.nbytes for t in tensors.values()),
-        step.state.structure, pieces,
+        step.state.structure, pieces, encoded_of(tensors),
     )  # fmt: skip
     manifest = Manifest(
         step.number, time.time(), crc32c(index), files, tensors, step.metrics, step.metadata, world_size, pieces,
@@ -251,34 +259,49 @@ def _described(state: State, sums: Checksums) -> list[StoredTensor]:
 
 
 # --- what is written ------------------------------------------------------------------------------
-def _write_groups(folder: Folder, step: Step, groups: Sequence[list[int]], writing: Writing) -> list[str]:
-    """Write the shards of these groups; their names."""
+def _write_groups(
+    folder: Folder, step: Step, groups: Sequence[list[int]], writing: Writing
+) -> tuple[list[str], list[int]]:
+    """Write the shards of these groups; their names, and the rows that were compressed."""
     arrays, bandwidth = step.state.arrays, writing.bandwidth
     sizes = [sum(arrays[i].nbytes for i in group) for group in groups]
-    total, done, names = sum(sizes), 0, []
+    total, done, written = sum(sizes), 0, 0
+    names: list[str] = []
+    packed: list[int] = []
     begun = time.monotonic()
-    for number, batch in enumerate(_batches(groups, sizes, None if bandwidth is None else bandwidth * _BATCH_SECONDS)):
+    limits = [bandwidth * _BATCH_SECONDS] if bandwidth is not None else []
+    limits += [BATCH] if writing.level is not None else []
+    for number, batch in enumerate(_batches(groups, sizes, min(limits, default=None))):
+        rows = [i for group in batch for i in group]
+        small = {} if writing.level is None else compressed({i: arrays[i] for i in rows}, writing.level)
+        packed += small
         nbytes = sum(arrays[i].nbytes for group in batch for i in group)
 
         def report(part: int, _: int, before: int = done, most: int = nbytes) -> None:
             writing.progress(before + min(part, most), total)  # headers are counted, too
 
         name = f"data-{step.number:08d}-{writing.label}{number:04d}{INDEX_SUFFIX}"
-        names += _write_batch(folder, step, batch, name, report)
+        names += _write_batch(folder, step, batch, small, name, report)
         done += nbytes
+        written += sum(small.get(i, arrays[i]).nbytes for i in rows)
         writing.progress(done, total)
         if bandwidth is not None:
-            time.sleep(max(0.0, begun + done / bandwidth - time.monotonic()))
-    return names
+            time.sleep(max(0.0, begun + written / bandwidth - time.monotonic()))
+    return names, packed
 
 
 def _write_batch(
-    folder: Folder, step: Step, batch: Sequence[list[int]], index: str, progress: Callable[[int, int], object]
+    folder: Folder,
+    step: Step,
+    batch: Sequence[list[int]],
+    small: Mapping[int, Array],
+    index: str,
+    progress: Callable[[int, int], object],
 ) -> list[str]:
-    """Write some shards, all at a time; their names."""
+    """Write some shards, all at a time, with what is in ``small`` in the place of these rows; their names."""
     rows = [i for group in batch for i in group]
     starts = np.cumsum([0, *(len(group) for group in batch)])[:-1].tolist()
-    names, arrays = [step.state.names[i] for i in rows], [step.state.arrays[i] for i in rows]
+    names, arrays = [step.state.names[i] for i in rows], [small.get(i, step.state.arrays[i]) for i in rows]
     options = SaveOptions(shards=tuple(starts), progress=progress)
     result = save_leaves(names, arrays, None, Target(folder.store, index, SAFETENSORS, folder.url), options)
     folder.remove([index])  # the step has one of all its shards
@@ -309,7 +332,20 @@ def _head(files: OpenFiles, name: str) -> File:
         raise error.locate(path=reader.name) from None
 
 
-def _tensors(state: State, heads: Mapping[str, File], sums: Checksums | None) -> dict[str, StoredTensor]:
+def _encoded(state: State, rows: Sequence[int], sums: Checksums) -> dict[str, Encoded]:
+    """What is said of the rows that were compressed."""
+    return {
+        state.names[i]: Encoded(
+            from_numpy(state.arrays[i].dtype).name, state.arrays[i].shape, state.arrays[i].itemsize,
+            int(sums.crc32c[i]), int(sums.crc32[i]),
+        )
+        for i in rows
+    }  # fmt: skip
+
+
+def _tensors(
+    state: State, heads: Mapping[str, File], sums: Checksums | None, encoded: Mapping[str, Encoded]
+) -> dict[str, StoredTensor]:
     """Where the arrays of a state lie, as the headers of the shards say, in the order of the state."""
     crc32 = {} if sums is None else dict(zip(state.names, sums.crc32.tolist(), strict=True))
     found: dict[str, StoredTensor] = {}
@@ -318,5 +354,7 @@ def _tensors(state: State, heads: Mapping[str, File], sums: Checksums | None) ->
         columns = (table.names, table.shapes, table.offset.tolist(), table.nbytes.tolist(), table.check_value.tolist())
         for row, (name, shape, offset, nbytes, value) in enumerate(zip(*columns, strict=True)):
             kind = table.dtype(row).name
-            found[name] = StoredTensor(kind, tuple(shape), file, offset, nbytes, value, crc32.get(name))
+            inside = encoded.get(name)  # it has the checksums of the values
+            other = crc32.get(name) if inside is None else None
+            found[name] = StoredTensor(kind, tuple(shape), file, offset, nbytes, value, other, inside)
     return {name: found[name] for name in state.names}

@@ -129,8 +129,8 @@ def show(folder: str, step: Any, as_json: bool) -> None:
     """What a step consists of: its tensors, their shards, and which step wrote each."""
     manifest = Checkpointer(folder).manifest(step)
     rows: list[dict[str, Any]] = [
-        {"name": name, "dtype": t.dtype, "shape": list(t.shape), "nbytes": t.nbytes, "file": t.file, "offset": t.offset,
-         "since": manifest.files[t.file].since}
+        {"name": name, "dtype": t.values.dtype, "shape": list(t.values.shape), "nbytes": t.nbytes, "file": t.file,
+         "offset": t.offset, "since": manifest.files[t.file].since}
         for name, t in manifest.tensors.items()
     ]  # fmt: skip
     if as_json:

@@ -15,7 +15,7 @@ import numpy as np
 from weightlift._checksum import crc32_combine, crc32c_combine
 from weightlift._dtypes import DType, byte_size
 from weightlift._layout import Chain, Checksum, Inline, Piece, TensorEntry
-from weightlift._steps import Byteswap, Tiles
+from weightlift._steps import Byteswap, Frame, Step, Tiles, Zstd
 from weightlift.errors import FormatError, UnsupportedFeatureError
 
 __all__ = ["Box", "check_filled", "contiguous_order", "joined"]
@@ -75,11 +75,13 @@ def joined(dtype: DType, shape: tuple[int, ...], boxes: Sequence[Box], parts: Se
         return parts[0]
     order = contiguous_order(shape, boxes)
     rows = parts if order is None else [parts[i] for i in order]
-    if not all(_is_plain(part) and part.pieces[0].steps == rows[0].pieces[0].steps for part in parts):
+    steps: tuple[Step, ...] = rows[0].pieces[0].steps
+    if any(isinstance(step, Zstd) for part in parts for step in part.pieces[0].steps):
+        steps = (Zstd(tuple(frame for part in rows for frame in _frames(part))),)
+    elif not all(_is_plain(part) and part.pieces[0].steps == rows[0].pieces[0].steps for part in parts):
         if order is None or any(part.strides is not None for part in parts):
             raise UnsupportedFeatureError("chunks of it are stored compressed, or not in C order")
         return TensorEntry(dtype, shape, _in_turn(rows))
-    steps = rows[0].pieces[0].steps
     if order is None:
         steps = (*steps, Tiles(dtype.name, shape, tuple(boxes)))
     chain = Chain(tuple(extent for row in rows for extent in row.pieces[0].extents))
@@ -89,6 +91,17 @@ def joined(dtype: DType, shape: tuple[int, ...], boxes: Sequence[Box], parts: Se
 def _is_plain(part: TensorEntry) -> bool:
     """Whether its elements are stored as they are, but for the order of their bytes."""
     return part.strides is None and all(isinstance(step, Byteswap) for step in part.pieces[0].steps)
+
+
+def _frames(part: TensorEntry) -> tuple[Frame, ...]:
+    """A row as parts of a ``Zstd``, whether it is compressed or not."""
+    (piece,) = part.pieces
+    if len(piece.steps) == 1 and isinstance(piece.steps[0], Zstd):
+        return piece.steps[0].frames
+    if piece.steps or part.strides is not None:
+        raise UnsupportedFeatureError("some chunks of it are compressed, others not in C order")
+    nbytes = sum(extent.nbytes for extent in piece.extents)
+    return (Frame(nbytes, nbytes),)
 
 
 def _in_turn(rows: Sequence[TensorEntry]) -> tuple[Piece, ...]:

@@ -28,6 +28,7 @@ from weightlift import _json
 from weightlift._layout import U64, Layout
 from weightlift._packing import Checksums, Manifest, PackedFile, Packing, PackOptions, Placements, TensorSpecs
 from weightlift.errors import FormatError, NotFoundError, UnsupportedFeatureError, WeightliftError
+from weightlift.formats._safetensors_encoded import ENCODED_KEY, Encoded, encoded_json
 from weightlift.formats._safetensors_file import (
     CHECKSUM_KEY,
     CHECKSUM_OFFSET,
@@ -78,7 +79,7 @@ class _State:
 
 def _file_metadata(options: PackOptions, *, sharded: bool) -> dict[str, str]:
     """The user's metadata, which the format restricts to strings."""
-    reserved = (CHECKSUM_KEY, STRUCTURE_KEY, *((PIECES_KEY, *DERIVED) if sharded else ()))
+    reserved = (CHECKSUM_KEY, STRUCTURE_KEY, *((PIECES_KEY, ENCODED_KEY, *DERIVED) if sharded else ()))
     for key, value in options.metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise UnsupportedFeatureError(
@@ -250,6 +251,7 @@ class Safetensors:
         nbytes: int,
         structure: Any,
         pieces: Mapping[str, Pieces],
+        encoded: Mapping[str, Encoded],
     ) -> bytes:
         """The index of shards that are there already, each of which has checksums.
 
@@ -259,9 +261,11 @@ class Safetensors:
             nbytes: Of all tensors.
             structure: See ``PackOptions``.
             pieces: Tensors that are stored in several.
+            encoded: Tensors that are stored compressed.
         """
         own = {} if structure is None else {STRUCTURE_KEY: _structure_text(structure)}
         parts = {PIECES_KEY: pieces_json(pieces)} if pieces else {}
+        parts |= {ENCODED_KEY: encoded_json(encoded)} if encoded else {}
         return _index({"total_size": nbytes, **own, **parts}, weight_map, sums)
 
 

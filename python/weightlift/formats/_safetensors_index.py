@@ -18,6 +18,7 @@ from weightlift._checksum import crc32c
 from weightlift._dtypes import DType
 from weightlift._layout import U32, Layout, TensorTable
 from weightlift.errors import FormatError, NotFoundError, UnsafeContentError, WeightliftError
+from weightlift.formats._safetensors_encoded import ENCODED_KEY, decode_rows, parse_encoded
 from weightlift.formats._safetensors_file import CHECKSUM_KEY, MAX_HEADER, File, Rows, read_file, read_head
 from weightlift.formats._safetensors_pieces import PIECES_KEY, Parts, join_pieces, parse_pieces
 from weightlift.protocols import Files, Reader
@@ -73,6 +74,9 @@ def read_index(files: Files, reader: Reader) -> Layout:
         metadata.pop(key, None)
     table = _concatenate(tables)
     order: U32 | None = np.fromiter((table.index(name) for name in weight_map), np.uint32, len(weight_map))
+    encoded = metadata.pop(ENCODED_KEY, None)
+    if encoded is not None:
+        decode_rows(table, parse_encoded(encoded))
     pieces = metadata.pop(PIECES_KEY, None)
     parts: dict[str, Parts] = {}
     if pieces is not None and order is not None:

@@ -32,9 +32,11 @@ from weightlift._steps import (
     Tiles,
     UpperHalf,
     VarintStrings,
+    Zstd,
 )
 from weightlift._strings import decode_varint_strings
 from weightlift._unchunk import place_chunks
+from weightlift._zstd import place_frames
 from weightlift.errors import ChecksumError, FormatError, NotFoundError, TruncatedError
 from weightlift.protocols import Files, Format, Reader
 
@@ -149,6 +151,8 @@ def _decode(piece: Piece, stored: bytes, readers: list[Reader], verify: bool) ->
             data = _viewed(step, data)
         elif isinstance(step, Chunks):
             data = place_chunks(step, data, verify=verify).tobytes()
+        elif isinstance(step, Zstd):
+            data = place_frames(step, np.frombuffer(data, np.uint8), verify=verify).tobytes()
         elif isinstance(step, Tiles):
             data = _tiled(step, data)
         elif isinstance(step, Blocks):
