@@ -14,6 +14,7 @@ from tests.unit.checkpoint_support import restored, save_all
 import weightlift as wl
 from weightlift.checkpoint import Checkpointer
 from weightlift.checkpoint._directory import StepDirectory
+from weightlift.checkpoint._folders import LocalFolder
 
 
 def test_two_jobs_do_not_share_a_directory(tmp_path: Path) -> None:
@@ -105,3 +106,10 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(wl.StorageError, match="cannot make the directory"):
         Checkpointer(tmp_path / "file" / "s").save(1, {})
+
+
+def test_sizes_pass_over_what_another_process_removes_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"123")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")  # listed, and not there when it is looked at
+    assert LocalFolder(tmp_path).sizes() == {"a": 3}
+    assert LocalFolder(tmp_path / "none").sizes() == {}

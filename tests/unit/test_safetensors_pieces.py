@@ -88,7 +88,7 @@ def test_a_saved_model_may_not_claim_pieces(tmp_path: Path) -> None:
 # --- large tensors of a checkpoint ------------------------------------------------------------------------------------
 def test_of_a_large_tensor_only_what_has_changed_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK", 1 << 12)
-    monkeypatch.setattr("weightlift.checkpoint._write.SHARD", 1 << 10)
+    monkeypatch.setattr("weightlift.checkpoint._folders.LocalFolder.shard", 1 << 10)
     table = np.random.default_rng(0).random((100, 128), np.float32)  # 13 pieces of up to 8 rows
     line = np.random.default_rng(1).random(5000, np.float32)
     state = {"table": table, "line": line, "deep": np.ones((3, 2, 2000), np.float32), "same": table}

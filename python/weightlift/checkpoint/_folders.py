@@ -150,10 +150,12 @@ class LocalFolder:
 
     def sizes(self) -> dict[str, int]:
         """See the class."""
-        try:
-            return {path.name: path.stat().st_size for path in self.path.iterdir()}
-        except FileNotFoundError:
-            return {}
+        found = {}
+        with contextlib.suppress(FileNotFoundError):
+            for path in self.path.iterdir():
+                with contextlib.suppress(FileNotFoundError):  # other processes remove theirs meanwhile
+                    found[path.name] = path.stat().st_size
+        return found
 
     def has(self, name: str) -> bool:
         """See the class."""
