@@ -114,8 +114,6 @@ def _decompressed(frame: Frame, stored: Bytes) -> Bytes:
         )
     except zstandard.ZstdError as error:
         raise FormatError(f"malformed zstd frame: {error}") from None
-    if len(data) != frame.nbytes:
-        raise FormatError(f"a zstd frame holds {len(data)} bytes instead of {frame.nbytes}")
     return np.frombuffer(data, np.uint8)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -110,6 +111,33 @@ def test_directories_of_dcp_are_converted(folder: Path, tmp_path: Path) -> None:
     result = wl.convert(folder / "4fsdp.own", tmp_path / "m.safetensors", names="model.*", rename={"model.": ""})
     assert result.tensors
     same(wl.load(tmp_path / "m.safetensors", framework="torch"), torch.load(folder / "4fsdp.truth")["model"])
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_saves_by_a_process_beside(tmp_path: Path, world: int) -> None:
+    pytest.importorskip("torch.distributed.checkpoint._async_process_executor", reason="of newer versions of torch")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = JOB.with_name("dcp_process_job.py")
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), str(world), str(port), str(tmp_path)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(world)
+    ]  # fmt: skip
+    outputs = [job.communicate(timeout=200)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0] * world, "\n".join(outputs)[-5000:]
+    torch.manual_seed(0)
+    model = torch.nn.Linear(9, 5).state_dict()
+    for number in range(2):
+        loaded = wl.load(tmp_path / str(number), framework="torch")
+        same(loaded["model"], {name: tensor + number for name, tensor in model.items()})
+        assert loaded["step"] == number and loaded["seen"] == [number, {"file": "part"}]
+        assert wl.verify(tmp_path / str(number)).ok
+        ranks = {path.name[14:20] for path in (tmp_path / str(number)).glob("data-*")}
+        assert ranks == {f"r0000{rank}" for rank in range(world)}
 
 
 def test_all_processes_write(folder: Path) -> None:
