@@ -24,7 +24,7 @@ from tests.unit.checkpoint_support import equal
 
 import weightlift as wl
 from weightlift.checkpoint import Checkpointer, PerRank, Sharded
-from weightlift.checkpoint._object_directory import ObjectDirectory
+from weightlift.checkpoint._object_directory import ObjectDirectory, ObjectFolder
 
 obstore = pytest.importorskip("obstore", reason="obstore is not installed")
 
@@ -165,6 +165,58 @@ def test_a_step_whose_objects_were_taken_for_litter_is_not_committed(
         with pytest.raises(wl.StorageError, match=r"is gone: nothing is committed|another checkpointer writes here"):
             slow.save(1, {"n": "slow", "w": np.ones(3)}).result()
         assert make().steps() == [2]
+
+
+def test_an_answer_that_is_lost_is_no_failure(
+    make: Callable[..., Checkpointer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest comes through, what the store says of that does not, and it is sent once more."""
+    put_new = ObjectFolder.put_new
+
+    def sent_twice(self: ObjectFolder, name: str, data: bytes) -> bool:
+        put_new(self, name, data)
+        return put_new(self, name, data)
+
+    def cut_off(self: ObjectFolder, name: str, data: bytes) -> bool:
+        put_new(self, name, data)
+        raise wl.TransportError("no answer")
+
+    with make() as checkpointer:
+        for step, lost in enumerate([sent_twice, cut_off]):
+            monkeypatch.setattr(ObjectFolder, "put_new", lost)
+            checkpointer.save(step, {"w": np.full(3, step)}).result()
+            assert checkpointer.verify(step).ok
+
+
+def test_a_step_that_may_be_committed_is_not_removed(
+    make: Callable[..., Checkpointer], gateway: Gateway, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest comes through, and then the store does not answer any more."""
+    gone = wl.TransportError("no answer")
+
+    def cut_off(self: ObjectFolder, name: str, data: bytes) -> bool:
+        self.put(name, data)
+        monkeypatch.setattr(ObjectDirectory, "manifest", silent)
+        raise gone
+
+    def silent(self: ObjectDirectory, step: int) -> Any:
+        raise gone
+
+    with make() as checkpointer, monkeypatch.context() as patched:
+        patched.setattr(ObjectFolder, "put_new", cut_off)
+        with pytest.raises(wl.TransportError):
+            checkpointer.save(1, {"w": np.ones(3)}).result()
+    monkeypatch.undo()
+    assert make().verify(1).ok
+
+
+def test_a_damaged_step_is_overwritten(make: Callable[..., Checkpointer], gateway: Gateway, place: str) -> None:
+    with make() as checkpointer:
+        checkpointer.save(1, {"w": np.ones(3)}).result()
+        obstore.put(gateway.store, f"{place.rpartition('/')[2]}/step-00000001.manifest.json", b"{}")
+        checkpointer.save(1, {"w": np.full(3, 2)}, overwrite=True).result()
+        assert equal(checkpointer.restore(), {"w": np.full(3, 2)})
+    assert len({name.partition("/")[0] for name in objects(gateway, place) if name.startswith("step-")}) == 2
 
 
 def test_a_shard_that_is_lost_before_the_commit(

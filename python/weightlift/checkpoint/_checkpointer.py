@@ -366,7 +366,7 @@ class Checkpointer:
     # --- inside -----------------------------------------------------------------------------------
     def _check_number(self, step: int, *, overwrite: bool) -> None:
         """StorageError for a step that is there, or older than one that is: of two histories "latest" is one."""
-        newest = max([-1, *self._directory.steps(), *(f.step for f in self._in_flight())])
+        newest = max([self._directory.newest(), *(f.step for f in self._in_flight())])
         if step < newest:
             raise StorageError(
                 f"step {step} is older than step {newest}, which is here: to go on from an older step delete the newer "

@@ -109,6 +109,10 @@ class StepDirectory:
         """The committed steps, in order."""
         return sorted(self._found())
 
+    def newest(self) -> int:
+        """The newest committed step; -1: there is none."""
+        return max([-1, *self.steps()])
+
     def path(self, step: int) -> Path:
         """The directory of a step; NotFoundError says which steps there are."""
         path = self.root / _name(step)

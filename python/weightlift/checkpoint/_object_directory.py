@@ -27,7 +27,7 @@ from typing import Any
 from weightlift import _json
 from weightlift._source import Source, open_in
 from weightlift._urls import scheme_of
-from weightlift.checkpoint._folders import Folder, identity_of
+from weightlift.checkpoint._folders import Folder
 from weightlift.checkpoint._manifest import INDEX, MAX_BYTES, Manifest
 from weightlift.errors import FormatError, NotFoundError, StorageError, UnsupportedFeatureError, WeightliftError
 from weightlift.stores._object import Bucket, ObjectStore
@@ -147,7 +147,8 @@ class ObjectDirectory:
         self.hidden: list[str] = []
         self.token = secrets.token_hex(8)
         self._owned = False
-        self._replacing: dict[str, ObjectFolder] = {}
+        self._newest = -1
+        self._replacing: dict[str, list[str]] = {}
         self._abandoned: list[Folder] = []
         self._known: dict[int, tuple[str, Manifest]] = {}
 
@@ -164,6 +165,10 @@ class ObjectDirectory:
     def steps(self) -> list[int]:
         """The committed steps, in order."""
         return sorted(self._look()[0])
+
+    def newest(self) -> int:
+        """The newest committed step, -1 where there is none; a writer knows it without a request."""
+        return self._newest if self._owned else max([-1, *self.steps()])
 
     def folder(self, step: int) -> ObjectFolder:
         """The objects of a step; NotFoundError says which steps there are."""
@@ -246,22 +251,21 @@ class ObjectDirectory:
 
     # --- writing ----------------------------------------------------------------------------------
     def lock(self) -> None:
-        """Become the writer, and clear away what a crash left; StorageError where another one has come since."""
-        if self._rank:
-            return  # rank 0 speaks for all
-        if self._owned:
-            self._check_owner()
-            return
+        """Become the writer, and clear away what a crash left."""
+        if self._rank or self._owned:
+            return  # rank 0 speaks for all; whether it still has the place is seen at each commit
         self.shared.put(_WRITER, json.dumps({"who": _myself(), "token": self.token}).encode())
-        self._owned = True
         self.collect()
         self.shared.remove(self.hidden)
+        self._newest = max([-1, *self.steps()])
+        self._owned = True
 
     def unlock(self) -> None:
         """Write no more. What says who was the last stays."""
         self._owned = False
 
     def _check_owner(self) -> None:
+        """StorageError where another one has come since."""
         said = self._said()
         if said.get("token") != self.token:
             raise StorageError(
@@ -282,55 +286,87 @@ class ObjectDirectory:
         while self._abandoned:
             self.abandon(self._abandoned.pop())
         made = self._folder(f"step-{step:08d}-{secrets.token_hex(4)}")
-        with contextlib.suppress(NotFoundError):
-            self._replacing[made.name] = self.folder(step)
+        if step <= self.newest():
+            self._replacing[made.name] = self._named(step)
         return made
+
+    def _named(self, step: int) -> list[str]:
+        """The folders of a committed step: one, or where its manifest is damaged those that may be it."""
+        try:
+            return [self.folder(step).name]
+        except FormatError:
+            return [name for name in self._look()[1] if name.startswith(f"step-{step:08d}-")]
 
     def commit(self, made: Folder, manifest: Manifest) -> int:
         """Write the manifest of a step whose objects are all there; its bytes.
 
         StorageError where another checkpointer has taken the place, or has committed the same step.
         """
-        text, name = manifest.to_json(), _manifest_name(manifest.step)
+        text, step = manifest.to_json(), manifest.step
         self._check_owner()
         self._check_whole(made, manifest)
         old = self._replacing.pop(made.name, None)
-        if old is not None:
-            self.shared.put(name, text)
-        elif not self.shared.put_new(name, text):
-            raise StorageError(f"another checkpointer has committed step {manifest.step}", url=f"{self.url}/{name}")
-        try:
-            self._check_owner()
-        except StorageError:  # it may have taken our objects for litter, before it could see the manifest
-            with contextlib.suppress(StorageError):
+        self._put_manifest(step, text, made, new=old is None)
+        self._newest = max(self._newest, step)
+        if self._said_of_another():  # which may have taken our objects for litter, before it saw the manifest
+            try:
                 self._check_whole(made, manifest)
-                return len(text)
-            if self.manifest(manifest.step).identity == manifest.identity:
-                self.shared.remove([name])
-            raise
-        if old is not None:
-            old.clear()
+            except StorageError:
+                if self._is_committed(made):
+                    self.shared.remove([_manifest_name(step)])
+                raise
+        for name in old or ():
+            self._folder(name).clear()
         return len(text)
+
+    def _put_manifest(self, step: int, text: bytes, made: Folder, *, new: bool) -> None:
+        name = _manifest_name(step)
+        try:
+            if not new:
+                self.shared.put(name, text)
+            elif not self.shared.put_new(name, text) and not self._is_committed(made):
+                raise FileExistsError
+        except FileExistsError:
+            raise StorageError(f"another checkpointer has committed step {step}", url=f"{self.url}/{name}") from None
+        except StorageError:
+            if not self._is_committed(made):  # else it came through, and only the answer did not
+                raise
+
+    def _is_committed(self, made: Folder) -> bool:
+        """Whether the manifest of its step names this folder."""
+        match = _FOLDER.fullmatch(made.name)
+        try:
+            return match is not None and self.manifest(int(match[1])).identity == match[2]
+        except (NotFoundError, FormatError):
+            return False
+
+    def _said_of_another(self) -> bool:
+        """Whether it is seen that another one has come since."""
+        try:
+            return self._said().get("token") != self.token
+        except StorageError:
+            return False
 
     def _check_whole(self, made: Folder, manifest: Manifest) -> None:
         """All shards are there, and as long as they are said to be."""
         sizes = made.sizes()
-        for name, file in manifest.files.items():
-            if sizes.get(name) != file.nbytes:
-                found = "is gone" if name not in sizes else f"has {sizes[name]} bytes, not {file.nbytes}"
+        wanted = {name: file.nbytes for name, file in manifest.files.items()} | {INDEX: sizes.get(INDEX, -1)}
+        for name, nbytes in wanted.items():
+            if name not in sizes or sizes[name] != nbytes:
+                found = "is gone" if name not in sizes else f"has {sizes[name]} bytes, not {nbytes}"
                 raise StorageError(f"{name} {found}: nothing is committed", url=made.url)
 
     def became(self, made: Folder, step: int) -> bool | None:
         """Whether what was written in a folder is committed as this step; None: it is still being written."""
-        with contextlib.suppress(NotFoundError, FormatError):
-            if self.manifest(step).identity == identity_of(made):
-                return True
+        if self._is_committed(made):
+            return True
         return None if made.exists() else False
 
     def abandon(self, made: Folder) -> None:
-        """Remove a step that could not be completed."""
+        """Remove a step that could not be completed; not one of which that is not sure."""
         with contextlib.suppress(StorageError):
-            self._folder(made.name).clear()
+            if not self._is_committed(made):
+                self._folder(made.name).clear()
 
     def abandon_later(self, made: Folder) -> None:
         """The same, once others have seen what became of it: when the next one is begun."""
@@ -338,14 +374,12 @@ class ObjectDirectory:
 
     def delete(self, step: int) -> None:
         """Remove a committed step."""
-        try:
-            gone = [self.folder(step).name]
-        except FormatError:
-            gone = [name for name in self._look()[1] if name.startswith(f"step-{step:08d}-")]
+        gone = self._named(step)
         self.shared.remove([_manifest_name(step)])
         self._known.pop(step, None)
         for name in gone:
             self._folder(name).clear()
+        self._newest = max([-1, *self.steps()])
 
 
 def _manifest_name(step: int) -> str:
