@@ -3,8 +3,8 @@
 Protocol. What lies at the front of a file may depend on what comes after it (checksums in a header, a manifest that
 goes first), and nothing can be mended once it is sent. So the payload is gone over twice, as it lies in memory or in
 its own files: hashed, then sent behind headers that are already right. Nothing is held but what is on its way. Files
-go one after another, the manifest last, or first where the store wants it so. A file whose size is known only when
-it is written (a deflated archive) is written to an unnamed temporary file first.
+go one after another, or several at a time, the manifest last, or first where the store wants it so. A file whose size
+is known only when it is written (a deflated archive) is written to an unnamed temporary file first.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from weightlift import _core
 from weightlift._intake import scratch_directory
 from weightlift._packing import Checksums, PackedFile
 from weightlift._publish import Publication
+from weightlift._stopping import Stop, Stopped
 from weightlift.errors import ChangedError, TransportError
-from weightlift.protocols import TakesDocument, WritesAgain
+from weightlift.protocols import SendsSideBySide, TakesDocument, WritesAgain
 
 __all__ = ["Sending"]
 
@@ -46,8 +48,7 @@ class Sending(Publication):
             document = self.fmt.manifest(self.packing, checksums, self.actual)
             if first:
                 self.store.begin(document)
-        for number in range(len(files)):
-            self._send(number, files, checksums)
+        self._send_all(files, checksums)
         if document is not None and not first and self.packing.manifest is not None:
             self.put(self.packing.manifest.name, document)
         return checksums, sum(f.nbytes for f in files) + len(document or b"")
@@ -71,6 +72,39 @@ class Sending(Publication):
             replace(file, literals=tuple(_patched(file.literals, patches.get(number, ()))))
             for number, file in enumerate(self.packing.files)
         ]
+
+    def _send_all(self, files: Sequence[PackedFile], checksums: Checksums) -> None:
+        """Send the files: one after another, or several at a time where the store takes that."""
+        store, numbers = self.store, range(len(files))
+        if len(files) == 1 or not isinstance(store, SendsSideBySide):
+            for number in numbers:
+                self._send(number, files, checksums)
+            return
+        from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait  # milliseconds that few pay
+
+        stop, progress, lock = Stop(), self.progress, Lock()
+        total, done = sum(file.nbytes for file in files), 0
+        self.progress = None  # of each file by itself
+
+        def send(number: int) -> None:
+            nonlocal done
+            self._send(number, files, checksums)
+            with lock:
+                done += files[number].nbytes
+                if progress is not None:
+                    progress(done, total)
+
+        with ThreadPoolExecutor(store.files_at_once, "weightlift-send") as pool:
+            try:
+                waiting = [pool.submit(stop.run, send, number) for number in numbers]
+                wait(waiting, return_when=FIRST_EXCEPTION)
+            finally:
+                stop.set()  # ends what others do when one has failed, or at Ctrl-C; nobody hears it otherwise
+                pool.shutdown(cancel_futures=True)
+                self.progress = progress
+        for future in waiting:
+            if not future.cancelled() and not isinstance(future.exception(), Stopped):
+                future.result()
 
     def _send(self, number: int, files: Sequence[PackedFile], checksums: Checksums) -> None:
         """Send one file, with its sidecar around it."""

@@ -40,6 +40,7 @@ __all__ = [
     "ReadsSome",
     "ReplacesFiles",
     "SendsInOrder",
+    "SendsSideBySide",
     "Slot",
     "Store",
     "StoresBlocks",
@@ -196,6 +197,13 @@ class SendsInOrder(Protocol):
     @property
     def keeps_sidecars(self) -> bool:
         """Whether a second file can be written beside the one that is asked for: its checksums."""
+
+
+@runtime_checkable
+class SendsSideBySide(Protocol):
+    """A store that ``SendsInOrder``, and takes so many files at a time."""
+
+    files_at_once: int
 
 
 @runtime_checkable

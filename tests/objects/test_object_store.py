@@ -95,6 +95,24 @@ def test_models_in_parts_larger_than_a_request(gateway: Gateway, place: str) -> 
     assert np.array_equal(wl.load(f"{place}/large.safetensors", **gateway.options)["w"], large["w"])
 
 
+def test_files_that_go_side_by_side(gateway: Gateway, place: str) -> None:
+    many = {f"t{i}": np.full(6 << 20, i, np.uint8) for i in range(8)}
+    seen: list[tuple[int, int]] = []
+    options = {"shard_size": 6 << 20, **gateway.options}
+    wl.save(many, f"{place}/m.safetensors", progress=lambda done, total: seen.append((done, total)), **options)
+    assert len(seen) == 8 and seen == sorted(seen) and seen[-1][0] == seen[-1][1] > 48 << 20
+    loaded = wl.load(f"{place}/m.safetensors.index.json", **gateway.options)
+    assert all(np.array_equal(loaded[name], many[name]) for name in many)
+
+    def fails(done: int, total: int) -> None:
+        raise RuntimeError(f"after {done}")
+
+    with pytest.raises(RuntimeError, match="after"):
+        wl.save(many, f"{place}/n.safetensors", progress=fails, **options)
+    names = [o["path"] for o in obstore.list(gateway.store, f"{place.rpartition('/')[2]}/n").collect()]
+    assert len(names) < 8 and not any(name.endswith("index.json") for name in names)
+
+
 def test_a_save_that_fails_leaves_no_object(gateway: Gateway, place: str) -> None:
     def fails(done: int, total: int) -> None:
         if done > total // 2:

@@ -200,6 +200,8 @@ class ObjectStore:
     keeps_sidecars = True
     """Another object can be written beside one."""
 
+    files_at_once = 4
+
     def __init__(self, bucket: Bucket, folder: str = "") -> None:
         """Asks nothing yet."""
         self.bucket = bucket
