@@ -189,10 +189,7 @@ class OpensRemotely(Protocol):
 
 @runtime_checkable
 class SendsInOrder(Protocol):
-    """A store that sends a file while it is written: its writers take bytes front to back, once.
-
-    A save to it goes over the payload twice, hashing and then sending, as headers with checksums go first.
-    """
+    """A store that sends a file while it is written: its writers take bytes front to back, once; see ``_send``."""
 
     @property
     def keeps_sidecars(self) -> bool:

@@ -335,9 +335,10 @@ def test_a_process_that_does_not_come(make: Callable[..., Checkpointer]) -> None
 def test_a_process_that_cannot_write(make: Callable[..., Checkpointer], monkeypatch: pytest.MonkeyPatch) -> None:
     from weightlift.checkpoint import _commit
 
-    write = _commit.write_shards
+    write, all_there = _commit.write_shards, threading.Barrier(2)
 
     def fails(folder: Any, step: Any, previous: Any, writing: Any) -> Any:
+        all_there.wait(20)
         if writing.label.startswith("r00001"):
             raise wl.StorageError("the quota is used up")
         return write(folder, step, previous, writing)

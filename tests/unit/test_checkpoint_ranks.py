@@ -209,9 +209,10 @@ def test_without_rank_0_nothing_begins(tmp_path: Path) -> None:
 
 
 def test_a_rank_that_cannot_write_says_why_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = committing.write_shards
+    write, all_there = committing.write_shards, threading.Barrier(3)
 
     def fails(folder: Path, step: Any, previous: Any, how: Any) -> Any:
+        all_there.wait(20)
         if "r00002" in how.label:
             raise wl.StorageError("no space left on that disk", path=str(folder))
         return write(folder, step, previous, how)
@@ -221,6 +222,32 @@ def test_a_rank_that_cannot_write_says_why_to_all(tmp_path: Path, monkeypatch: p
         with pytest.raises(wl.StorageError, match="no space left on that disk"):
             raise error
     assert Checkpointer(tmp_path / "s").steps() == []
+
+
+def test_a_rank_that_comes_when_all_is_over_hears_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "s"
+    steps, over = StepDirectory.writing, threading.Event()
+
+    def late(directory: StepDirectory, step: int) -> Any:
+        assert over.wait(20)  # rank 0 is there, and then it is not
+        return steps(directory, step)
+
+    def first(rank: int) -> Any:
+        if rank == 0:
+            try:
+                with Checkpointer(folder, rank=0, world_size=2, timeout=3) as checkpointer:
+                    return checkpointer.save(1, {"w": WHOLE}).result()
+            finally:
+                over.set()
+        while StepDirectory(folder).writer() is None:
+            pass
+        with Checkpointer(folder, rank=1, world_size=2, timeout=20) as checkpointer:
+            return checkpointer.save(1, {"w": WHOLE}).result()
+
+    monkeypatch.setattr(StepDirectory, "writing", late)
+    _, second = together(2, first)
+    with pytest.raises(wl.StorageError, match=r"rank 0 has ended or died.*1 of 2 ranks have written their part"):
+        raise second
 
 
 def test_a_rank_that_meets_the_litter_of_a_crash_begins_again(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ class Ranks:
         self._directory = directory
         directory.hidden += [_STOP, _NEWEST]
         self._seen: set[int] = set()
+        self._writer: str | None = None
         self._looked = 0.0
 
     # --- rank 0 -----------------------------------------------------------------------------------
@@ -113,6 +114,10 @@ class Ranks:
         """The directory in which rank 0 has the step written; not one of those that were ``tried``."""
 
         def look() -> Folder | None:
+            writer = self._directory.writer()
+            if writer is not None:
+                self._writer = writer
+                self._seen.add(0)
             for folder in self._directory.writing(step):
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     if folder.name not in tried and self._is_open(folder, step):
@@ -122,11 +127,19 @@ class Ranks:
         def late() -> str:
             return f"rank 0 has not begun to write step {step} within {self.timeout:g} s"
 
-        folder = self._wait(look, late, lambda: [0], self.timeout)
+        folder = self._wait(look, late, lambda: [0], self.timeout, lambda: self._given_up(step))
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if self._directory.writer() == _object(folder, _JOB)["writer"]:  # and not what a crash left
                 self._seen.add(0)
         return folder
+
+    def _given_up(self, step: int) -> str | None:
+        """Why rank 0, which has ended, had given up a step."""
+        for folder in self._directory.writing(step):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                if _object(folder, _JOB)["writer"] == self._writer:
+                    return self._abandoned(folder)
+        return None
 
     def _is_open(self, folder: Folder, step: int) -> bool:
         """Whether rank 0 waits there for this rank's part; StorageError when it is our rank 0, and does not."""
@@ -205,9 +218,17 @@ class Ranks:
 
     # --- both -------------------------------------------------------------------------------------
     def _wait(
-        self, look: Callable[[], T | None], late: Callable[[], str], awaited: Callable[[], list[int]], seconds: float
+        self,
+        look: Callable[[], T | None],
+        late: Callable[[], str],
+        awaited: Callable[[], list[int]],
+        seconds: float,
+        reason: Callable[[], str | None] = lambda: None,
     ) -> T:
-        """What ``look`` finds; StorageError with the message of ``late`` after ``seconds``, or when one has died."""
+        """What ``look`` finds; StorageError with the message of ``late`` after ``seconds``, or when one has died.
+
+        ``reason``: what that one had said before, if it had.
+        """
         pause, seldom = self._directory.pauses
         end = time.monotonic() + seconds
         while True:
@@ -219,8 +240,9 @@ class Ranks:
                 raise StorageError(late(), path=self._directory.url)
             dead = self._dead(awaited(), now)
             if dead is not None and look() is None:
+                said = reason()
                 raise StorageError(
-                    f"rank {dead} has ended or died in the middle of a save: nothing is committed",
+                    f"rank {dead} has ended or died in the middle of a save: {said or 'nothing is committed'}",
                     path=self._directory.url,
                 )
             time.sleep(min(pause, end - now))
