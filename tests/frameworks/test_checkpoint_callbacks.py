@@ -7,8 +7,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -28,35 +30,53 @@ def needed(which: str) -> None:
             pytest.skip(f"{'PyTorch' if package == 'torch' else package} is not installed")
 
 
-def told(which: str, folder: Path, every: int, kill: int = -1) -> dict[int | str, Any]:
+def told(which: str, folder: Path, every: int, kill: int = -1, world: int = 1) -> dict[int | str, Any]:
+    """What the job prints, the first of its processes where it has several."""
     (folder.parent / "path").mkdir(exist_ok=True, parents=True)
     link = folder.parent / "path" / "weightlift"
     if not link.exists():
         link.symlink_to(Path(wl.__file__).parent, target_is_directory=True)
     command = [sys.executable, str(SCRIPT), which, str(folder), str(every), str(kill)]
     environment = {**os.environ, "PYTHONPATH": str(link.parent), "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, cwd=folder.parent)
-    assert done.returncode == (-signal.SIGKILL if kill >= 0 else 0), done.stderr
-    return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "NODE_RANK": "0"}
+    jobs = [
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder.parent,
+            env=environment if world == 1 else environment | meeting | {
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)
+            },
+        )
+        for rank in range(world)
+    ]  # fmt: skip
+    said = [job.communicate(timeout=240) for job in jobs]
+    wanted = [-signal.SIGKILL if kill >= 0 else 0] * world
+    assert [job.returncode for job in jobs] == wanted, "\n".join(errors for _, errors in said)
+    return dict(json.loads(line) for line in said[0][0].splitlines() if line.startswith("["))
 
 
 @pytest.mark.parametrize(
-    ("which", "every", "kills"),
+    ("which", "every", "kills", "world"),
     [
-        ("lightning", 0, [8, 13]),
-        ("lightning", 3, [5, 13]),
-        ("pytorch_lightning", 3, [8]),
-        ("trainer", 0, [8, 13]),
-        ("trainer", 3, [5, 13]),
+        ("lightning", 0, [8, 13], 1),
+        ("lightning", 3, [5, 13], 1),
+        ("pytorch_lightning", 3, [8], 1),
+        ("trainer", 0, [8, 13], 1),
+        ("trainer", 3, [5, 13], 1),
+        ("lightning", 0, [8], 2),
+        ("lightning", 3, [5, 13], 2),
+        ("trainer", 0, [8], 2),
+        ("trainer", 3, [5, 13], 2),
     ],
 )
-def test_goes_on_bit_for_bit(which: str, every: int, kills: list[int], tmp_path: Path) -> None:
+def test_goes_on_bit_for_bit(which: str, every: int, kills: list[int], world: int, tmp_path: Path) -> None:
     needed(which)
-    whole = told(which, tmp_path / "whole", every)
+    whole = told(which, tmp_path / "whole", every, world=world)
     assert set(whole) == {*range(1, STEPS + 1), "weights"}
     found: dict[int | str, Any] = {}
     for kill in (*kills, -1):
-        part = told(which, tmp_path / "killed", every, kill)
+        part = told(which, tmp_path / "killed", every, kill, world)
         first = min(step for step in part if isinstance(step, int))
         assert first == 1 or found, "the first job begins at the beginning"
         assert not found or 1 < first <= max(step for step in found if isinstance(step, int)) + 1
@@ -66,7 +86,8 @@ def test_goes_on_bit_for_bit(which: str, every: int, kills: list[int], tmp_path:
     metric = "eval_loss" if which == "trainer" else "val_loss"
     assert checkpointer.latest() == STEPS and metric in checkpointer.manifest().metrics
     assert checkpointer.best(metric) in checkpointer.steps()
-    assert sorted(p.name[:5] for p in (tmp_path / "killed").iterdir())[:2] == [".lock", "step-"]
+    names = {p.name[:5] for p in (tmp_path / "killed").iterdir()}
+    assert names == {".lock", "step-"} | ({".newe"} if world > 1 else set())
     assert all(checkpointer.verify(step).ok for step in checkpointer.steps())
 
 
@@ -104,6 +125,33 @@ def test_lightning_refuses_what_only_pickle_holds(tmp_path: Path) -> None:
     assert torch.equal(clone.layer.weight, module.layer.weight)
     with pytest.raises(wl.StorageError, match="step 2 is older than step 4"):
         fit(BoringModel(), restore=False, every_n_train_steps=2)
+
+
+def test_other_processes_are_refused(tmp_path: Path) -> None:
+    needed("lightning")
+    needed("trainer")
+    import lightning.pytorch as pl
+    from lightning.pytorch.demos.boring_classes import BoringModel
+    from transformers import Trainer, TrainingArguments
+
+    def write(rank: int) -> None:
+        with wl.checkpoint.Checkpointer(tmp_path / "s", rank=rank, world_size=2, timeout=30) as checkpointer:
+            checkpointer.save(1, {"rng": wl.checkpoint.PerRank(rank)}, blocking=True)
+
+    threads = [threading.Thread(target=write, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    options = TrainingArguments(output_dir=str(tmp_path / "own"), use_cpu=True, report_to=[])
+    quiet: Any = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    for ranks, message in (({"rank": 1, "world_size": 2}, "this is process 0 of 1"), ({}, "saved by 2 processes")):
+        checkpointer = wl.checkpoint.Checkpointer(tmp_path / "s", **ranks)  # type: ignore[arg-type]
+        saver = wl.checkpoint.lightning_callback(checkpointer)
+        with pytest.raises(wl.UnsupportedFeatureError, match=message):
+            pl.Trainer(max_epochs=1, callbacks=[saver], default_root_dir=tmp_path, **quiet).fit(BoringModel())
+        with pytest.raises(wl.UnsupportedFeatureError, match=message):
+            wl.checkpoint.trainer_callback(checkpointer, Trainer(BoringModel(), options)).resume_path()
 
 
 def test_trainer_with_callbacks_that_have_a_state(tmp_path: Path) -> None:

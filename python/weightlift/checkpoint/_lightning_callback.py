@@ -13,10 +13,15 @@ import sys
 from typing import Any
 
 from weightlift.checkpoint._checkpointer import Checkpointer
+from weightlift.checkpoint._data_parallel import check_process, check_world_size, with_first_buffers
 from weightlift.checkpoint._rng import restore_rng, rng_state
+from weightlift.checkpoint._state import PerRank
 from weightlift.errors import UnsupportedFeatureError
 
 __all__ = ["lightning_callback"]
+
+_SAME = ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "optimizer_states", "lr_schedulers")
+"""What the processes of DDP have alike: it is stored once. The rest is each one's own."""
 
 _PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
@@ -36,7 +41,9 @@ def lightning_callback(
     Python, NumPy and PyTorch; what else belongs to it comes by Lightning's own hooks (``on_save_checkpoint``,
     ``state_dict`` of callbacks and data modules). The run goes on exactly where it was after an epoch's end; within
     an epoch, if the data loader has ``state_dict`` and ``load_state_dict``, as Lightning asks for. It takes the place
-    of ``ModelCheckpoint``, for one process. An error of a save ends the training at the next one.
+    of ``ModelCheckpoint``. Jobs of several processes (DDP) give each process a checkpointer with its ``rank=``
+    and the ``world_size=``; what all have alike is stored once, the rest of each, and as many go on. An error of a save
+    ends the training at the next one.
 
     Args:
         checkpointer: Where to.
@@ -48,7 +55,8 @@ def lightning_callback(
         A ``Callback`` of the package that is used, ``lightning`` or ``pytorch_lightning``.
 
     Raises:
-        UnsupportedFeatureError: In ``fit``: the job has several processes, or a state that only pickle could hold.
+        UnsupportedFeatureError: In ``fit``: the job has other processes than the checkpointer or the step that is
+            loaded, or they divide the model (FSDP, DeepSpeed); or it has a state that only pickle could hold.
 
     Example:
         >>> import weightlift as wl
@@ -78,6 +86,16 @@ def _bases() -> list[type]:
     return [importlib.import_module(name).callbacks.Checkpoint for name in names]
 
 
+def _check_processes(trainer: Any, checkpointer: Checkpointer) -> None:
+    """UnsupportedFeatureError unless the checkpointer is this process', and each has all of the model."""
+    check_process(checkpointer, trainer.global_rank, trainer.world_size)
+    kinds = {kind.__name__ for kind in type(trainer.strategy).__mro__}
+    if trainer.world_size > 1 and ("DDPStrategy" not in kinds or "DeepSpeedStrategy" in kinds):
+        raise UnsupportedFeatureError(
+            f"of jobs of several processes the callback saves those of DDP, not of {type(trainer.strategy).__name__}"
+        )
+
+
 class _Checkpoints:
     """The callback's hooks; its base class is there only when Lightning is."""
 
@@ -95,10 +113,10 @@ class _Checkpoints:
         self._found = None
         if stage != "fit":
             return
-        if trainer.world_size > 1:
-            raise UnsupportedFeatureError(f"the callback saves jobs of one process; this one has {trainer.world_size}")
+        _check_processes(trainer, self._checkpointer)
         latest = self._checkpointer.latest() if self._restore else None
         if latest is not None:
+            check_world_size(self._checkpointer, latest)
             self._found = self._checkpointer.restore(latest, framework="torch")
             trainer._checkpoint_connector._loaded_checkpoint = self._found["checkpoint"]
 
@@ -141,9 +159,15 @@ class _Checkpoints:
 
     def _save(self, trainer: Any, *, within_epoch: bool) -> None:
         self._last = trainer.global_step
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(False)
+        if trainer.world_size > 1:
+            checkpoint["state_dict"] = with_first_buffers(checkpoint["state_dict"], trainer.lightning_module)
+            own = {key: PerRank(value) for key, value in checkpoint.items() if key not in _SAME}
+            checkpoint = {**checkpoint, **own}
+        rng = rng_state()
         state = {
-            "checkpoint": trainer._checkpoint_connector.dump_checkpoint(False),
-            "rng": rng_state(),
+            "checkpoint": checkpoint,
+            "rng": rng if trainer.world_size == 1 else PerRank(rng),
             "within_epoch": within_epoch,
         }
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}

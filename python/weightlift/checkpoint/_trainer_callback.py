@@ -20,9 +20,17 @@ from typing import Any
 
 from weightlift._api import save
 from weightlift.checkpoint._checkpointer import Checkpointer
+from weightlift.checkpoint._data_parallel import (
+    barrier,
+    check_process,
+    check_world_size,
+    of_first,
+    with_first_buffers,
+)
 from weightlift.checkpoint._directory import StepDirectory
 from weightlift.checkpoint._folders import Directory
 from weightlift.checkpoint._rng import rng_state
+from weightlift.checkpoint._state import PerRank
 from weightlift.errors import UnsupportedFeatureError
 
 __all__ = ["trainer_callback"]
@@ -35,7 +43,9 @@ def trainer_callback(checkpointer: Checkpointer, trainer: Any, *, every_n_steps:
     at it, so that ``keep_best=("eval_loss", 3)`` keeps the best. The state is that of the model, its optimizer and
     scheduler, the scaler of gradients, ``TrainerState`` with the states of callbacks, and the generators of Python,
     NumPy and PyTorch. The last step is always saved. The Trainer's own checkpoints are left alone; with
-    ``save_strategy="no"`` there are none. For one process. An error of a save ends the training at the next one.
+    ``save_strategy="no"`` there are none. Jobs of several processes (DDP) give each process a checkpointer with its
+    ``rank=`` and the ``world_size=``, and all call ``resume_path()``; what all have alike is stored once, and as many
+    go on. An error of a save ends the training at the next one.
 
     Args:
         checkpointer: Where to.
@@ -47,7 +57,8 @@ def trainer_callback(checkpointer: Checkpointer, trainer: Any, *, every_n_steps:
         to go on from the newest step: a directory, for which the disk needs room, or None where there is no step.
 
     Raises:
-        UnsupportedFeatureError: The job has several processes, or a model of which the Trainer saves adapters only.
+        UnsupportedFeatureError: The job has other processes than the checkpointer, or divides its model among them
+            (FSDP, DeepSpeed), or a model of which the Trainer saves adapters only.
 
     Example:
         >>> import weightlift as wl
@@ -60,8 +71,9 @@ def trainer_callback(checkpointer: Checkpointer, trainer: Any, *, every_n_steps:
 
     if every_n_steps is not None and every_n_steps < 1:
         raise ValueError(f"every_n_steps is {every_n_steps}; it must be positive")
-    if trainer.args.world_size > 1 or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
-        raise UnsupportedFeatureError("the callback saves jobs of one process, without DeepSpeed and FSDP")
+    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        raise UnsupportedFeatureError("the callback saves jobs without DeepSpeed and FSDP")
+    check_process(checkpointer, trainer.args.process_index, trainer.args.world_size)
     if hasattr(trainer.model, "peft_config"):
         raise UnsupportedFeatureError("the callback saves whole models; of one with adapters (PEFT) it would lose them")
     callback = type("WeightliftCheckpoint", (_Checkpoints, TrainerCallback), {})(checkpointer, trainer, every_n_steps)
@@ -84,19 +96,34 @@ class _Checkpoints:
         latest = self._checkpointer.latest()
         if latest is None:
             return None
+        check_world_size(self._checkpointer, latest)
         found = self._checkpointer.restore(latest, framework="torch")
         self._forget()
-        self._folder = folder = _scratch(self._checkpointer._directory, latest)
+        rank, several = self._checkpointer.ranks.rank, self._checkpointer.world_size > 1
+        made: Any = None if rank else _scratch(self._checkpointer._directory, latest)
+        folder = Path(of_first(made) if several else made)
+        self._folder = folder
         rng = found["rng"]
         generators = {"python": rng["python"], "numpy": rng["numpy"].get_state(), "cpu": rng["torch"]}
+        torch.save(
+            {**generators, "cuda": rng["cuda"]}, folder / (f"rng_state_{rank}.pth" if several else "rng_state.pth")
+        )
+        if rank == 0:
+            self._write_shared(found, folder)
+        if several:
+            barrier()
+        return str(folder)
+
+    def _write_shared(self, found: Any, folder: Path) -> None:
+        """What all processes read."""
+        import torch
+
         save(found["model"], folder / "model.safetensors", durable=False)
         torch.save(found["optimizer"], folder / "optimizer.pt")
         torch.save(found["scheduler"], folder / "scheduler.pt")
         if found["scaler"] is not None:
             torch.save(found["scaler"], folder / "scaler.pt")
-        torch.save({**generators, "cuda": rng["cuda"]}, folder / "rng_state.pth")
         (folder / "trainer_state.json").write_text(found["trainer"], encoding="utf-8")
-        return str(folder)
 
     # --- what the Trainer calls, in this order ----------------------------------------------------
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -133,6 +160,8 @@ class _Checkpoints:
 
     def _forget(self) -> None:
         """Remove what the Trainer resumed from."""
+        if self._folder is not None and self._checkpointer.world_size > 1:
+            barrier()  # all have read it
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -144,13 +173,15 @@ class _Checkpoints:
         trainer = self._trainer
         trainer.store_flos()
         scaler = getattr(trainer.accelerator, "scaler", None)
+        module = trainer.accelerator.unwrap_model(trainer.model)
+        several = self._checkpointer.world_size > 1
         tree = {
-            "model": trainer.accelerator.unwrap_model(trainer.model).state_dict(),
+            "model": with_first_buffers(module.state_dict(), module) if several else module.state_dict(),
             "optimizer": trainer.optimizer.state_dict(),
             "scheduler": trainer.lr_scheduler.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
-            "trainer": self._trainer_state(state),
-            "rng": rng_state(),
+            "trainer": PerRank(self._trainer_state(state)) if several else self._trainer_state(state),
+            "rng": PerRank(rng_state()) if several else rng_state(),
         }
         self._checkpointer.save(state.global_step, tree, metrics=_metrics(state), overwrite=True)
 
