@@ -7,7 +7,6 @@ not, and so lie apart.
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -72,6 +71,8 @@ def place_frames(step: Zstd, stored: Bytes, out: Bytes | None = None, *, verify:
     if len(jobs) == 1:
         _place(*jobs[0])
         return flat
+    from concurrent.futures import ThreadPoolExecutor  # milliseconds that only this lane pays
+
     with ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1, _MOST_THREADS), "weightlift-zstd") as pool:
         for _ in pool.map(lambda job: _place(*job), jobs):
             pass
