@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from pathlib import Path
@@ -241,3 +242,25 @@ def test_without_the_library_the_error_says_what_to_install(tmp_path: Path, monk
         restored(tmp_path)
     with pytest.raises(wl.UnsupportedFeatureError, match=r"weightlift\[zstd\]"):
         wl.open(index_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"codec": "lz5"}, "compressed by 'lz5'"),
+        ({"shape": [1 << 40]}, "cannot hold"),
+        ({"crc32c": -1}, "no checksum"),
+        (None, "not in the manifest"),
+    ],
+)
+def test_manifests_that_lie(tmp_path: Path, change: dict[str, Any] | None, message: str) -> None:
+    from tests.fuzz.checkpoint_manifest import with_digest
+
+    save_all(tmp_path, {1: {"w": np.zeros(5000)}}, compress="zstd")
+    path = tmp_path / "step-00000001" / "manifest.json"
+    document = json.loads(path.read_bytes())
+    said = document["encoded"].pop("w")
+    document["encoded"] = {"other": said} if change is None else {"w": said | change}
+    path.write_bytes(with_digest(json.dumps(document).encode()))
+    with pytest.raises(wl.FormatError if change != {"codec": "lz5"} else wl.UnsupportedFeatureError, match=message):
+        Checkpointer(tmp_path).restore()
