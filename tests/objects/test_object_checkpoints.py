@@ -108,6 +108,16 @@ def test_other_tools_read_a_step(
         assert equal(safetensors.load_file(tmp_path / index["weight_map"][name])[name], state_of(1)[name])
 
 
+def test_compressed(make: Callable[..., Checkpointer], gateway: Gateway, place: str) -> None:
+    pytest.importorskip("zstandard")
+    with make(compress="zstd") as checkpointer:
+        for step in (1, 2):
+            checkpointer.save(step, state_of(step)).result()
+        assert equal(checkpointer.restore(), state_of(2))
+        assert checkpointer.verify().ok
+    assert sum(objects(gateway, place).values()) < LARGE
+
+
 def test_overwritten_rewound_collected(make: Callable[..., Checkpointer], gateway: Gateway, place: str) -> None:
     with make() as checkpointer:
         for step in (1, 2):
