@@ -177,6 +177,29 @@ def test_a_step_whose_objects_were_taken_for_litter_is_not_committed(
         assert make().steps() == [2]
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_commit_is_taken_back_where_another_has_come_meanwhile(
+    make: Callable[..., Checkpointer], gateway: Gateway, place: str, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    """The other one may be about to remove the folder of a step of which it has not seen the manifest."""
+    put, done = ObjectDirectory._put_manifest, []
+
+    def overtaken(self: ObjectDirectory, *arguments: Any, **options: Any) -> None:
+        put(self, *arguments, **options)
+        if not done:
+            done.append(True)
+            quick._directory.lock()
+
+    with make() as slow, make() as quick:
+        if overwrite:
+            slow.save(1, {"n": "before"}).result()
+        monkeypatch.setattr(ObjectDirectory, "_put_manifest", overtaken)
+        with pytest.raises(wl.StorageError, match="another checkpointer writes here now"):
+            slow.save(1, {"n": "slow"}, overwrite=overwrite).result()
+        assert make().steps() == [1] * overwrite
+        assert not overwrite or make().restore() == {"n": "before"}
+
+
 def test_an_answer_that_is_lost_is_no_failure(
     make: Callable[..., Checkpointer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,6 +356,38 @@ def test_many_processes(make: Callable[..., Checkpointer], gateway: Gateway, pla
         return loaded["w"].shards[0].array
 
     assert equal(together(2, back), [WHOLE[:12], WHOLE[12:]])
+
+
+def test_a_process_that_meets_what_a_crash_has_left_begins_again(
+    make: Callable[..., Checkpointer], gateway: Gateway, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It even writes there after rank 0 has removed it."""
+    from weightlift.checkpoint import _commit
+
+    prefix = f"{place.rpartition('/')[2]}"
+    job = {"world_size": "2", "writer": "gone"}
+    obstore.put(gateway.store, f"{prefix}/step-00000001-00000000/job.json", json.dumps(job).encode())
+    write, arrived, removed, folders = _commit.write_shards, threading.Event(), threading.Event(), []
+
+    def writes(folder: Any, step: Any, previous: Any, writing: Any) -> Any:
+        if writing.label.startswith("r00001"):
+            folders.append(folder.name)
+            arrived.set()
+        else:
+            removed.set()
+        assert removed.wait(30)
+        return write(folder, step, previous, writing)
+
+    monkeypatch.setattr(_commit, "write_shards", writes)
+
+    def run(rank: int) -> Any:
+        assert rank or arrived.wait(30)
+        with make(rank=rank, world_size=2, timeout=30) as checkpointer:
+            return checkpointer.save(1, {"w": rows(rank, 2)}).result()
+
+    assert together(2, run) == [1, 1]
+    assert folders[0] == "step-00000001-00000000" and len(folders) == 2
+    assert equal(make().restore(), {"w": WHOLE})
 
 
 def test_a_process_that_does_not_come(make: Callable[..., Checkpointer]) -> None:

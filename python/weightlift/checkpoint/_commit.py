@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from weightlift.checkpoint._folders import Directory, identity_of
 from weightlift.checkpoint._ranks import Ranks
 from weightlift.checkpoint._reports import Report, check_agreement, merged_structure
 from weightlift.checkpoint._write import Previous, Step, Writing, finish_step, write_shards
-from weightlift.errors import WeightliftError
+from weightlift.errors import StorageError, WeightliftError
 
 __all__ = ["save_step"]
 
@@ -46,8 +47,12 @@ def save_step(
             folder, step, [report.written for report in reports], world_size=ranks.world_size,
             identity=identity_of(folder),
         )  # fmt: skip
-        ranks.close(folder)
+        if directory.moves:
+            ranks.close(folder)
         nbytes += directory.commit(folder, manifest)
+        if not directory.moves:
+            with contextlib.suppress(StorageError):  # it is committed
+                ranks.close(folder)
         ranks.committed_as(manifest.identity)
     except BaseException as error:
         ranks.abandon(folder, error)

@@ -77,6 +77,7 @@ class StepDirectory:
     """
 
     pauses = 0.005, 0.25
+    moves = True
     _lock: int | None = None
 
     def __init__(self, url: str | os.PathLike[str], rank: int = 0) -> None:

@@ -16,7 +16,11 @@ from weightlift.errors import StorageError
 from weightlift.protocols import Store
 from weightlift.stores._local import LocalStore
 
-__all__ = ["Directory", "Folder", "LocalFolder", "identity_of"]
+__all__ = ["JOB", "Directory", "Folder", "LocalFolder", "identity_of"]
+
+
+JOB = "job.json"
+"""In the folder of a step that many processes write, as long as they do."""
 
 
 class Folder(Protocol):
@@ -68,6 +72,9 @@ class Folder(Protocol):
 
 class Directory(Protocol):
     """The steps of one place, and who writes there."""
+
+    moves: bool
+    """Whether a commit moves the folder: what is no part of the step is removed before that, else after it."""
 
     token: str
     """Tells this writer from all others."""

@@ -7,9 +7,9 @@ Protocol (docs/checkpoints.md says why each step is there):
 2. The manifest, ``step-STEP.manifest.json``, is written last, and only if there is none of that name: this is the
    commit. It says which folder is the step's. Readers see only what has a manifest.
 3. One writer: whoever comes last. It writes its token into ``.writer.json``; one that finds another's there, before or
-   after it has committed, has lost the place, and says so.
-4. Deletion: the manifest first, then what it named.
-5. Litter: folders that no manifest names. The next writer removes it.
+   after it has put a manifest, has lost the place: it takes its manifest back, and says so.
+4. Deletion: the manifest first, then all folders of the step.
+5. Litter: folders of steps without a manifest. The next writer removes it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 from weightlift import _json
 from weightlift._source import Source, open_in
 from weightlift._urls import scheme_of
-from weightlift.checkpoint._folders import Folder
+from weightlift.checkpoint._folders import JOB, Folder
 from weightlift.checkpoint._manifest import INDEX, MAX_BYTES, Manifest
 from weightlift.errors import FormatError, NotFoundError, StorageError, UnsupportedFeatureError, WeightliftError
 from weightlift.stores._object import Bucket, ObjectStore
@@ -138,6 +138,7 @@ class ObjectDirectory:
     """
 
     pauses = 0.1, 2.0
+    moves = False
 
     def __init__(self, bucket: Bucket, prefix: str, rank: int = 0) -> None:
         """Asks nothing yet."""
@@ -185,9 +186,7 @@ class ObjectDirectory:
                 return known[1]
             data = self.shared.read(name, MAX_BYTES)
         except NotFoundError:
-            found = self.steps()
-            there = ", ".join(map(str, found[-10:])) if found else "none"
-            raise NotFoundError(f"there is no step {step}; committed are {there}", url=self.url) from None
+            raise self._missing(step) from None
         try:
             manifest = Manifest.from_json(data)
         except WeightliftError as error:
@@ -199,26 +198,31 @@ class ObjectDirectory:
         self._known[step] = tag, manifest
         return manifest
 
+    def _missing(self, step: int) -> NotFoundError:
+        found = self.steps()
+        there = ", ".join(map(str, found[-10:])) if found else "none"
+        return NotFoundError(f"there is no step {step}; committed are {there}", url=self.url)
+
     def unique_bytes(self, step: int) -> int:
         """What deleting a step would free: all of it, as what has not changed is copied."""
         return sum(self.folder(step).sizes().values())
 
     def writing(self, step: int) -> list[ObjectFolder]:
         """Where a step is being written, or was when something crashed."""
-        return [self._folder(name) for name in self.litter() if name.startswith(f"step-{step:08d}-")]
+        folders = [self._folder(name) for name in self._of(step)]
+        return [folder for folder in folders if not self._is_committed(folder)]
 
     def litter(self) -> list[str]:
-        """Folders that no manifest names: of steps that are being written, or of a crash."""
+        """Folders of steps that have no manifest: they are being written, or were when something crashed.
+
+        What an overwritten step has left goes when the step does: somebody may be about to name it.
+        """
         steps, folders = self._look()
-        named = set()
-        for step in steps:
-            try:
-                named.add(self.folder(step).name)
-            except FormatError:  # whose folder that is cannot be told
-                named |= {name for name in folders if name.startswith(f"step-{step:08d}-")}
-            except NotFoundError:
-                continue
-        return sorted(name for name in folders if name not in named)
+        return sorted(name for name in folders if int(name.split("-")[1]) not in steps)
+
+    def _of(self, step: int) -> list[str]:
+        """All folders of a step, committed or not."""
+        return [name for name in self._look()[1] if name.startswith(f"step-{step:08d}-")]
 
     def locked_by(self, rank: int = 0) -> str | None:
         """Who writes, if that is this process: of others a store cannot tell whether they live."""
@@ -287,15 +291,8 @@ class ObjectDirectory:
             self.abandon(self._abandoned.pop())
         made = self._folder(f"step-{step:08d}-{secrets.token_hex(4)}")
         if step <= self.newest():
-            self._replacing[made.name] = self._named(step)
+            self._replacing[made.name] = self._of(step)
         return made
-
-    def _named(self, step: int) -> list[str]:
-        """The folders of a committed step: one, or where its manifest is damaged those that may be it."""
-        try:
-            return [self.folder(step).name]
-        except FormatError:
-            return [name for name in self._look()[1] if name.startswith(f"step-{step:08d}-")]
 
     def commit(self, made: Folder, manifest: Manifest) -> int:
         """Write the manifest of a step whose objects are all there; its bytes.
@@ -306,18 +303,24 @@ class ObjectDirectory:
         self._check_owner()
         self._check_whole(made, manifest)
         old = self._replacing.pop(made.name, None)
+        before = None if old is None else self.shared.read(_manifest_name(step), MAX_BYTES)
         self._put_manifest(step, text, made, new=old is None)
+        if self._said_of_another():  # which may take our objects for litter, as it may not have seen the manifest
+            self._withdraw(made, step, before)
+            self._check_owner()
         self._newest = max(self._newest, step)
-        if self._said_of_another():  # which may have taken our objects for litter, before it saw the manifest
-            try:
-                self._check_whole(made, manifest)
-            except StorageError:
-                if self._is_committed(made):
-                    self.shared.remove([_manifest_name(step)])
-                raise
         for name in old or ():
             self._folder(name).clear()
         return len(text)
+
+    def _withdraw(self, made: Folder, step: int, before: bytes | None) -> None:
+        """Take a commit back; ``before``: the manifest that it has replaced."""
+        if not self._is_committed(made):
+            return
+        if before is None:
+            self.shared.remove([_manifest_name(step)])
+        else:
+            self.shared.put(_manifest_name(step), before)
 
     def _put_manifest(self, step: int, text: bytes, made: Folder, *, new: bool) -> None:
         name = _manifest_name(step)
@@ -360,7 +363,7 @@ class ObjectDirectory:
         """Whether what was written in a folder is committed as this step; None: it is still being written."""
         if self._is_committed(made):
             return True
-        return None if made.exists() else False
+        return None if made.has(JOB) else False  # not whether it exists: who writes into it makes it anew
 
     def abandon(self, made: Folder) -> None:
         """Remove a step that could not be completed; not one of which that is not sure."""
@@ -374,7 +377,9 @@ class ObjectDirectory:
 
     def delete(self, step: int) -> None:
         """Remove a committed step."""
-        gone = self._named(step)
+        if step not in self.steps():
+            raise self._missing(step)
+        gone = self._of(step)
         self.shared.remove([_manifest_name(step)])
         self._known.pop(step, None)
         for name in gone:

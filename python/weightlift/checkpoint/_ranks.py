@@ -20,14 +20,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from weightlift import _json
-from weightlift.checkpoint._folders import Directory, Folder, identity_of
+from weightlift.checkpoint._folders import JOB, Directory, Folder, identity_of
 from weightlift.checkpoint._manifest import MAX_BYTES
 from weightlift.checkpoint._reports import Report
 from weightlift.errors import FormatError, StorageError
 
 __all__ = ["Ranks"]
 
-_JOB, _ABANDONED, _STOP, _NEWEST = "job.json", "abandoned.json", ".stop.json", ".newest.json"
+_ABANDONED, _STOP, _NEWEST = "abandoned.json", ".stop.json", ".newest.json"
 _OURS = re.compile(r"job\.json|abandoned\.json|rank-\d{5}\.json")
 _LIMIT = 1 << 20
 _LOCK_EVERY = 1.0
@@ -57,7 +57,7 @@ class Ranks:
     def open(self, folder: Folder) -> None:
         """Tell the others that a step is being written."""
         if self.world_size > 1:
-            self._put(folder, _JOB, {"world_size": str(self.world_size), "writer": self._directory.token})
+            self._put(folder, JOB, {"world_size": str(self.world_size), "writer": self._directory.token})
 
     def gather(self, folder: Folder, own: Report) -> list[Report]:
         """The reports of all ranks, in order; StorageError names those that do not come, or what went wrong there."""
@@ -129,7 +129,7 @@ class Ranks:
 
         folder = self._wait(look, late, lambda: [0], self.timeout, lambda: self._given_up(step))
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if self._directory.writer() == _object(folder, _JOB)["writer"]:  # and not what a crash left
+            if self._directory.writer() == _object(folder, JOB)["writer"]:  # and not what a crash left
                 self._seen.add(0)
         return folder
 
@@ -137,13 +137,13 @@ class Ranks:
         """Why rank 0, which has ended, had given up a step."""
         for folder in self._directory.writing(step):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                if _object(folder, _JOB)["writer"] == self._writer:
+                if _object(folder, JOB)["writer"] == self._writer:
                     return self._abandoned(folder)
         return None
 
     def _is_open(self, folder: Folder, step: int) -> bool:
         """Whether rank 0 waits there for this rank's part; StorageError when it is our rank 0, and does not."""
-        job = _object(folder, _JOB)
+        job = _object(folder, JOB)
         reason = self._abandoned(folder)
         if reason is None and job["world_size"] == str(self.world_size):
             return True  # what a crash left, too: rank 0 removes that, which is noticed
