@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.objects.ceph import Gateway
-from tests.unit.checkpoint_support import equal
+from tests.unit.checkpoint_support import equal, rows, together
 
 import weightlift as wl
 from weightlift.checkpoint import Checkpointer, PerRank, Sharded
@@ -312,33 +312,10 @@ def test_damage_is_told(make: Callable[..., Checkpointer], gateway: Gateway, pla
 WHOLE = np.arange(240.0).reshape(24, 10)
 
 
-def together(count: int, job: Callable[[int], Any]) -> list[Any]:
-    """What each of some processes gives; here they are threads."""
-    results: list[Any] = [None] * count
-
-    def run(rank: int) -> None:
-        try:
-            results[rank] = job(rank)
-        except Exception as error:
-            results[rank] = error
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
-
-
-def rows(rank: int, count: int) -> Sharded:
-    step = len(WHOLE) // count
-    return Sharded(WHOLE.shape, [((rank * step, 0), WHOLE[rank * step : (rank + 1) * step].copy())])
-
-
 def test_many_processes(make: Callable[..., Checkpointer], gateway: Gateway, place: str) -> None:
     def job(rank: int) -> list[int]:
         with make(rank=rank, world_size=3, timeout=60) as checkpointer:
-            state = {"w": rows(rank, 3), "same": np.ones(5), "own": PerRank(rank)}
+            state = {"w": rows(WHOLE, rank, 3), "same": np.ones(5), "own": PerRank(rank)}
             return [checkpointer.save(step, state).result() for step in (1, 2)]
 
     assert together(3, job) == [[1, 2]] * 3
@@ -383,7 +360,7 @@ def test_a_process_that_meets_what_a_crash_has_left_begins_again(
     def run(rank: int) -> Any:
         assert rank or arrived.wait(30)
         with make(rank=rank, world_size=2, timeout=30) as checkpointer:
-            return checkpointer.save(1, {"w": rows(rank, 2)}).result()
+            return checkpointer.save(1, {"w": rows(WHOLE, rank, 2)}).result()
 
     assert together(2, run) == [1, 1]
     assert folders[0] == "step-00000001-00000000" and len(folders) == 2
@@ -393,7 +370,7 @@ def test_a_process_that_meets_what_a_crash_has_left_begins_again(
 def test_a_process_that_does_not_come(make: Callable[..., Checkpointer]) -> None:
     with make(rank=0, world_size=2, timeout=1) as checkpointer:
         with pytest.raises(wl.StorageError, match=r"1 of 2 ranks have written their part.*not rank 1"):
-            checkpointer.save(1, {"w": rows(0, 2)}).result()
+            checkpointer.save(1, {"w": rows(WHOLE, 0, 2)}).result()
         assert checkpointer.steps() == []
 
 
@@ -412,7 +389,7 @@ def test_a_process_that_cannot_write(make: Callable[..., Checkpointer], monkeypa
 
     def job(rank: int) -> Any:
         with make(rank=rank, world_size=2, timeout=60) as checkpointer:
-            return checkpointer.save(1, {"w": rows(rank, 2)}).result()
+            return checkpointer.save(1, {"w": rows(WHOLE, rank, 2)}).result()
 
     first, second = together(2, job)
     assert "rank 1 could not write its part" in str(first) and "quota" in str(first)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from weightlift.checkpoint import Checkpointer
+from weightlift.checkpoint import Checkpointer, Sharded
 
 
 def save_all(folder: Path, states: dict[int, Any], **options: Any) -> None:
@@ -32,3 +34,27 @@ def equal(a: Any, b: Any) -> bool:
     if isinstance(a, float) and math.isnan(a):
         return isinstance(b, float) and math.isnan(b)
     return type(a) is type(b) and a == b
+
+
+def together(count: int, job: Callable[[int], Any]) -> list[Any]:
+    """What ``job`` gives, or raises, on each rank; threads stand for processes."""
+    results: list[Any] = [None] * count
+
+    def run(rank: int) -> None:
+        try:
+            results[rank] = job(rank)
+        except Exception as error:
+            results[rank] = error
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def rows(whole: np.ndarray, rank: int, count: int) -> Sharded:
+    """A rank's rows of an array."""
+    begin, end = len(whole) * rank // count, len(whole) * (rank + 1) // count
+    return Sharded(whole.shape, [((begin, *(0 for _ in whole.shape[1:])), whole[begin:end].copy())])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.checkpoint_support import equal, restored
+from tests.unit.checkpoint_support import equal, restored, rows, together
 
 import weightlift as wl
 from weightlift.checkpoint import Checkpointer, PerRank, Sharded
@@ -24,24 +24,6 @@ from weightlift.checkpoint import _commit as committing
 from weightlift.checkpoint._directory import StepDirectory
 from weightlift.checkpoint._folders import Folder
 from weightlift.checkpoint._ranks import Ranks
-
-
-def together(count: int, job: Callable[[int], Any]) -> list[Any]:
-    """What ``job`` gives, or raises, on each rank."""
-    results: list[Any] = [None] * count
-
-    def run(rank: int) -> None:
-        try:
-            results[rank] = job(rank)
-        except Exception as error:
-            results[rank] = error
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 def save_together(folder: Path, count: int, states: dict[int, Callable[[int], Any]], **options: Any) -> list[Any]:
@@ -52,12 +34,6 @@ def save_together(folder: Path, count: int, states: dict[int, Callable[[int], An
             return [checkpointer.save(step, state(rank)).result() for step, state in states.items()]
 
     return together(count, job)
-
-
-def rows(whole: np.ndarray, rank: int, count: int) -> Sharded:
-    """A rank's rows of an array."""
-    begin, end = len(whole) * rank // count, len(whole) * (rank + 1) // count
-    return Sharded(whole.shape, [((begin, *(0 for _ in whole.shape[1:])), whole[begin:end].copy())])
 
 
 WHOLE = np.arange(24 * 10, dtype=np.float32).reshape(24, 10)
