@@ -352,7 +352,7 @@ def main() -> None:
     nbytes = sum(t.nbytes for t in llama(args.size).values())
     with Workspace(args) as directory:
         params = {"directory": str(directory), "size": args.size, "nbytes": nbytes}
-        rows = measure("checkpoint", cases(groups), params, args.rounds, warmup=args.warmup)
+        rows = measure("checkpoint", cases(groups), params, args.rounds, warmup=args.warmup, memory=args.memory)
     records = table(f"checkpoints of {nbytes / 1e9:.2f} GB, 81 tensors", rows, nbytes)
     records += claims({group: [r for r in rows if r.case.group == group] for group in groups})
     finish(args, "checkpoint", records)

@@ -98,7 +98,9 @@ def main() -> None:
     nbytes = sum(t.nbytes for t in llama(args.size).values())
     with Workspace(args) as directory:
         params = {"directory": str(directory), "size": args.size, "nbytes": nbytes}
-        rows = measure("checkpoint_ranks", cases(groups, counts), params, args.rounds, warmup=args.warmup)
+        rows = measure(
+            "checkpoint_ranks", cases(groups, counts), params, args.rounds, warmup=args.warmup, memory=args.memory
+        )
     records = table(f"checkpoints of {nbytes / 1e9:.2f} GB, spread over processes", rows, nbytes)
     records += claims({r.case.group: [x for x in rows if x.case.group == r.case.group] for r in rows}, groups, counts)
     finish(args, "checkpoint_ranks", records)

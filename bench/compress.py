@@ -73,7 +73,7 @@ def main() -> None:
                 for setup in (SAVE, RESTORE)
                 for number, (name, how) in enumerate(CASES.items())
             ]  # fmt: skip
-            rows = measure("compress", cases, {"size": args.size}, args.rounds, warmup=args.warmup)
+            rows = measure("compress", cases, {"size": args.size}, args.rounds, warmup=args.warmup, memory=args.memory)
             records += table(f"{args.size / 1e9:.2f} GB of {kind}", rows, args.size)
             records += [ratio_of(case, args.size) for case in cases[: len(CASES)]]
     finish(args, "compress", records)

@@ -99,7 +99,7 @@ def main() -> None:
                     shutil.rmtree(out_of({**params, **case.args}), ignore_errors=True)
                 os.sync()
 
-        rows = measure("convert", cases, params, args.rounds, warmup=args.warmup, before=before)
+        rows = measure("convert", cases, params, args.rounds, warmup=args.warmup, before=before, memory=args.memory)
         for a, b in PAIRS:
             out = out_of({**params, "source": a, "target": b}) / Path(FILES[b]).name
             assert wl.diff(directory / "m.safetensors", out).same, (a, b)

@@ -141,7 +141,9 @@ def main() -> None:
                 print(f"\n{kind.title}: skipped: {(made.stderr.strip().splitlines() or ['no reason given'])[-1]}")
                 continue
             params = {"directory": str(directory), "size": args.size}
-            rows = measure("formats", cases(kind, python, directory), params, args.rounds, warmup=args.warmup)
+            rows = measure(
+                "formats", cases(kind, python, directory), params, args.rounds, warmup=args.warmup, memory=args.memory
+            )
             records += table(f"{kind.title}, {nbytes / 1e9:.2f} GB, {len(tensors)} tensors", rows, nbytes)
             records += claims(kind, rows)
     finish(args, "formats", records)

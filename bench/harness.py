@@ -34,6 +34,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 GIB = 1 << 30
+CPUS = len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)
@@ -129,13 +130,15 @@ class Row:
         return statistics.median(self.seconds)
 
 
-def touch_memory() -> None:
-    """Write to each page of the free memory once, in a program that ends.
+def touch_memory(nbytes: int | None = None) -> None:
+    """Write to each page of ``nbytes`` of free memory (default: nine tenths of all) once, in programs that end.
 
-    A virtual machine gets memory from its host at the first touch, at a twentieth of the speed of any later one: which
-    row that falls to is chance (measured: loads of 1 GiB in 0.33 s, and in 0.6 to 2.4 s where the pages were new).
+    A virtual machine gets memory from its host at the first touch, at a thirtieth of the speed of any later one, and
+    gives it back to the host some seconds after it was freed: which row that falls to is chance (measured: 512 MiB of
+    huge pages in 25 ms right after such programs, in 700 to 1300 ms after six seconds of nothing).
     """
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if nbytes is None:
+        nbytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 9 // 10
     program = (
         "import mmap, sys\n"
         "size, step = int(sys.argv[1]), mmap.PAGESIZE\n"
@@ -143,7 +146,11 @@ def touch_memory() -> None:
         "    if hasattr(mmap, 'MADV_HUGEPAGE'): memory.madvise(mmap.MADV_HUGEPAGE)\n"
         "    for at in range(0, size, step): memory[at] = 1\n"
     )
-    subprocess.run([sys.executable, "-c", program, str(free * 9 // 10)], check=True)
+    share = nbytes // CPUS
+    running = [subprocess.Popen([sys.executable, "-S", "-c", program, str(share)]) for _ in range(CPUS)]
+    statuses = [process.wait() for process in running]
+    if any(statuses):
+        raise RuntimeError("the program that touches memory failed")
 
 
 def measure(
@@ -154,15 +161,17 @@ def measure(
     *,
     warmup: int = 2,
     before: Callable[[Case], None] | None = None,
+    memory: int = 0,
 ) -> list[Row]:
     """Run all cases, group by group, each round in an order of its own.
 
     ``before`` is called untimed in this process ahead of every run. What the runs before have left in the page cache is
-    written to the disk first: a save is not charged to what comes after it.
+    written to the disk first: a save is not charged to what comes after it. ``memory`` bytes are touched ahead of each
+    run, so that fresh memory costs every row the same; twice what a row needs is enough.
     """
     rows = [Row(c) for c in cases]
     for group in dict.fromkeys(c.group for c in cases):
-        _measure_group(module, [r for r in rows if r.case.group == group], params, warmup, rounds, before)
+        _measure_group(module, [r for r in rows if r.case.group == group], params, warmup, rounds, before, memory)
     return rows
 
 
@@ -173,6 +182,7 @@ def _measure_group(
     warmup: int,
     rounds: int,
     before: Callable[[Case], None] | None,
+    memory: int,
 ) -> None:
     context, live, order = mp.get_context("spawn"), [], random.Random(0)
     try:
@@ -193,6 +203,8 @@ def _measure_group(
                 os.sync()
                 if before is not None:
                     before(row.case)
+                if memory:
+                    touch_memory(memory)
                 pipe.send("run")
                 kind, value = pipe.recv()
                 if kind != "done":
@@ -278,6 +290,9 @@ def arguments(description: str, size: int, quick: int, parts: Sequence[str] = ()
     args.rounds = args.rounds or (1 if args.quick else 7)
     args.size = args.size or (quick if args.quick else size)
     args.warmup = 1 if args.quick else 2
+    args.memory = (
+        0 if args.quick else min(2 * args.size, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    )
     return args
 
 

@@ -341,7 +341,9 @@ def main() -> None:
                 }  # fmt: skip
                 check(params)
                 for group in (GROUPS[name] for name in args.only or GROUPS):
-                    rows = measure("http_read", cases(group), params, args.rounds, warmup=args.warmup)
+                    rows = measure(
+                        "http_read", cases(group), params, args.rounds, warmup=args.warmup, memory=args.memory
+                    )
                     nbytes = sizes["far" if group == FAR else "model"]
                     records += table(f"HTTP to memory, {nbytes / 1e9:.2f} GB, 81 tensors", rows, nbytes)
                     groups[group] = rows

@@ -115,7 +115,7 @@ def main() -> None:
                     "directory": str(directory), "size": args.size, "file": str(path), "ca": str(nginx.ca_file),
                     "urls": [nginx.url("upload"), nginx.url("upload", tls=True)],
                 }  # fmt: skip
-                rows = measure("http_save", CASES, params, args.rounds, warmup=args.warmup)
+                rows = measure("http_save", CASES, params, args.rounds, warmup=args.warmup, memory=args.memory)
                 arrived = wl.load(Path(nginx.files) / "upload" / "ours.safetensors")
                 assert all(np.array_equal(arrived[name], array) for name, array in tensors.items())
         except wire.Unavailable as error:

@@ -196,7 +196,14 @@ def main() -> None:
         path = make_files(directory, args.size)
         check(path, args.size)
         nbytes = path.stat().st_size
-        rows = measure("load_local", CASES, {"path": str(path), "size": args.size}, args.rounds, warmup=args.warmup)
+        rows = measure(
+            "load_local",
+            CASES,
+            {"path": str(path), "size": args.size},
+            args.rounds,
+            warmup=args.warmup,
+            memory=args.memory,
+        )
     records = table(f"warm load, {nbytes / 1e9:.2f} GB, 81 tensors", rows, nbytes)
     views = next(r for r in rows if r.case.setup == "ours_views")
     owned = [r for r in rows if r.case.group.startswith("owned") and r.case.role == "peer" and not r.skipped]

@@ -114,7 +114,7 @@ def main() -> None:
                 for a, b in zip(wl.load(path).values(), wl.load(path, verify=False).values(), strict=True)
             )
             params = {"path": str(path), "count": count}
-            rows = measure("many_tensors", CASES, params, args.rounds, warmup=args.warmup)
+            rows = measure("many_tensors", CASES, params, args.rounds, warmup=args.warmup, memory=args.memory)
         records += table(f"{count} tensors of 4 KiB", rows, count * 4096)
         by = {r.case.name: r for r in rows}
         records.append(

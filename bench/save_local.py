@@ -147,7 +147,7 @@ def main() -> None:
     nbytes = sum(v.nbytes for v in llama(args.size).values())
     with Workspace(args) as directory:
         params = {"directory": str(directory), "size": args.size, "nbytes": nbytes}
-        rows = measure("save_local", CASES, params, args.rounds, warmup=args.warmup)
+        rows = measure("save_local", CASES, params, args.rounds, warmup=args.warmup, memory=args.memory)
     records = table(f"save, {nbytes / 1e9:.2f} GB, 81 tensors", rows, nbytes)
     durable = [r for r in rows if r.case.group == DURABLE and r.case.role == "peer" and not r.skipped]
     best = min(durable, key=lambda r: r.median).case.name if durable else ""

@@ -136,7 +136,7 @@ def main() -> None:
         wl.save(tensors, directory / "plain" / "model.json", shard_size=SHARD)
         del tensors
         params = {"directory": str(directory), "size": args.size}
-        rows = measure("tfjs", [*SAVES, *LOADS], params, args.rounds, warmup=args.warmup)
+        rows = measure("tfjs", [*SAVES, *LOADS], params, args.rounds, warmup=args.warmup, memory=args.memory)
     records = table(f"TensorFlow.js, {nbytes / 1e9:.2f} GB as float32, shards of 4 MiB", rows, nbytes)
     peak = next(r for r in rows if r.case.name == "weightlift, load uint8").peak
     records += [

@@ -16,6 +16,9 @@
 namespace weightlift::http {
 
 inline constexpr int kMostConnections = 16;
+// What every file starts with. One for each CPU would leave two CPUs idle for a tenth of the time,
+// where server and client share them: each waits for the other between parts.
+inline constexpr int kFirstConnections = 4;
 
 // Climbs to the number of connections beyond which the rate grows no more. Pure but for its state.
 class Climber {
@@ -35,8 +38,8 @@ class Climber {
   void Restart(Clock::time_point now, std::uint64_t bytes);
 
   const int cpus_;
-  int limit_ = 2;
-  int trusted_ = 2;          // the limit that is known to pay
+  int limit_ = kFirstConnections;
+  int trusted_ = kFirstConnections;          // the limit that is known to pay
   double trusted_rate_ = 0;  // bytes a second with it; 0: not measured yet
   int rest_ = 0;             // windows to wait before the next trial
   int failed_trials_ = 0;

@@ -17,7 +17,6 @@ namespace {
 
 constexpr std::uint64_t kMostPart = 16u << 20;
 constexpr std::uint64_t kLeastPart = 1u << 20;
-constexpr int kFewConnections = 4;  // so many are soon reached, if they pay
 constexpr int kManyConnections = 8;
 constexpr std::uint64_t kLongPartsEach = 2;
 constexpr std::uint64_t kPartsEach = 4;  // for each connection, so that all end at about one time
@@ -150,9 +149,7 @@ class RangedReader final : public ReaderBase {
     const int limit = options.connections > 0 ? options.connections : session().gate.limit();
     // To many connections, parts are asked for because each waits: then few parts, long ones.
     const std::uint64_t each = limit >= kManyConnections ? kLongPartsEach : kPartsEach;
-    const auto most = static_cast<std::uint64_t>(
-        options.connections > 0 ? limit : std::max(limit, kFewConnections));
-    return std::clamp(total / (each * most), kLeastPart, kMostPart);
+    return std::clamp(total / (each * static_cast<std::uint64_t>(limit)), kLeastPart, kMostPart);
   }
 
  private:
