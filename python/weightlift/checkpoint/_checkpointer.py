@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal
 
@@ -30,7 +31,8 @@ from weightlift.checkpoint._restore import Wanted, load_step, open_step
 from weightlift.checkpoint._retain import Best, Retention, best_steps
 from weightlift.checkpoint._snapshot import Staging
 from weightlift.checkpoint._state import take_apart
-from weightlift.checkpoint._write import Previous, Step, Writing, check_storable
+from weightlift.checkpoint._unchanged import Previous, still_stored
+from weightlift.checkpoint._write import Step, Writing, check_storable
 from weightlift.errors import (
     FormatError,
     NotFoundError,
@@ -128,6 +130,7 @@ class Checkpointer:
         self._writer = ThreadPoolExecutor(1, "weightlift-checkpoint")
         self._room = threading.BoundedSemaphore(max_in_flight)
         self._futures: list[CheckpointFuture] = []
+        self._last: Previous | None = None  # what was committed last, here, unless it was deleted
         self._troubles: list[Exception] = []
         self._preemption: Preemption | None = None
         self._closed = False
@@ -338,6 +341,7 @@ class Checkpointer:
         if self.ranks.rank:
             return
         self._directory.lock()
+        self._last = None
         self._directory.delete(step)
 
     def rewind(self, step: int) -> list[int]:
@@ -377,13 +381,17 @@ class Checkpointer:
             raise StorageError(f"step {step} is saved already; overwrite=True replaces it", path=self._root)
 
     def _share(self, parts: State) -> tuple[dict[str, int], State]:
-        """What this process stores of a state, copied; and checksums of small arrays that others store."""
+        """Checksums of small arrays that others store; and what this process stores, copied, where that is needed."""
         if self._incremental or self._level is not None:
             parts = cut(parts, CHUNK)
         mine = division(parts, self.ranks.rank, self.ranks.world_size)
         small = {} if len(mine) == len(parts.names) else small_sums(parts, mine)
         chosen = parts.take(mine)
-        return small, chosen.with_arrays(self._staging.snapshot(chosen.arrays, chosen.lasting))
+        last = self._last
+        seen = {} if last is None else still_stored(chosen, last)
+        needless = [lasting or i in seen for i, lasting in enumerate(chosen.lasting)]
+        arrays = self._staging.snapshot(chosen.arrays, needless)
+        return small, replace(chosen, arrays=arrays, seen=seen)
 
     def _persist(self, job: list[_Job], future: CheckpointFuture) -> None:
         """On the writer's thread."""
@@ -391,12 +399,15 @@ class Checkpointer:
         try:
             future.bytes_written = self._write(job.pop(), future)
         except BaseException as caught:
-            error = caught
+            self._last, error = None, caught  # the next save copies everything
         finally:
             self._room.release()
             future.end(error)
-        if error is None and self.ranks.rank == 0:
-            self._tidy()
+        if error is None:
+            with contextlib.suppress(OSError, WeightliftError):  # it is found, or not, by the next save
+                self._last = self._previous()
+            if self.ranks.rank == 0:
+                self._tidy()
 
     def _write(self, job: _Job, future: CheckpointFuture) -> int:
         """Write and commit a step; the bytes written."""

@@ -9,7 +9,8 @@ from dataclasses import replace
 from weightlift.checkpoint._folders import Directory, identity_of
 from weightlift.checkpoint._ranks import Ranks
 from weightlift.checkpoint._reports import Report, check_agreement, merged_structure
-from weightlift.checkpoint._write import Previous, Step, Writing, finish_step, write_shards
+from weightlift.checkpoint._unchanged import Previous
+from weightlift.checkpoint._write import Step, Writing, finish_step, write_shards
 from weightlift.errors import StorageError, WeightliftError
 
 __all__ = ["save_step"]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -46,6 +46,8 @@ class State:
         parts: What each is a piece of; None: a whole tensor.
         own: Whether only this process has it.
         lasting: Whether the values stay what they are, whatever the training does: they need not be copied.
+        seen: Of rows whose arrays are the training's own, and may have other values by now: CRC-32C and CRC-32 of the
+            values that are to be saved. See ``_unchanged``.
     """
 
     structure: Any
@@ -55,6 +57,7 @@ class State:
     parts: list[Part | None] = field(default_factory=list)
     own: list[bool] = field(default_factory=list)
     lasting: list[bool] = field(default_factory=list)
+    seen: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     def add(self, name: str, array: Array, part: Part | None, *, own: bool, lasting: bool = False) -> None:
         """One more row."""
@@ -65,7 +68,7 @@ class State:
         self.lasting.append(lasting)
 
     def take(self, rows: Iterable[int]) -> State:
-        """Only these rows."""
+        """Only these rows; what has been seen of them is forgotten."""
         taken = State(self.structure, self.tensors)
         for row in rows:
             taken.add(self.names[row], self.arrays[row], self.parts[row], own=self.own[row], lasting=self.lasting[row])
@@ -73,7 +76,7 @@ class State:
 
     def with_arrays(self, arrays: Sequence[Array]) -> State:
         """The same with other memory."""
-        return State(self.structure, self.tensors, self.names, list(arrays), self.parts, self.own, self.lasting)
+        return replace(self, arrays=list(arrays))
 
 
 def cut(state: State, most: int) -> State:

@@ -1,49 +1,41 @@
 """The files of one step: new shards, links to those of the step before, the index, the manifest.
 
-Shards are cut so that what changes at different times lies apart: an array of ``Folder.shard`` bytes or more is a file
-of its own, smaller ones share files of up to that size, in the order of the state. A shard whose arrays are all as
-they were is linked. A linked file never holds an array that the step has in another file: readers that go by files, as
-some of safetensors' do, would take the old values.
+What is linked, and what is written, see ``_unchanged``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from weightlift import _core
 from weightlift._checksum import crc32c
 from weightlift._dtypes import from_numpy
 from weightlift._job import SaveOptions, Target
-from weightlift._packing import Checksums, PackOptions
+from weightlift._packing import Checksums
 from weightlift._plan import OpenFiles
-from weightlift._publish import Publication
 from weightlift._save import describe, save_leaves
 from weightlift.checkpoint._compress import BATCH, compressed
 from weightlift.checkpoint._folders import Folder
 from weightlift.checkpoint._manifest import INDEX, Manifest, StoredFile, StoredTensor, encoded_of
 from weightlift.checkpoint._parts import Part, State, pieces_of
-from weightlift.errors import MismatchError, WeightliftError
+from weightlift.checkpoint._unchanged import Previous, checksums_of, copied_late, grouped, head_of, link_unchanged
+from weightlift.errors import MismatchError
 from weightlift.formats._safetensors import SAFETENSORS
 from weightlift.formats._safetensors_encoded import Encoded
-from weightlift.formats._safetensors_file import File, read_file, read_head
+from weightlift.formats._safetensors_file import File
 from weightlift.formats._safetensors_index import INDEX_SUFFIX
-from weightlift.stores._local import LocalStore
 
-__all__ = ["Previous", "Step", "Writing", "Written", "check_storable", "checksums_of", "finish_step", "write_shards"]
+__all__ = ["Step", "Writing", "Written", "check_storable", "finish_step", "write_shards"]
 
 Array = npt.NDArray[Any]
 _PLAIN_SHARD = 1 << 30
 """Bytes of a shard where nothing is ever linked."""
-
-_MOST_SHARDS = 2000
 
 _BATCH_SECONDS = 0.25
 """How much is written at a time under a limit of bandwidth."""
@@ -57,14 +49,6 @@ class Step:
     state: State
     metrics: Mapping[str, float]
     metadata: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Previous:
-    """The last committed step, whose shards may be linked."""
-
-    folder: Folder
-    manifest: Manifest
 
 
 @dataclass(frozen=True)
@@ -121,14 +105,15 @@ def write_shards(folder: Folder, step: Step, previous: Previous | None, writing:
     """
     state = step.state
     sums = checksums_of(state) if writing.incremental or writing.level is not None else None
-    groups = _grouped([a.nbytes for a in state.arrays], folder.shard if writing.incremental else _PLAIN_SHARD)
+    groups = grouped([a.nbytes for a in state.arrays], folder.shard if writing.incremental else _PLAIN_SHARD)
     linked: dict[str, File] = {}
     if previous is not None and sums is not None:
-        linked, groups = _link(folder, state, sums, groups, previous)
+        linked, groups = link_unchanged(folder, state, sums, groups, previous)
+    step = replace(step, state=copied_late(state, [i for group in groups for i in group]))
     names, packed = _write_groups(folder, step, groups, writing)
     files, sizes = OpenFiles(folder.store), folder.sizes()
     files.prepare(names)
-    heads = {**linked, **{name: _head(files, name) for name in names}}
+    heads = {**linked, **{name: head_of(files, name) for name in names}}
     stored = {n: previous.manifest.files[n] for n in linked} if previous is not None else {}
     stored |= {name: StoredFile(sizes[name], step.number) for name in names}
     parts = {n: part for n, part in zip(state.names, state.parts, strict=True) if part is not None}
@@ -176,86 +161,6 @@ def finish_step(
     )  # fmt: skip
     folder.put(INDEX, index)
     return manifest, len(index)
-
-
-def checksums_of(state: State) -> Checksums:
-    """CRC-32C and CRC-32 of each array's bytes, in parallel."""
-    job = describe(list(state.names), state.arrays, SAFETENSORS)
-    packing = SAFETENSORS.pack(job.specs, "x.safetensors", PackOptions())
-    packing.crc32 = True
-    target = Target(LocalStore("."), "x.safetensors", SAFETENSORS, "x.safetensors")
-    return Publication(job, packing, target, None, SaveOptions()).write(job, [_core.null_writer("x")])
-
-
-def _grouped(sizes: Sequence[int], most: int) -> list[list[int]]:
-    """The rows of each shard."""
-    most = max(most, sum(sizes) // _MOST_SHARDS)
-    groups: list[list[int]] = []
-    small: list[int] = []
-    room = 0
-    for number, nbytes in enumerate(sizes):
-        if nbytes >= most:
-            groups.append([number])
-        elif small and nbytes <= room:
-            small.append(number)
-            room -= nbytes
-        else:
-            small, room = [number], most - nbytes
-            groups.append(small)
-    return groups
-
-
-# --- what is as it was ----------------------------------------------------------------------------
-def _link(
-    folder: Folder, state: State, sums: Checksums, groups: Sequence[list[int]], previous: Previous
-) -> tuple[dict[str, File], list[list[int]]]:
-    """Link the shards whose arrays are as they were; these, and the groups that are to be written."""
-    held: dict[str, list[str]] = {}
-    for name, tensor in previous.manifest.tensors.items():
-        held.setdefault(tensor.file, []).append(name)
-    now = dict(zip(state.names, _described(state, sums), strict=True))
-    same: dict[str, list[int]] = {}
-    for group in groups:
-        names = [state.names[i] for i in group]
-        old = previous.manifest.tensors.get(names[0])
-        if (
-            old is not None
-            and sorted(held[old.file]) == sorted(names)
-            and all(now[n].same_values(previous.manifest.tensors[n]) for n in names)
-        ):
-            same[old.file] = group
-    heads = _heads_of(previous, {file: [state.names[i] for i in group] for file, group in same.items()})
-    taken = folder.take(previous.folder, list(heads))
-    linked = {file: head for file, head in heads.items() if file in taken}
-    gone = {id(same[file]) for file in linked}
-    return linked, [group for group in groups if id(group) not in gone]
-
-
-def _heads_of(previous: Previous, files: Mapping[str, Sequence[str]]) -> dict[str, File]:
-    """The headers of those of these shards that are as they were written, but for their values, which are not read."""
-    opened = OpenFiles(previous.folder.store)
-    with contextlib.suppress(WeightliftError):  # told below, file by file
-        opened.prepare(list(files))
-    found = {file: _whole(previous, opened, file, names) for file, names in files.items()}
-    return {file: head for file, head in found.items() if head is not None}
-
-
-def _whole(previous: Previous, files: OpenFiles, file: str, names: Sequence[str]) -> File | None:
-    """A shard's header, if it and the size are those that it was written with."""
-    try:
-        head = _head(files, file)
-    except WeightliftError:
-        return None
-    wanted = {name: previous.manifest.tensors[name].crc32c for name in names}
-    same = dict(zip(head.table.names, head.table.check_value.tolist(), strict=True)) == wanted
-    return head if same and head.damaged is None else None
-
-
-def _described(state: State, sums: Checksums) -> list[StoredTensor]:
-    """What a manifest says of each array, but for its place."""
-    specs = describe(list(state.names), state.arrays, SAFETENSORS).specs
-    columns = (specs.dtypes, specs.shapes, specs.nbytes.tolist(), sums.crc32c.tolist(), sums.crc32.tolist())
-    return [StoredTensor(d.name, tuple(n), "", 0, nbytes, a, b) for d, n, nbytes, a, b in zip(*columns, strict=True)]
 
 
 # --- what is written ------------------------------------------------------------------------------
@@ -321,15 +226,6 @@ def _batches(groups: Sequence[list[int]], sizes: Sequence[int], most: float | No
         batches[-1].append(group)
         room -= nbytes
     return batches
-
-
-def _head(files: OpenFiles, name: str) -> File:
-    """What the header of a shard says."""
-    reader = files.open(name)
-    try:
-        return read_file(reader, read_head(reader))
-    except WeightliftError as error:
-        raise error.locate(path=reader.name) from None
 
 
 def _encoded(state: State, rows: Sequence[int], sums: Checksums) -> dict[str, Encoded]:
