@@ -141,7 +141,7 @@ CORE_USERS = {
     "stores._object": "derives its reader and its writer from the core's",
     "stores._cache": "checks blocks, and lends them to plans",
     "checkpoint._snapshot": "finds arrays that are one memory, and allocates their copies",
-    "checkpoint._write": "hashes without writing",
+    "checkpoint._unchanged": "hashes without writing",
     "formats._safetensors_file": "parses and checks the header in the core: a hundred thousand tensors in milliseconds",
 }
 """The only modules that import the compiled core, and why."""

@@ -1,4 +1,4 @@
-"""What the last save has linked is compared where it is, not copied; the step has the values of its save all the same."""
+"""What the last save has linked is compared where it is; the step has the values of its save all the same."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.unit.checkpoint_support import equal
 from weightlift.checkpoint import Checkpointer
 from weightlift.checkpoint import _checkpointer as checkpointing
 from weightlift.checkpoint._folders import LocalFolder
+from weightlift.checkpoint._write import Step
 from weightlift.errors import StorageError
 
 LARGE = LocalFolder.shard // 4 + 1
@@ -30,21 +31,32 @@ def state_of(value: float) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Saves are snapshotted, and written only when this ends."""
-    go, save_step = threading.Event(), checkpointing.save_step
+class Gates:
+    """Steps that are snapshotted, and written only when their gate is opened."""
 
-    def waiting(*args: Any, **kwargs: Any) -> int:
-        go.wait()
-        return save_step(*args, **kwargs)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._gates: dict[int, threading.Event] = {}
+        save_step = checkpointing.save_step
 
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpointing, "save_step", waiting)
+        def waiting(directory: Any, ranks: Any, step: Step, *others: Any) -> int:
+            if step.number in self._gates:
+                self._gates[step.number].wait()
+            return save_step(directory, ranks, step, *others)
+
+        monkeypatch.setattr(checkpointing, "save_step", waiting)
+
+    @contextmanager
+    def held(self, step: int) -> Iterator[None]:
+        gate = self._gates[step] = threading.Event()
         try:
             yield
         finally:
-            go.set()
+            gate.set()
+
+
+@pytest.fixture
+def gates(monkeypatch: pytest.MonkeyPatch) -> Gates:
+    return Gates(monkeypatch)
 
 
 @pytest.fixture
@@ -92,11 +104,9 @@ def test_what_was_linked_is_not_copied(
     assert all(checkpointer.verify(step).ok for step in checkpointer.steps())
 
 
-def test_the_values_are_those_of_the_save(
-    frozen: tuple[Checkpointer, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_values_are_those_of_the_save(frozen: tuple[Checkpointer, dict[str, Any]], gates: Gates) -> None:
     checkpointer, state = frozen
-    with held(monkeypatch):
+    with gates.held(3):
         checkpointer.save(3, state)
         state["large"] += 1
         state["turned"] += 1
@@ -130,11 +140,11 @@ LOSSES = [refuse_links, remove, damage]
 
 @pytest.mark.parametrize("lose", LOSSES)
 def test_what_cannot_be_linked_is_written_while_it_is_there(
-    frozen: tuple[Checkpointer, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    frozen: tuple[Checkpointer, dict[str, Any]], gates: Gates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     lose: Callable[[Path, pytest.MonkeyPatch], None],
 ) -> None:  # fmt: skip
     checkpointer, state = frozen
-    with held(monkeypatch):
+    with gates.held(3):
         checkpointer.save(3, state)
         lose(tmp_path / "s", monkeypatch)
     checkpointer.wait()
@@ -145,11 +155,11 @@ def test_what_cannot_be_linked_is_written_while_it_is_there(
 
 @pytest.mark.parametrize("lose", LOSSES)
 def test_what_is_nowhere_any_more_is_told(
-    frozen: tuple[Checkpointer, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    frozen: tuple[Checkpointer, dict[str, Any]], gates: Gates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     lose: Callable[[Path, pytest.MonkeyPatch], None],
 ) -> None:  # fmt: skip
     checkpointer, state = frozen
-    with held(monkeypatch):
+    with gates.held(3):
         checkpointer.save(3, state)
         state["large"] += 1
         lose(tmp_path / "s", monkeypatch)
@@ -164,12 +174,12 @@ def test_what_is_nowhere_any_more_is_told(
 
 
 def test_after_a_deletion_all_is_copied(
-    frozen: tuple[Checkpointer, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    frozen: tuple[Checkpointer, dict[str, Any]], gates: Gates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpointer, state = frozen
     checkpointer.delete(2)
     counts = copied(monkeypatch, checkpointer)
-    with held(monkeypatch):
+    with gates.held(3):
         checkpointer.save(3, state)
         state["large"] += 1
     checkpointer.wait()
@@ -179,7 +189,7 @@ def test_after_a_deletion_all_is_copied(
 
 @pytest.mark.parametrize("compress", [None, "zstd"])
 @pytest.mark.parametrize("seed", range(4))
-def test_any_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, compress: Any) -> None:
+def test_any_history(tmp_path: Path, gates: Gates, seed: int, compress: Any) -> None:
     if compress:
         pytest.importorskip("zstandard", reason="zstandard is not installed")
     rng = np.random.default_rng(seed)
@@ -187,7 +197,7 @@ def test_any_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int,
     expected: dict[int, dict[str, Any]] = {}
     with Checkpointer(tmp_path / "s", keep_last=4, max_in_flight=2, compress=compress) as checkpointer:
         for step in range(24):
-            with held(monkeypatch):
+            with gates.held(step):
                 checkpointer.save(step, state)
                 expected[step] = {name: array.copy() for name, array in state.items()}
                 for name in rng.choice(list(state), rng.integers(0, 3), replace=False):
