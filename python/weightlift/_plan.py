@@ -26,7 +26,7 @@ from weightlift._steps import VARIABLE_STEPS, Cast, Step, Tiles
 from weightlift._stopping import Stop
 from weightlift._stored_arrays import ArraysReader, DecodesInto, OpensArrays, StoredArrays
 from weightlift.errors import FormatError, UnsupportedFeatureError
-from weightlift.protocols import LendsReader, OpensRemotely, Store
+from weightlift.protocols import OpensRemotely, Store
 
 __all__ = [
     "OpenFiles",
@@ -133,8 +133,9 @@ class OpenFiles:
             reader = self.open(sources[i])
             if expected and reader.size != expected.get(i, reader.size):
                 raise _wrong_size(reader, sources[i], expected[i])
-            if isinstance(reader, LendsReader):
-                reader = reader.holding([(0, reader.size)] if needed is None else needed[i])
+            holding = getattr(reader, "holding", None)  # of LendsReader: isinstance takes as long as opening the file
+            if holding is not None:
+                reader = holding([(0, reader.size)] if needed is None else needed[i])
             result[i] = reader
         return result
 

@@ -26,7 +26,8 @@ def state_of(value: float) -> dict[str, Any]:
     return {
         "large": np.full(LARGE, value, np.float32),
         "turned": np.arange(12.0).reshape(3, 4).T + value,
-        "small": [np.full(100, i + value) for i in range(4)],
+        "small": [np.full(1 << 19, i + value, np.float32) for i in range(3)],
+        "tiny": np.full(100, value),
         "none": np.zeros(0),
     }
 
@@ -110,12 +111,23 @@ def test_the_values_are_those_of_the_save(frozen: tuple[Checkpointer, dict[str, 
         checkpointer.save(3, state)
         state["large"] += 1
         state["turned"] += 1
+        state["tiny"] += 1
         for array in state["small"]:
             array += 1
     checkpointer.wait()
     assert equal(checkpointer.restore(3), state_of(1))
     checkpointer.save(4, state, blocking=True)
     assert equal(checkpointer.restore(4), state_of(2))
+
+
+def test_many_small_arrays_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {f"t{i}": np.full(100, i) for i in range(50)}
+    with Checkpointer(tmp_path / "s") as checkpointer:
+        counts = copied(monkeypatch, checkpointer)
+        for step in range(4):
+            checkpointer.save(step, state, blocking=True)
+        assert counts == [50] * 4
+        assert since(checkpointer, 3) == {0}
 
 
 def refuse_links(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
