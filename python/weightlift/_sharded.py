@@ -19,11 +19,14 @@ class Shard:
         begin: Where it begins in the whole array, in elements; one number an axis.
         array: Its values: NumPy, or of a framework.
         replica: 0 for the one that is written, where several processes have this box.
+        presumed: Whether it is only presumed that the others have the same values: they are compared, then, before a
+            step is committed.
     """
 
     begin: tuple[int, ...]
     array: Any
     replica: int = 0
+    presumed: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -94,9 +94,8 @@ def main(rank: int, world: int, folder: Path, tasks: list[str]) -> None:
             state = state_of(model, optimizer, 2)
             dcp.save(state, storage_writer=WeightliftWriter(folder / name))
             dcp.save(state, storage_writer=dcp.FileSystemWriter(folder / f"{name}.own"))
-            if mode != "fsdp_tp":  # its meshes do not tell which processes have the same
-                with Checkpointer(folder / f"{name}.steps", rank=rank, world_size=world, timeout=60) as checkpointer:
-                    checkpointer.save(2, state, blocking=True)
+            with Checkpointer(folder / f"{name}.steps", rank=rank, world_size=world, timeout=60) as checkpointer:
+                checkpointer.save(2, state, blocking=True)
             future = dcp.async_save(state, storage_writer=WeightliftWriter(folder / f"{name}.async"))
             with torch.no_grad():
                 for weight in model.parameters():  # what is staged must not change

@@ -94,7 +94,7 @@ def test_ours_is_what_its_own_writer_stores(folder: Path, name: str) -> None:
 OTHERS = {"4fsdp": "2fsdp", "4hsdp": "2tp", "4fsdp_tp": "2ddp", "2ddp": "4fsdp_tp", "2tp": "4fsdp", "2fsdp": "4hsdp"}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "4fsdp_tp"])
+@pytest.mark.parametrize("name", NAMES)
 def test_checkpointers_of_many_ranks_store_the_same(folder: Path, name: str) -> None:
     same(
         wl.load(folder / f"{name}.steps" / "step-00000002", framework="torch"),

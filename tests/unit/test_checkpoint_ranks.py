@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from tests.unit.checkpoint_support import equal, restored, rows, together
 
 import weightlift as wl
-from weightlift.checkpoint import Checkpointer, PerRank, Sharded
+from weightlift.checkpoint import Checkpointer, PerRank, Shard, Sharded
+from weightlift.checkpoint import _checkpointer as checkpointing
 from weightlift.checkpoint import _commit as committing
 from weightlift.checkpoint._directory import StepDirectory
 from weightlift.checkpoint._folders import Folder
@@ -51,6 +52,26 @@ def test_what_all_have_is_stored_once_by_all_of_them(tmp_path: Path) -> None:
         "manifest.json", "model.safetensors.index.json", *manifest.files
     }  # fmt: skip
     assert Checkpointer(tmp_path / "s").verify().ok
+
+
+@pytest.mark.parametrize("size", [4, 60_000])
+def test_what_is_presumed_the_same_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(checkpointing, "CHUNK", 100_000)  # so that the large one is in pieces
+    shape = (2 * size, 2)
+
+    def state(rank: int) -> Any:
+        row, column = divmod(rank, 2)  # four processes: two boxes, each of two of them
+        shards = [Shard((row * size, 0), np.full((size, 2), row + changed.get(rank, 0)), column, presumed=True)]
+        return {"w": Sharded(shape, shards)}
+
+    changed: dict[int, int] = {}
+    save_together(tmp_path / "s", 4, {1: state})
+    whole = np.repeat([0, 1], size).reshape(-1, 1) * np.ones((1, 2), int)
+    assert equal(restored(tmp_path / "s"), {"w": whole})
+    changed[3] = 1
+    results = save_together(tmp_path / "s", 4, {2: state})
+    assert all("rank 3 has other values than the process that stores it" in str(result) for result in results)
+    assert Checkpointer(tmp_path / "s").steps() == [1]
 
 
 @pytest.mark.parametrize("saved", [1, 2, 4])

@@ -26,7 +26,7 @@ from weightlift.checkpoint._manifest import INDEX, Manifest
 from weightlift.checkpoint._parts import State, cut, division
 from weightlift.checkpoint._preemption import Preemption
 from weightlift.checkpoint._ranks import Ranks
-from weightlift.checkpoint._reports import small_sums
+from weightlift.checkpoint._reports import others_sums
 from weightlift.checkpoint._restore import Wanted, load_step, open_step
 from weightlift.checkpoint._retain import Best, Retention, best_steps
 from weightlift.checkpoint._snapshot import Staging
@@ -52,10 +52,10 @@ Which = int | Literal["latest", "best"]
 
 @dataclass(frozen=True)
 class _Job:
-    """What the writer's thread is given: a snapshot, and checksums of small arrays that others store."""
+    """What the writer's thread is given: a snapshot, and checksums of what others store."""
 
     step: Step
-    small: Mapping[str, int]
+    others: Mapping[str, int]
 
 
 class Checkpointer:
@@ -178,10 +178,10 @@ class Checkpointer:
         self._room.acquire()
         try:
             self._tell()  # of the save that was waited for
-            small, copied = self._share(parts)
+            others, copied = self._share(parts)
             future = CheckpointFuture(step)
             # In a list, out of which the thread takes it: what is called holds its arguments until after the end.
-            job = [_Job(Step(step, copied, numbers, self._metadata), small)]
+            job = [_Job(Step(step, copied, numbers, self._metadata), others)]
             del copied
             self._writer.submit(self._persist, job, future)
         except BaseException:
@@ -381,17 +381,17 @@ class Checkpointer:
             raise StorageError(f"step {step} is saved already; overwrite=True replaces it", path=self._root)
 
     def _share(self, parts: State) -> tuple[dict[str, int], State]:
-        """Checksums of small arrays that others store; and what this process stores, copied, where that is needed."""
+        """Checksums of what others store, too; and what this process stores, copied, where that is needed."""
         if self._incremental or self._level is not None:
             parts = cut(parts, CHUNK)
         mine = division(parts, self.ranks.rank, self.ranks.world_size)
-        small = {} if len(mine) == len(parts.names) else small_sums(parts, mine)
+        others = {} if len(mine) == len(parts.names) else others_sums(parts, mine)
         chosen = parts.take(mine)
         last = self._last
         seen = {} if last is None else still_stored(chosen, last)
         needless = [lasting or i in seen for i, lasting in enumerate(chosen.lasting)]
         arrays = self._staging.snapshot(chosen.arrays, needless)
-        return small, replace(chosen, arrays=arrays, seen=seen)
+        return others, replace(chosen, arrays=arrays, seen=seen)
 
     def _persist(self, job: list[_Job], future: CheckpointFuture) -> None:
         """On the writer's thread."""
@@ -413,7 +413,7 @@ class Checkpointer:
         """Write and commit a step; the bytes written."""
         label = f"r{self.ranks.rank:05d}-" if self.ranks.world_size > 1 else ""
         writing = Writing(self._incremental, self._bandwidth, future.report, label, self._level)
-        return save_step(self._directory, self.ranks, job.step, self._previous(), writing, job.small)
+        return save_step(self._directory, self.ranks, job.step, self._previous(), writing, job.others)
 
     def _tidy(self) -> None:
         """Delete what is superseded, once the save has ended; what goes wrong is told as of a save."""

@@ -22,7 +22,7 @@ def save_step(
     step: Step,
     previous: Previous | None,
     writing: Writing,
-    small: Mapping[str, int],
+    others: Mapping[str, int],
 ) -> int:
     """Write a step and commit it; the bytes that this process has written.
 
@@ -32,15 +32,15 @@ def save_step(
         step: The snapshot of its part.
         previous: What may be linked.
         writing: How.
-        small: Checksums of small arrays that another process stores; see :class:`Report`.
+        others: Checksums of what another process stores; see :class:`Report`.
     """
     if ranks.rank:
-        return _follow(ranks, step, previous, writing, small)
+        return _follow(ranks, step, previous, writing, others)
     folder = directory.begin(step.number)
     try:
         ranks.open(folder)
         written = write_shards(folder, step, previous, writing)
-        reports = ranks.gather(folder, Report(0, written, step.state.structure, step.state.tensors, small))
+        reports = ranks.gather(folder, Report(0, written, step.state.structure, step.state.tensors, others))
         if len(reports) > 1:
             check_agreement(reports)
             step = replace(step, state=replace(step.state, structure=merged_structure(reports)))
@@ -61,7 +61,7 @@ def save_step(
     return written.nbytes + nbytes
 
 
-def _follow(ranks: Ranks, step: Step, previous: Previous | None, writing: Writing, small: Mapping[str, int]) -> int:
+def _follow(ranks: Ranks, step: Step, previous: Previous | None, writing: Writing, others: Mapping[str, int]) -> int:
     """Write the part of a rank above 0, and wait for the commit."""
     tried: set[str] = set()
     while True:
@@ -69,7 +69,7 @@ def _follow(ranks: Ranks, step: Step, previous: Previous | None, writing: Writin
         tried.add(folder.name)
         try:
             written = write_shards(folder, step, previous, writing)
-            ranks.send(folder, Report(ranks.rank, written, step.state.structure, step.state.tensors, small))
+            ranks.send(folder, Report(ranks.rank, written, step.state.structure, step.state.tensors, others))
         except (OSError, WeightliftError) as error:
             if not folder.exists():
                 continue  # rank 0 was started anew

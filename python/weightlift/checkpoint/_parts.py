@@ -11,6 +11,7 @@ import heapq
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from math import prod
 from typing import Any
 
@@ -20,7 +21,7 @@ from weightlift._dtypes import from_numpy
 from weightlift.formats._boxes import Box
 from weightlift.formats._safetensors_pieces import Pieces, piece_name
 
-__all__ = ["Part", "State", "cut", "division", "pieces_of"]
+__all__ = ["Keeper", "Part", "State", "cut", "division", "pieces_of"]
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +35,14 @@ class Part:
     begin: tuple[int, ...]
 
 
+class Keeper(Enum):
+    """Which process stores an array."""
+
+    THIS = "this"
+    ANY = "any"  # all have it, and come to the same division by themselves
+    ANOTHER = "another"  # here it is compared with what that one has stored
+
+
 @dataclass
 class State:
     """What of a state is stored, a row each.
@@ -44,7 +53,7 @@ class State:
         names: Of what is stored: a tensor's, or a piece's.
         arrays: The values.
         parts: What each is a piece of; None: a whole tensor.
-        own: Whether only this process has it.
+        keepers: Who stores it.
         lasting: Whether the values stay what they are, whatever the training does: they need not be copied.
         seen: Of rows whose arrays are the training's own, and may have other values by now: CRC-32C and CRC-32 of the
             values that are to be saved. See ``_unchanged``.
@@ -55,23 +64,24 @@ class State:
     names: list[str] = field(default_factory=list)
     arrays: list[Array] = field(default_factory=list)
     parts: list[Part | None] = field(default_factory=list)
-    own: list[bool] = field(default_factory=list)
+    keepers: list[Keeper] = field(default_factory=list)
     lasting: list[bool] = field(default_factory=list)
     seen: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
-    def add(self, name: str, array: Array, part: Part | None, *, own: bool, lasting: bool = False) -> None:
+    def add(self, name: str, array: Array, part: Part | None, *, keeper: Keeper, lasting: bool = False) -> None:
         """One more row."""
         self.names.append(name)
         self.arrays.append(array)
         self.parts.append(part)
-        self.own.append(own)
+        self.keepers.append(keeper)
         self.lasting.append(lasting)
 
     def take(self, rows: Iterable[int]) -> State:
         """Only these rows; what has been seen of them is forgotten."""
         taken = State(self.structure, self.tensors)
         for row in rows:
-            taken.add(self.names[row], self.arrays[row], self.parts[row], own=self.own[row], lasting=self.lasting[row])
+            keeper, lasting = self.keepers[row], self.lasting[row]
+            taken.add(self.names[row], self.arrays[row], self.parts[row], keeper=keeper, lasting=lasting)
         return taken
 
     def with_arrays(self, arrays: Sequence[Array]) -> State:
@@ -84,17 +94,17 @@ def cut(state: State, most: int) -> State:
     if all(array.nbytes <= most for array in state.arrays):
         return state
     made = State(state.structure, state.tensors)
-    columns = (state.names, state.arrays, state.parts, state.own, state.lasting)
-    for name, array, part, own, lasting in zip(*columns, strict=True):
+    columns = (state.names, state.arrays, state.parts, state.keepers, state.lasting)
+    for name, array, part, keeper, lasting in zip(*columns, strict=True):
         if array.nbytes <= most or from_numpy(array.dtype).packed:
-            made.add(name, array, part, own=own, lasting=lasting)
+            made.add(name, array, part, keeper=keeper, lasting=lasting)
             continue
         whole = part or Part(name, array.shape, (0,) * array.ndim)
         for begin, size in _boxes(array.shape, array.itemsize, most):
             piece = array[tuple(slice(b, b + n) for b, n in zip(begin, size, strict=True))]
             at = tuple(a + b for a, b in zip(whole.begin, begin, strict=True))
             called = piece_name(whole.tensor, at, size)
-            made.add(called, piece, Part(whole.tensor, whole.shape, at), own=own, lasting=lasting)
+            made.add(called, piece, Part(whole.tensor, whole.shape, at), keeper=keeper, lasting=lasting)
     return made
 
 
@@ -113,10 +123,10 @@ def _boxes(shape: tuple[int, ...], item: int, most: int) -> Iterator[Box]:
 def division(state: State, rank: int, world_size: int) -> list[int]:
     """The rows that a process stores: its own, and its part of what all have, by size."""
     if world_size == 1:
-        return list(range(len(state.names)))
+        return [row for row, keeper in enumerate(state.keepers) if keeper is not Keeper.ANOTHER]
     loads = [(0, r) for r in range(world_size)]
-    mine = {row for row, own in enumerate(state.own) if own}
-    shared = [row for row, own in enumerate(state.own) if not own]
+    mine = {row for row, keeper in enumerate(state.keepers) if keeper is Keeper.THIS}
+    shared = [row for row, keeper in enumerate(state.keepers) if keeper is Keeper.ANY]
     for row in sorted(shared, key=lambda r: (-state.arrays[r].nbytes, state.names[r])):
         load, least = loads[0]
         heapq.heapreplace(loads, (load + max(1, state.arrays[row].nbytes), least))

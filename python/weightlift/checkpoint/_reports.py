@@ -11,19 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from weightlift import _json
-from weightlift._checksum import crc32c
 from weightlift.checkpoint._manifest import MAX_BYTES, StoredFile, StoredTensor, encoded_of, with_encoded
-from weightlift.checkpoint._parts import Part, State, pieces_of
+from weightlift.checkpoint._parts import Keeper, Part, State, pieces_of
 from weightlift.checkpoint._state import RANK
+from weightlift.checkpoint._unchanged import checksums_of
 from weightlift.checkpoint._write import Written
 from weightlift.errors import FormatError, MismatchError
 from weightlift.formats._boxes import check_filled
 from weightlift.formats._safetensors_encoded import encoded_json
 
-__all__ = ["Report", "check_agreement", "merged_structure", "small_sums"]
+__all__ = ["Report", "check_agreement", "merged_structure", "others_sums"]
 
 _SMALL = 64 << 10
 """Bytes of arrays that are compared between processes: generators of random numbers, counters, norms."""
@@ -38,20 +36,20 @@ class Report:
         written: Its shards.
         structure: Of its state.
         tensors: The names in its state.
-        small: CRC-32C of small arrays that all have, and another one stores: to see that they are the same.
+        others: CRC-32C of what another one stores, and is to be the same here.
     """
 
     rank: int
     written: Written
     structure: Any
     tensors: Sequence[str]
-    small: Mapping[str, int]
+    others: Mapping[str, int]
 
     def to_json(self) -> bytes:
         """The file's bytes."""
         w = self.written
         document = {
-            "rank": self.rank, "structure": self.structure, "tensors": list(self.tensors), "small": dict(self.small),
+            "rank": self.rank, "structure": self.structure, "tensors": list(self.tensors), "others": dict(self.others),
             "files": [[name, file.nbytes, file.since, w.sums[name]] for name, file in w.files.items()],
             "stored": [[name, t.dtype, t.shape, t.file, t.offset, t.nbytes, t.crc32c, t.crc32]
                        for name, t in w.tensors.items()],
@@ -73,19 +71,21 @@ class Report:
                 {name: Part(tensor, tuple(shape), tuple(begin)) for name, tensor, shape, begin in raw["parts"]},
                 raw["nbytes"],
             )
-            return cls(raw["rank"], written, raw["structure"], raw["tensors"], raw["small"])
+            return cls(raw["rank"], written, raw["structure"], raw["tensors"], raw["others"])
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"malformed report: {type(error).__name__} {error}") from None
 
 
-def small_sums(state: State, mine: Sequence[int]) -> dict[str, int]:
-    """CRC-32C of the small arrays of a state but for those of rows ``mine``."""
+def others_sums(state: State, mine: Sequence[int]) -> dict[str, int]:
+    """CRC-32C of what other processes store: small arrays that all have, and what is presumed to be as it is here."""
     stored = set(mine)
-    return {
-        name: crc32c(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-        for row, (name, array) in enumerate(zip(state.names, state.arrays, strict=True))
-        if row not in stored and array.nbytes <= _SMALL
-    }
+    rows = [
+        row
+        for row, (keeper, array) in enumerate(zip(state.keepers, state.arrays, strict=True))
+        if row not in stored and (keeper is Keeper.ANOTHER or array.nbytes <= _SMALL)
+    ]
+    taken = state.take(rows)
+    return dict(zip(taken.names, checksums_of(taken).crc32c.tolist(), strict=True)) if rows else {}
 
 
 def check_agreement(reports: Sequence[Report]) -> None:
@@ -100,7 +100,7 @@ def check_agreement(reports: Sequence[Report]) -> None:
             who = first.rank if name in set(first.tensors) else report.rank
             raise MismatchError(f"only rank {who} of {first.rank} and {report.rank} has it; {_HINT}", tensor=name)
     for report in reports:
-        for name, value in report.small.items():
+        for name, value in report.others.items():
             if name in stored and stored[name].values.crc32c != value:
                 raise MismatchError(
                     f"rank {report.rank} has other values than the process that stores it; {_HINT}", tensor=name

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from weightlift._arrays import as_array
 from weightlift._tree import flatten
-from weightlift.checkpoint._parts import Part, State
+from weightlift.checkpoint._parts import Keeper, Part, State
 from weightlift.errors import FormatError, UnsupportedFeatureError
 from weightlift.formats._safetensors_pieces import piece_name
 from weightlift.frameworks._adapters import expand, for_training
@@ -108,14 +108,16 @@ def take_apart(state: Any, rank: int = 0) -> State:
         spread = None if type(leaf) is np.ndarray else sharded(leaf, name)
         if spread is None:
             own = RANK in name and RANK in name.split(".")
-            taken.add(name, _array(leaf, name), None, own=own, lasting=_lasts(leaf))
+            keeper = Keeper.THIS if own else Keeper.ANY
+            taken.add(name, _array(leaf, name), None, keeper=keeper, lasting=_lasts(leaf))
             continue
         for shard in spread.shards:
-            if shard.replica == 0:
+            if shard.replica == 0 or shard.presumed:
                 array = _array(shard.array, name)
                 stored = name if array.shape == spread.shape else piece_name(name, shard.begin, array.shape)
                 part = None if stored == name else Part(name, spread.shape, shard.begin)
-                taken.add(stored, array, part, own=True, lasting=_lasts(shard.array))
+                keeper = Keeper.ANOTHER if shard.replica else Keeper.THIS
+                taken.add(stored, array, part, keeper=keeper, lasting=_lasts(shard.array))
     return taken
 
 

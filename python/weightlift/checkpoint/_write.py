@@ -144,7 +144,7 @@ def finish_step(
             if tensors.setdefault(name, tensor) is not tensor:
                 raise MismatchError(
                     f"two processes have stored it, in {tensors[name].file} and {tensor.file}: of boxes that several "
-                    "have one gives replica=0. Meshes that do not tell of replicas (FSDP over tensor parallelism) are "
+                    "have one gives replica=0. States of meshes that do not tell of replicas are "
                     "saved by torch.distributed.checkpoint with weightlift.checkpoint.dcp",
                     tensor=name,
                 )

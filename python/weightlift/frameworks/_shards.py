@@ -56,7 +56,7 @@ def _of_torch(tensor: Any, name: str) -> Sharded:
     where = mesh.get_coordinate()
     if where is None:  # this process is not part of the mesh
         return Sharded(tensor.shape, [])
-    replica, count = 0, 1
+    replica, count = siblings = _siblings(mesh)
     for placement, at, size in zip(placements, where, mesh.shape, strict=True):
         if placement.is_partial():
             raise UnsupportedFeatureError(
@@ -65,7 +65,29 @@ def _of_torch(tensor: Any, name: str) -> Sharded:
         if isinstance(placement, Replicate):
             replica, count = replica * size + at, count * size
     chosen = crc32(name.encode()) % count
-    return Sharded(tensor.shape, [Shard(tuple(begin), local, (replica - chosen) % count)])
+    return Sharded(tensor.shape, [Shard(tuple(begin), local, (replica - chosen) % count, siblings[1] > 1)])
+
+
+def _siblings(mesh: Any) -> tuple[int, int]:
+    """(which, of how many): of a mesh that was cut out of a larger one, with others beside it.
+
+    Where FSDP goes over tensor parallelism, a norm is spread over the processes of a row of the mesh, and its DTensor
+    knows of this row only; those of the other rows have the same. torch has no public way to the whole mesh.
+    """
+    whole = getattr(mesh, "_get_root_mesh", lambda: mesh)()
+    where = whole.get_coordinate()
+    if whole is mesh or where is None:
+        return 0, 1
+    members = set(mesh.mesh.flatten().tolist())
+    number, count, inside = 0, 1, 1
+    for axis, at in enumerate(where):
+        along = (*where[:axis], slice(None), *where[axis + 1 :])
+        line = whole.mesh[along].tolist()
+        if members.issuperset(line):
+            inside *= len(line)
+        else:
+            number, count = number * len(line) + at, count * len(line)
+    return (number, count) if inside == len(members) else (0, 1)
 
 
 def _of_jax(array: Any) -> Sharded:

@@ -27,7 +27,7 @@ from weightlift._slices import fill_slices
 from weightlift._source import Source
 from weightlift.checkpoint._folders import LocalFolder
 from weightlift.checkpoint._manifest import MANIFEST, Manifest, read_manifest
-from weightlift.checkpoint._parts import Part, State
+from weightlift.checkpoint._parts import Keeper, Part, State
 from weightlift.checkpoint._restore import open_folder
 from weightlift.checkpoint._write import Step, Writing, Written, finish_step, write_shards
 from weightlift.checkpoint.dcp._values import bytes_of, to_node, value_of
@@ -75,7 +75,7 @@ def write(
         if item.type == WriteItemType.BYTE_IO:
             nodes[item.index.fqn], inner = to_node(value_of(planner, item), item.index.fqn)
             for name, tensor in inner.items():
-                state.add(name, as_array(tensor, name), None, own=True)
+                state.add(name, as_array(tensor, name), None, keeper=Keeper.THIS)
         else:
             _add(state, item, planner)
         sizes.append(sum(array.nbytes for array in state.arrays[before:]))
@@ -99,9 +99,9 @@ def _add(state: State, item: WriteItem, planner: SavePlanner) -> None:
     if array.shape != size:
         raise MismatchError(f"the plan says {list(size)} for its shard, which is {list(array.shape)}", tensor=name)
     if size == shape:
-        state.add(name, array, None, own=True)
+        state.add(name, array, None, keeper=Keeper.THIS)
     else:
-        state.add(piece_name(name, begin, size), array, Part(name, shape, begin), own=True)
+        state.add(piece_name(name, begin, size), array, Part(name, shape, begin), keeper=Keeper.THIS)
 
 
 def finish(
