@@ -225,7 +225,7 @@ def runai_load(params: dict[str, Any]) -> Any:
 
 def raw_sockets(params: dict[str, Any]) -> Any:
     url, _, _ = target(params)
-    return roofline("roofline_http", url)
+    return roofline("roofline_http", url, "--connections", str(RANGES))
 
 
 def make_files(nginx: wire.Nginx, size: int) -> dict[str, int]:

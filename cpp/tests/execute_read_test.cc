@@ -126,7 +126,10 @@ TEST(RandomPlansAreLikeTheModel) {
   constexpr std::array<std::uint64_t, 6> kTaskBytes = {0, 1, 7, 64, 1000, 40'000};
   for (std::uint32_t seed = 0; seed < 300; ++seed) {
     RandomPlan random(seed);
-    for (const auto& reader : random.readers) reader->cached = seed % 5 < 2 ? 0.3 : 1;
+    for (const auto& reader : random.readers) {
+      reader->cached = seed % 5 < 2 ? 0.3 : 1;
+      reader->streams = seed % 7 < 3;
+    }
     random.Run({.threads = static_cast<int>(seed % 4),
                 .monitor = nullptr,
                 .task_bytes = kTaskBytes[seed % kTaskBytes.size()]});
@@ -163,9 +166,12 @@ struct Tensors {
 };
 
 TEST(LargePlanOnThePool) {
-  Tensors tensors(9, 1'000'003);
-  tensors.Run();
-  CHECK(tensors.buffers[0] == tensors.reader->bytes());
+  for (const bool streams : {false, true}) {
+    Tensors tensors(9, 1'000'003);
+    tensors.reader->streams = streams;
+    tensors.Run();
+    CHECK(tensors.buffers[0] == tensors.reader->bytes());
+  }
 }
 
 TEST(ColdTasksAreReadByOneCallWhereverTheyLand) {
@@ -192,8 +198,9 @@ TEST(AdjacentOpsAreReadByOneCall) {
   CHECK_EQ(tensors.reader->calls.load(), 1);
 }
 
-TEST(FlippedBitIsFoundAndNamed) {
+void FlipABit(bool streams) {
   Tensors tensors(20, 5000);
+  tensors.reader->streams = streams;
   tensors.reader->bytes()[7 * 5000 + 4999] ^= std::byte{1};
   const Error error =
       ErrorOf([&] { tensors.Run({.threads = 2, .monitor = nullptr, .task_bytes = 3000}); });
@@ -203,6 +210,11 @@ TEST(FlippedBitIsFoundAndNamed) {
   CHECK_EQ(error.place().end.value_or(0), 40'000u);
   CHECK_EQ(error.place().path, "fake");
   CHECK(std::string(error.what()).find("expected 0x") != std::string::npos);
+}
+
+TEST(FlippedBitIsFoundAndNamed) {
+  FlipABit(false);
+  FlipABit(true);
 }
 
 TEST(ComputedChecksumIsNotCompared) {

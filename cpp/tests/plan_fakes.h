@@ -30,7 +30,7 @@ inline std::vector<std::byte> RandomBytes(std::size_t n, std::uint32_t seed) {
   return bytes;
 }
 
-// Memory as a file, cached to any degree; reads that touch a bad byte fail.
+// Memory as a file, cached to any degree, or as a stream; reads that touch a bad byte fail.
 class FakeReader final : public FileReader {
  public:
   explicit FakeReader(std::vector<std::byte> bytes) : bytes_(std::move(bytes)) {}
@@ -47,6 +47,31 @@ class FakeReader final : public FileReader {
     }
     if (!out.empty()) std::memcpy(out.data(), bytes_.data() + offset, out.size());
   }
+  bool Streams() const noexcept override { return streams; }
+  // In pieces of any size, by one way and the other; up to the first bad byte.
+  void ReadStream(std::uint64_t offset, std::uint64_t nbytes, StreamSink& sink) const override {
+    if (!streams) return FileReader::ReadStream(offset, nbytes, sink);
+    std::mt19937 random(static_cast<std::uint32_t>(offset));
+    const std::uint64_t end = offset + nbytes;
+    std::uint64_t good = end;
+    for (const std::uint64_t bad : bad_bytes) {
+      if (bad >= offset) good = std::min(good, bad);
+    }
+    while (offset < good) {
+      std::uint64_t n = std::min<std::uint64_t>(1 + random() % 700, good - offset);
+      const std::byte* const from = bytes_.data() + offset;
+      if (random() % 4 == 0) {
+        const std::span<std::byte> room = sink.Room();
+        n = std::min<std::uint64_t>(n, room.size());
+        std::memcpy(room.data(), from, n);
+        sink.Filled(n);
+      } else {
+        sink.Put({from, n});
+      }
+      offset += n;
+    }
+    if (good < end) throw Error(ErrorCode::kStorage, "cannot read byte " + std::to_string(good));
+  }
   void CheckUnchanged() const override {
     if (changed) throw Error(ErrorCode::kChanged, "changed");
   }
@@ -60,6 +85,7 @@ class FakeReader final : public FileReader {
 
   std::vector<std::byte>& bytes() { return bytes_; }
   double cached = 1;
+  bool streams = false;
   std::vector<std::uint64_t> bad_bytes;
   bool changed = false;
   mutable std::atomic<int> calls{0};

@@ -22,6 +22,9 @@ class StreamSink {
   virtual std::span<std::byte> Room() = 0;
   // The first `nbytes` of Room() are in place, for good.
   virtual void Filled(std::size_t nbytes) = 0;
+  // Copies the next bytes to where they belong. Who hashes them does so meanwhile: they are in a
+  // cache now, and may not be in one later.
+  virtual void Put(std::span<const std::byte> bytes);
   // Asked about every 50 ms, whether bytes come or not: true ends the read with kCancelled.
   virtual bool Stopped() = 0;
 };

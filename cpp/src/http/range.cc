@@ -67,14 +67,8 @@ class PartReceiver final : public Receiver {
       bytes = bytes.first(static_cast<std::size_t>(end_ - at_));
     }
     unnoticed_ += bytes.size();
-    while (!bytes.empty()) {
-      const std::span<std::byte> room = sink_.Room();
-      const std::size_t part = std::min(room.size(), bytes.size());
-      std::memcpy(room.data(), bytes.data(), part);
-      at_ += part;
-      bytes = bytes.subspan(part);
-      sink_.Filled(part);
-    }
+    at_ += bytes.size();
+    sink_.Put(bytes);
     if (unnoticed_ >= kNotice) gate_.Arrived(std::exchange(unnoticed_, 0));
     return wrong_.empty();
   }
@@ -155,12 +149,10 @@ class RangedReader final : public ReaderBase {
  private:
   void Stream(std::uint64_t offset, std::uint64_t nbytes, StreamSink& sink) const override {
     const std::uint64_t end = offset + nbytes;
-    for (const std::uint64_t kept = std::min<std::uint64_t>(end, prefix_.size()); offset < kept;) {
-      const std::span<std::byte> room = sink.Room();
-      const std::size_t part = std::min(room.size(), static_cast<std::size_t>(kept - offset));
-      std::memcpy(room.data(), prefix_.data() + offset, part);
-      sink.Filled(part);
-      offset += part;
+    if (offset < prefix_.size()) {
+      const std::uint64_t kept = std::min<std::uint64_t>(end, prefix_.size());
+      sink.Put(std::span(prefix_).subspan(offset, kept - offset));
+      offset = kept;
     }
     if (offset == end) return;
     const StopPredicate stop = [&] { return sink.Stopped(); };

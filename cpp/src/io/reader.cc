@@ -1,6 +1,7 @@
 #include "weightlift/reader.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/checked.h"
 #include "weightlift/error.h"
@@ -21,6 +22,16 @@ class SpanSink final : public StreamSink {
 };
 
 }  // namespace
+
+void StreamSink::Put(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const std::span<std::byte> room = Room();
+    const std::size_t n = std::min(room.size(), bytes.size());
+    std::memcpy(room.data(), bytes.data(), n);
+    bytes = bytes.subspan(n);
+    Filled(n);
+  }
+}
 
 void CheckRange(const Reader& reader, std::uint64_t offset, std::uint64_t nbytes) {
   if (FitsInside(offset, nbytes, reader.size())) return;

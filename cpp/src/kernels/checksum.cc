@@ -42,6 +42,9 @@ std::uint32_t CopyCrc32c(std::span<const std::byte> src, std::span<std::byte> ds
   if (next == NextReader::kDevice && kernels.copy_past_caches_crc32c != nullptr) {
     return kernels.copy_past_caches_crc32c(src.data(), dst.data(), src.size(), crc);
   }
+  if (kernels.copy_crc32c != nullptr) {
+    return kernels.copy_crc32c(src.data(), dst.data(), src.size(), crc);
+  }
   const auto hash = kernels.crc32c;
   for (std::size_t begin = 0; begin < src.size(); begin += kCopyTile) {
     const std::size_t n = std::min(kCopyTile, src.size() - begin);

@@ -24,7 +24,9 @@ using CopyChecksumFn = std::uint32_t (*)(const std::byte* src, std::byte* dst, s
 struct KernelTable {
   ChecksumFn crc32c = nullptr;
   ChecksumFn crc32 = nullptr;
-  CopyChecksumFn copy_past_caches_crc32c = nullptr;  // null: not offered
+  // Null: not offered.
+  CopyChecksumFn copy_crc32c = nullptr;
+  CopyChecksumFn copy_past_caches_crc32c = nullptr;
 
   MinMax (*min_max)(const std::byte* src, std::size_t n) = nullptr;  // n > 0 float32 values
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <memory>
 #include <span>
@@ -65,10 +66,13 @@ class SortedOps {
 
 // The part of one op that is in the sub-block at hand.
 struct Part {
-  std::size_t op;        // in file order
-  std::uint64_t offset;  // in the file
-  Bytes stored;          // where its bytes land
-  std::byte* copy_to;    // where they are copied then; nullptr: nowhere
+  std::size_t op;          // in file order
+  std::uint64_t offset;    // in the file
+  Bytes stored;            // where its bytes land
+  std::byte* copy_to;      // where they are copied then; nullptr: nowhere
+  std::size_t hashed = 0;  // so many of them are in the checksum already
+
+  std::uint64_t end() const { return offset + stored.size(); }
 };
 
 struct Worker {
@@ -305,7 +309,7 @@ class ReadExecution {
     std::uint32_t unused = 0;
     std::uint32_t& sum = sums != nullptr ? sums[part.op - task.first] : unused;
     if (part.copy_to == nullptr) {
-      sum = Extend(kind, sum, part.stored);
+      sum = Extend(kind, sum, part.stored.subspan(part.hashed));
     } else {
       sum = CopyAndExtend(kind, sum, part.stored, {part.copy_to, part.stored.size()});
     }
@@ -422,6 +426,32 @@ class ReadExecution::TaskSink final : public StreamSink {
     if (at_ < end_) Next();
   }
 
+  void Put(std::span<const std::byte> bytes) override {
+    while (!bytes.empty()) {
+      const std::uint64_t at = at_ + landed_;
+      while (part_ < worker_.parts.size() && worker_.parts[part_].end() <= at) ++part_;
+      Part* const part = part_ < worker_.parts.size() ? &worker_.parts[part_] : nullptr;
+      const std::span<std::byte> room = Room();
+      std::size_t n = std::min(room.size(), bytes.size());
+      if (part == nullptr || at < part->offset) {  // between the ops
+        if (part != nullptr) n = std::min<std::uint64_t>(n, part->offset - at);
+        std::memcpy(room.data(), bytes.data(), n);
+      } else {
+        n = std::min<std::uint64_t>(n, part->end() - at);
+        const ChecksumKind kind = read_.KindOf(read_.ops()[part->op]);
+        if (kind == ChecksumKind::kNone || at - part->offset != part->hashed) {
+          std::memcpy(room.data(), bytes.data(), n);
+        } else {
+          std::uint32_t& sum = sums_[part->op - task_.first];
+          sum = CopyAndExtend(kind, sum, bytes.first(n), room.first(n));
+          part->hashed += n;
+        }
+      }
+      bytes = bytes.subspan(n);
+      Filled(n);
+    }
+  }
+
   bool Stopped() override {
     return !read_.execution_.undisturbed() &&
            read_.execution_.Abandoned(read_.FirstInPlan(op_, task_.last));
@@ -453,6 +483,7 @@ class ReadExecution::TaskSink final : public StreamSink {
                                           : read_.CutAt(op_, task_.last, at_ + read_.sub_block_);
     read_.Collect(op_, at_, cut_, Landing::kInPlace, worker_);
     out_ = 0;
+    part_ = 0;
     landed_ = 0;
   }
 
@@ -465,6 +496,7 @@ class ReadExecution::TaskSink final : public StreamSink {
   std::uint64_t at_;
   std::uint64_t cut_ = 0;  // the sub-block is [at_, cut_)
   std::size_t out_ = 0;
+  std::size_t part_ = 0;      // that the next byte is in, or before
   std::size_t filled_ = 0;    // of that out
   std::uint64_t landed_ = 0;  // of the sub-block
 };

@@ -51,10 +51,20 @@ __m128i MergeLanes(__m512i accumulator) {
   return _mm_xor_si128(_mm_xor_si128(first, second), _mm_xor_si128(third, last));
 }
 
-// How blocks are loaded: as they are, or with a copy to aligned memory, past the caches.
+// How blocks are loaded: as they are; with a copy; or with one to aligned memory, past the caches.
 struct LoadOnly {
   static constexpr bool kCopies = false;
   __m512i operator()(const std::byte* from) const { return _mm512_loadu_si512(from); }
+};
+struct LoadAndStore {
+  static constexpr bool kCopies = true;
+  __m512i operator()(const std::byte* from) const {
+    const __m512i block = _mm512_loadu_si512(from);
+    _mm512_storeu_si512(out + (from - begin), block);
+    return block;
+  }
+  const std::byte* begin;
+  std::byte* out;
 };
 struct LoadAndStream {
   static constexpr bool kCopies = true;
@@ -102,6 +112,15 @@ std::uint32_t CrcByWideFolding(const std::byte* data, std::size_t n, std::uint32
   return FoldWide<kPolynomial, kNarrow>(data, n, crc, LoadOnly{});
 }
 
+std::uint32_t CopyInOnePassCrc32c(const std::byte* src, std::byte* dst, std::size_t n,
+                                  std::uint32_t crc) {
+  if (n < kAccumulators * kBlock) {
+    if (n != 0) std::memcpy(dst, src, n);
+    return PclmulCrc32c(src, n, crc);
+  }
+  return FoldWide<kCrc32cPolynomial, PclmulCrc32c>(src, n, crc, LoadAndStore{src, dst});
+}
+
 std::uint32_t CopyPastCachesCrc32c(const std::byte* src, std::byte* dst, std::size_t n,
                                    std::uint32_t crc) {
   // Streamed stores are of whole cache lines.
@@ -113,10 +132,7 @@ std::uint32_t CopyPastCachesCrc32c(const std::byte* src, std::byte* dst, std::si
     dst += head;
     n -= head;
   }
-  if (n < kAccumulators * kBlock) {
-    if (n != 0) std::memcpy(dst, src, n);
-    return PclmulCrc32c(src, n, crc);
-  }
+  if (n < kAccumulators * kBlock) return CopyInOnePassCrc32c(src, dst, n, crc);
   crc = FoldWide<kCrc32cPolynomial, PclmulCrc32c>(src, n, crc, LoadAndStream{src, dst});
   _mm_sfence();  // before anybody else is told of the copy
   return crc;
@@ -127,6 +143,7 @@ std::uint32_t CopyPastCachesCrc32c(const std::byte* src, std::byte* dst, std::si
 void InstallVpclmul(KernelTable& table) {
   table.crc32c = CrcByWideFolding<kCrc32cPolynomial, PclmulCrc32c>;
   table.crc32 = CrcByWideFolding<kCrc32Polynomial, PclmulCrc32>;
+  table.copy_crc32c = CopyInOnePassCrc32c;
   table.copy_past_caches_crc32c = CopyPastCachesCrc32c;
 }
 
