@@ -39,9 +39,9 @@ class Climber {
 
   const int cpus_;
   int limit_ = kFirstConnections;
-  int trusted_ = kFirstConnections;          // the limit that is known to pay
-  double trusted_rate_ = 0;  // bytes a second with it; 0: not measured yet
-  int rest_ = 0;             // windows to wait before the next trial
+  int trusted_ = kFirstConnections;  // the limit that is known to pay
+  double trusted_rate_ = 0;          // bytes a second with it; 0: not measured yet
+  int rest_ = 0;                     // windows to wait before the next trial
   int failed_trials_ = 0;
   bool settled_ = false;  // the first part of a window after a change is not measured
   Clock::time_point window_begin_{};

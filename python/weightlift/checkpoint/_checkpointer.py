@@ -338,10 +338,10 @@ class Checkpointer:
     def delete(self, step: int) -> None:
         """Delete a committed step; others stay whole. Of many processes rank 0 does so, for all."""
         self._check_open()
+        self._last = None
         if self.ranks.rank:
             return
         self._directory.lock()
-        self._last = None
         self._directory.delete(step)
 
     def rewind(self, step: int) -> list[int]:

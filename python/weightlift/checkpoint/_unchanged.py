@@ -151,8 +151,9 @@ def copied_late(state: State, rows: Iterable[int]) -> State:
     for i, *now in zip(late, sums.crc32c.tolist(), sums.crc32.tolist(), strict=True):
         if tuple(now) != state.seen[i]:
             raise StorageError(
-                f"{state.names[i]!r} was as in the step before, whose shard cannot be linked: it is gone, or damaged. "
-                "Meanwhile the training has changed the values; save again"
+                "it was as in the step before, whose shard cannot be linked, and the training has changed it since; "
+                "save again",
+                tensor=state.names[i],
             )
     return made
 
