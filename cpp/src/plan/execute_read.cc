@@ -17,9 +17,9 @@
 
 #include "plan/cold.h"
 #include "plan/execution.h"
+#include "plan/landing.h"
 #include "plan/sums.h"
 #include "plan/validate.h"
-#include "weightlift/buffer.h"
 #include "weightlift/error.h"
 #include "weightlift/plan.h"
 
@@ -35,6 +35,8 @@ constexpr std::uint64_t kStreamGap = 256u << 10;  // or one more request
 constexpr std::uint64_t kPage = 4096;
 
 using Bytes = std::span<std::byte>;
+using Part = ReadPart;
+using Worker = ReadWorker;
 
 // The ops in file order. Most plans are in that order already and are used as they are.
 class SortedOps {
@@ -62,41 +64,6 @@ class SortedOps {
   std::span<const ReadOp> ops_;
   std::vector<ReadOp> copy_;
   std::vector<std::size_t> order_;
-};
-
-// The part of one op that is in the sub-block at hand.
-struct Part {
-  std::size_t op;          // in file order
-  std::uint64_t offset;    // in the file
-  Bytes stored;            // where its bytes land
-  std::byte* copy_to;      // where they are copied then; nullptr: nowhere
-  std::size_t hashed = 0;  // so many of them are in the checksum already
-
-  std::uint64_t end() const { return offset + stored.size(); }
-};
-
-struct Worker {
-  std::shared_ptr<Buffer> memory;
-  std::vector<Part> parts;
-  std::vector<Bytes> outs;  // where a sub-block lands; what is adjacent in memory is one
-
-  // Scratch for [begin, end) of the file: congruent to it, so that direct reads need no copy. Stays
-  // where it is as long as the range is the same.
-  Bytes Scratch(std::uint64_t begin, std::uint64_t end) {
-    const std::uint64_t skip = begin % kPage;
-    if (!memory || memory->bytes().size() < skip + (end - begin)) {
-      memory = Buffer::Allocate(kPage + (end - begin));
-    }
-    return memory->bytes().subspan(skip, end - begin);
-  }
-
-  void Land(Bytes out) {
-    if (!outs.empty() && outs.back().data() + outs.back().size() == out.data()) {
-      outs.back() = {outs.back().data(), outs.back().size() + out.size()};
-    } else {
-      outs.push_back(out);
-    }
-  }
 };
 
 // Whether the plan will wait for a disk, by a few samples: asking for everything would cost more.
