@@ -7,7 +7,7 @@ some of safetensors' do, would take the old values.
 
 Whether an array is as it was, its checksums tell, of a copy, beside the training. But a shard that the last save has
 linked holds what is frozen, most likely still. Its arrays are compared where they are, while the training waits, which
-takes half as long as a copy; and only where they have changed are they copied.
+takes less time than a copy does; and only where they have changed are they copied.
 """
 
 from __future__ import annotations
