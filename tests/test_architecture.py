@@ -142,6 +142,7 @@ CORE_USERS = {
     "stores._cache": "checks blocks, and lends them to plans",
     "checkpoint._snapshot": "finds arrays that are one memory, and allocates their copies",
     "checkpoint._unchanged": "hashes without writing",
+    "frameworks._torch_device": "has as many threads as the core",
     "formats._safetensors_file": "parses and checks the header in the core: a hundred thousand tensors in milliseconds",
 }
 """The only modules that import the compiled core, and why."""
@@ -192,7 +193,6 @@ MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 LONG_FILES: dict[str, str] = {}
 """Files over 500 lines, and why each is better whole."""
-
 LONG_FUNCTIONS: dict[str, str] = {}
 """Functions over 60 lines (``file:name``), and why each is better whole."""
 

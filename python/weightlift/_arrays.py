@@ -68,6 +68,8 @@ def _from_mxnet(value: Any) -> Array:
 
 def _from_torch(value: Any, name: str) -> Array:
     """A torch tensor; dtypes that NumPy lacks travel as integers of the same size."""
+    if value.device.type == "meta":
+        raise UnsupportedFeatureError("the tensor is on the meta device: it has no values to save", tensor=name)
     tensor = value.detach().cpu()
     if getattr(tensor, "is_conj", bool)() or getattr(tensor, "is_neg", bool)():
         tensor = tensor.resolve_conj().resolve_neg()

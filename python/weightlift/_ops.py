@@ -24,6 +24,7 @@ __all__ = [
     "Progress",
     "ReadColumns",
     "ReadOps",
+    "block",
     "check_columns",
     "core_steps",
     "item_sizes",
@@ -35,6 +36,11 @@ NONE = 0xFFFFFFFF
 BufferPool = _core.BufferPool
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], object]
+
+
+def block(nbytes: int, pool: BufferPool | None = None) -> npt.NDArray[np.uint8]:
+    """Memory on huge pages that begins on a page; of a pool, to which it goes back once nobody has an array over it."""
+    return np.frombuffer(memoryview(_core.Buffer(nbytes, pool)), np.uint8) if nbytes else np.empty(0, np.uint8)
 
 
 def core_steps(steps: Iterable[Step]) -> list[_core.Step]:

@@ -22,6 +22,7 @@ from weightlift._intake import Intake, scratch_directory
 from weightlift._job import Job, SaveOptions, Target
 from weightlift._layout import U32, U64
 from weightlift._load import DTypes, dtype_chooser, read_arrays
+from weightlift._ops import block
 from weightlift._packing import Encoding, PackOptions, TensorSpecs
 from weightlift._publish import Publication
 from weightlift._quantize import settle_quantization
@@ -36,6 +37,7 @@ from weightlift.errors import UnsupportedFeatureError, WeightliftError
 from weightlift.formats import by_name, by_suffix
 from weightlift.formats._safetensors import SAFETENSORS
 from weightlift.frameworks._adapters import expand, live_object
+from weightlift.frameworks._torch_device import on_host
 from weightlift.protocols import (
     EncodesStrings,
     Format,
@@ -111,7 +113,8 @@ def save_leaves(
     """
     arrays: list[Array | Row] = list(leaves)
     if not all_arrays(arrays):
-        arrays = [_leaf(leaf, name, verify) for name, leaf in zip(names, leaves, strict=True)]
+        here = on_host(leaves, block)
+        arrays = [_leaf(leaf, name, verify) for name, leaf in zip(names, here, strict=True)]
     if options.quantize and isinstance(target.format, StoresBlocks):
         arrays, options = as_blocks(target.format, names, arrays, options, verify=verify)
     job = describe(names, arrays, target.format)

@@ -154,3 +154,88 @@ def test_a_numpy_file_into_a_module_on_the_device() -> None:
     np.savez("m.npz", weight=np.ones((2, 4), "f4"), bias=np.zeros(2, "f4"))
     wl.load("m.npz", into=net)
     assert net(torch.ones(1, 4, device="cuda")).tolist() == [[4.0, 4.0]]
+
+
+# --- checkpoints: the ring of page-locked memory -----------------------------------------------------
+def slow_sum(rounds: int) -> Any:
+    """What the device is still busy with when the host has it: every element is ``rounds``."""
+    x = torch.zeros(64 << 20, dtype=torch.float32, device="cuda")
+    for _ in range(rounds):
+        x = x + 1
+    return x
+
+
+def test_a_checkpoint_has_the_values_of_its_moment() -> None:
+    """Computed by what was queued before the save, and not touched by what is queued after it."""
+    with wl.checkpoint.Checkpointer("run", keep_last=None) as checkpointer:
+        for step in range(1, 6):
+            x = slow_sum(20 * step)
+            small = [torch.full((n,), float(step), device="cuda") for n in range(1, 400)]
+            future = checkpointer.save(step, {"x": x, "small": small})
+            x.fill_(-1)
+            for tensor in small:
+                tensor.fill_(-1)
+            future.result()
+        for step in range(1, 6):
+            state = checkpointer.restore(step)
+            assert (state["x"] == 20 * step).all()
+            assert all((array == step).all() and len(array) == n for n, array in enumerate(state["small"], 1))
+
+
+def test_a_checkpoint_of_a_module_and_its_optimizer() -> None:
+    net = trained().train()
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, fused=True)
+
+    def step(module: Any, own: Any) -> None:
+        own.zero_grad()
+        module(torch.arange(64, device="cuda"))[0].square().sum().backward()
+        own.step()
+
+    step(net, optimizer)
+    with wl.checkpoint.Checkpointer("run") as checkpointer:
+        checkpointer.save(1, {"net": net, "optimizer": optimizer})
+        clone = Net().cuda()
+        other = torch.optim.AdamW([p for p in clone.parameters() if p.requires_grad], fused=True)
+        step(net, optimizer)
+        checkpointer.wait()
+        checkpointer.restore(into={"net": clone, "optimizer": other})
+    step(clone, other)
+    assert same(net, clone)
+
+
+def test_tensors_of_all_kinds_through_the_ring() -> None:
+    from weightlift._ops import block
+    from weightlift.frameworks._torch_device import on_host
+
+    with torch.device("cuda"):
+        shared = torch.randn(33, 5)
+        kinds = [
+            shared, shared.t(), shared[:, ::2], shared[3:7], torch.tensor(7), torch.zeros(0, 3),
+            torch.randn(3, dtype=torch.complex64), torch.randn(3, dtype=torch.complex64).conj(),
+            torch.randn(9).bfloat16(), torch.randn(9).to(torch.float8_e4m3fn), torch.tensor([True, False]),
+            torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last), torch.randn((200 << 20) // 4 + 1),
+            torch.ones(3, device="cpu"),
+        ]  # fmt: skip
+    made = on_host([*kinds, shared], block)
+    assert made[0] is made[-1] and made[-2] is kinds[-1]
+    for tensor, copy_ in zip(kinds, made, strict=False):
+        assert copy_.device.type == "cpu" and copy_.dtype == tensor.dtype and copy_.shape == tensor.shape
+        raw = torch.uint8 if tensor.dtype == torch.float8_e4m3fn else tensor.dtype
+        assert torch.equal(copy_.view(raw), tensor.cpu().view(raw))
+
+
+def test_a_staged_state_of_torch_distributed_checkpoint() -> None:
+    import torch.distributed.checkpoint as dcp
+
+    from weightlift.checkpoint.dcp import WeightliftReader, WeightliftWriter
+
+    net = trained()
+    state = net.state_dict()
+    writer = WeightliftWriter("dcp")
+    staged = writer.stage(state)
+    assert all(torch.equal(staged[name], state[name].cpu()) for name in state)
+    dcp.save(state, storage_writer=writer, no_dist=True)
+    clone = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    dcp.load(clone, storage_reader=WeightliftReader("dcp"), no_dist=True)
+    assert all(torch.equal(clone[name], state[name]) for name in state)

@@ -172,13 +172,14 @@ class Checkpointer:
             raise ValueError(f"step is {step}; it must not be negative")
         self._directory.lock()
         self._check_number(step, overwrite=overwrite)
-        parts = take_apart(state, self.ranks.rank)
-        check_storable(parts)
         numbers = {name: float(value) for name, value in (metrics or {}).items()}
         self._room.acquire()
         try:
             self._tell()  # of the save that was waited for
+            parts = take_apart(state, self.ranks.rank, self._staging.fetched)
+            check_storable(parts)
             others, copied = self._share(parts)
+            del parts
             future = CheckpointFuture(step)
             # In a list, out of which the thread takes it: what is called holds its arguments until after the end.
             job = [_Job(Step(step, copied, numbers, self._metadata), others)]

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from weightlift import _core
-from weightlift._ops import BufferPool
+from weightlift._ops import BufferPool, block
+from weightlift.frameworks._torch_device import on_host
 
 __all__ = ["Staging"]
 
@@ -50,6 +51,10 @@ class Staging:
             result[row] = copy
         return result
 
+    def fetched(self, leaves: Sequence[Any]) -> list[Any]:
+        """``leaves`` with copies, made in the same memory, in the place of tensors of a GPU."""
+        return on_host(leaves, lambda nbytes: block(nbytes, self._pool))
+
     def close(self) -> None:
         """Give the memory back."""
         self._threads.shutdown()
@@ -64,7 +69,7 @@ def _snapshot(arrays: Sequence[Array], pool: BufferPool, threads: Executor) -> l
             step = _ALIGNMENT if array.nbytes >= _LARGE else _SMALL_ALIGNMENT
             places[i] = -(-end // step) * step
             end = places[i] + array.nbytes
-    memory = np.frombuffer(memoryview(_core.Buffer(end, pool)), np.uint8) if end else np.empty(0, np.uint8)
+    memory = block(end, pool)
     copies: list[Array] = []
     for i, array in enumerate(arrays):
         if i in first:

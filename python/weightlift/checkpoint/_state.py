@@ -9,9 +9,9 @@ place in the state.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -95,8 +95,14 @@ def register_encoder(
     _ENCODERS[name] = _Encoder(kind, name, encode, decode, assign)
 
 
-def take_apart(state: Any, rank: int = 0) -> State:
+def take_apart(state: Any, rank: int = 0, fetched: Callable[[Sequence[Any]], Sequence[Any]] | None = None) -> State:
     """The tensors and the structure of a state; of arrays that are spread over processes, this one's boxes.
+
+    Args:
+        state: What the user gave.
+        rank: Of this process.
+        fetched: Gives leaves with copies on the host in the place of tensors of a GPU, all at once; default: each
+            is copied by itself.
 
     Raises:
         UnsupportedFeatureError: Something in it is neither; ``tensor`` is its path, joined by dots.
@@ -104,21 +110,35 @@ def take_apart(state: Any, rank: int = 0) -> State:
     tree, _ = expand(encode(state, rank))
     names, leaves, structure = flatten(tree, values=True)
     taken = State(structure=structure, tensors=names)
-    for name, leaf in zip(names, leaves, strict=True):
-        spread = None if type(leaf) is np.ndarray else sharded(leaf, name)
-        if spread is None:
-            own = RANK in name and RANK in name.split(".")
-            keeper = Keeper.THIS if own else Keeper.ANY
-            taken.add(name, _array(leaf, name), None, keeper=keeper, lasting=_lasts(leaf))
-            continue
-        for shard in spread.shards:
-            if shard.replica == 0 or shard.presumed:
-                array = _array(shard.array, name)
-                stored = name if array.shape == spread.shape else piece_name(name, shard.begin, array.shape)
-                part = None if stored == name else Part(name, spread.shape, shard.begin)
-                keeper = Keeper.ANOTHER if shard.replica else Keeper.THIS
-                taken.add(stored, array, part, keeper=keeper, lasting=_lasts(shard.array))
+    rows = [row for name, leaf in zip(names, leaves, strict=True) for row in _rows(name, leaf)]
+    here = [row.leaf for row in rows]
+    for row, leaf in zip(rows, here if fetched is None else fetched(here), strict=True):
+        taken.add(row.stored, _array(leaf, row.name), row.part, keeper=row.keeper, lasting=_lasts(row.leaf))
     return taken
+
+
+class _Row(NamedTuple):
+    """What is stored of a leaf, or of one of its boxes."""
+
+    name: str
+    stored: str
+    leaf: Any
+    part: Part | None
+    keeper: Keeper
+
+
+def _rows(name: str, leaf: Any) -> Iterator[_Row]:
+    spread = None if type(leaf) is np.ndarray else sharded(leaf, name)
+    if spread is None:
+        own = RANK in name and RANK in name.split(".")
+        yield _Row(name, name, leaf, None, Keeper.THIS if own else Keeper.ANY)
+        return
+    for shard in spread.shards:
+        if shard.replica == 0 or shard.presumed:
+            whole = shard.shape == spread.shape
+            stored = name if whole else piece_name(name, shard.begin, shard.shape)
+            part = None if whole else Part(name, spread.shape, shard.begin)
+            yield _Row(name, stored, shard.array, part, Keeper.ANOTHER if shard.replica else Keeper.THIS)
 
 
 def _lasts(leaf: Any) -> bool:

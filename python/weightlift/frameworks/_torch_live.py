@@ -16,6 +16,7 @@ from weightlift._dtypes import DTYPES
 from weightlift.errors import MismatchError, UnsupportedFeatureError
 from weightlift.frameworks._holder import StateHolder, is_state_holder, mismatch
 from weightlift.frameworks._tensors import to_torch
+from weightlift.frameworks._torch_device import identity
 from weightlift.protocols import LiveTensors, LiveTree, Slot
 
 if TYPE_CHECKING:
@@ -62,32 +63,6 @@ def _is_plain(net: torch.nn.Module) -> bool:
     return True
 
 
-def _saved(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state_dict to be saved; tensors of one memory on another device come to the CPU as one."""
-    import torch
-
-    result: dict[str, Any] = {}
-    fetched: dict[Any, Any] = {}
-    for name, value in state.items():
-        if not isinstance(value, torch.Tensor) or value.device.type == "cpu":
-            result[name] = value
-            continue
-        if value.device.type == "meta":
-            raise UnsupportedFeatureError("the tensor is on the meta device: it has no values to save", tensor=name)
-        key = _identity(value)
-        if key not in fetched:
-            fetched[key] = value.detach().cpu()
-        result[name] = fetched[key]
-    return result
-
-
-def _identity(tensor: torch.Tensor) -> Any:
-    """Equal for two tensors that are the same elements of the same memory."""
-    if tensor.device.type == "meta" or not tensor.numel() or str(tensor.layout) != "torch.strided":
-        return id(tensor)
-    return tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
-
-
 def _memory(tensor: torch.Tensor) -> Array | None:
     """A tensor's own memory as an array, where a load can read into it."""
     if tensor.device.type != "cpu" or str(tensor.layout) != "torch.strided":
@@ -105,7 +80,7 @@ class _Module:
         self._state = dict(net.state_dict(keep_vars=True))
 
     def tree(self) -> Any:
-        return _saved(self._net.state_dict())
+        return self._net.state_dict()
 
     def slots(self) -> Mapping[str, Slot]:
         return {name: slot_of(name, tensor) for name, tensor in self._state.items()}
@@ -156,7 +131,7 @@ def slot_of(name: str, tensor: torch.Tensor) -> Slot:
         shape=tuple(tensor.shape),
         dtype=dtype,
         memory=_memory(tensor),
-        tied=_identity(tensor),
+        tied=identity(tensor),
         # torch lets old files do without it
         optional=name.endswith("num_batches_tracked"),
         empty=tensor.device.type == "meta",
@@ -202,7 +177,7 @@ class _HookedModule:
         self._net = net
 
     def tree(self) -> Any:
-        return _saved(self._net.state_dict())
+        return self._net.state_dict()
 
     def take_tree(self, tree: Any, *, strict: bool, assign: bool) -> tuple[Sequence[str], Sequence[str]]:
         try:

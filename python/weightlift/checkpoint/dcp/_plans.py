@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.planner import LoadPlanner, ReadItem, SavePlan
 from torch.distributed.checkpoint.storage import WriteResult
 
 from weightlift._arrays import as_array
+from weightlift._ops import block
 from weightlift._slices import fill_slices
 from weightlift._source import Source
 from weightlift.checkpoint._folders import LocalFolder
@@ -35,6 +36,7 @@ from weightlift.errors import FormatError, MismatchError, UnsupportedFeatureErro
 from weightlift.formats._boxes import Box
 from weightlift.formats._dcp_tree import structure_of
 from weightlift.formats._safetensors_pieces import piece_name
+from weightlift.frameworks._torch_device import on_host
 
 Keys = tuple[str | int, ...]
 """The path of a leaf: keys of dicts, and indices of lists."""
@@ -70,14 +72,15 @@ def write(
     """Write the items of a plan into ``folder``, durably."""
     state, nodes = State(None, []), {}
     sizes: list[int] = []
-    for item in plan.items:
+    tensors = [None if item.type == WriteItemType.BYTE_IO else _resolved(item, planner) for item in plan.items]
+    for item, tensor in zip(plan.items, on_host(tensors, block), strict=True):
         before = len(state.arrays)
         if item.type == WriteItemType.BYTE_IO:
             nodes[item.index.fqn], inner = to_node(value_of(planner, item), item.index.fqn)
             for name, tensor in inner.items():
                 state.add(name, as_array(tensor, name), None, keeper=Keeper.THIS)
         else:
-            _add(state, item, planner)
+            _add(state, item, tensor)
         sizes.append(sum(array.nbytes for array in state.arrays[before:]))
     writing = Writing(False, bandwidth, lambda done, total: None, f"r{rank:05d}-")
     written = write_shards(LocalFolder(folder), Step(0, state, {}, {}), None, writing)
@@ -87,13 +90,17 @@ def write(
     ]
 
 
-def _add(state: State, item: WriteItem, planner: SavePlanner) -> None:
+def _resolved(item: WriteItem, planner: SavePlanner) -> torch.Tensor:
+    tensor = planner.resolve_data(item)
+    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
+        raise UnsupportedFeatureError("it is sparse or quantised: only plain tensors are stored", tensor=item.index.fqn)
+    return tensor
+
+
+def _add(state: State, item: WriteItem, tensor: torch.Tensor) -> None:
     """The array of a tensor, or of a shard of one."""
     name, data = item.index.fqn, item.tensor_data
     assert data is not None
-    tensor = planner.resolve_data(item)
-    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
-        raise UnsupportedFeatureError("it is sparse or quantised: only plain tensors are stored", tensor=name)
     shape, begin, size = (tuple(map(int, n)) for n in (data.size, data.chunk.offsets, data.chunk.sizes))
     array = as_array(tensor, name)
     if array.shape != size:

@@ -9,6 +9,7 @@ import torch
 
 from weightlift._arrays import as_array
 from weightlift.checkpoint._snapshot import Staging
+from weightlift.frameworks._torch_device import on_device
 
 __all__ = ["TorchStaging"]
 
@@ -24,10 +25,10 @@ class TorchStaging:
         """The state with copies of its tensors; of DTensors the local part is copied. Other values are the same."""
         found: list[torch.Tensor] = []
         _walk(state, found.append)
-        arrays = [as_array(tensor) for tensor in found]
+        arrays = [as_array(tensor) for tensor in self._staging.fetched(found)]
+        copied = self._staging.snapshot(arrays, [on_device(tensor) for tensor in found])
         copies = iter(
-            torch.from_numpy(_plain(copy)).view(tensor.dtype)
-            for copy, tensor in zip(self._staging.snapshot(arrays), found, strict=True)
+            torch.from_numpy(_plain(copy)).view(tensor.dtype) for copy, tensor in zip(copied, found, strict=True)
         )
         made: dict[str, Any] = _walk(state, lambda _: next(copies))
         return made
