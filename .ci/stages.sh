@@ -93,7 +93,7 @@ stage_lint() {
 stage_peers() {
   # The converter's arithmetic is pure Python; its own dependencies (TensorFlow, JAX …) are not needed.
   "$VENV_PYTHON" -m pip install -q --no-deps tensorflowjs
-  "$VENV_PYTHON" -m pip install -q requests httpx aiohttp obstore fsspec
+  "$VENV_PYTHON" -m pip install -q requests httpx aiohttp obstore fsspec hf_transfer tensorstore
 }
 
 # The CPU build: of the other builds, each brings gigabytes of CUDA packages.
