@@ -19,6 +19,7 @@ import json
 import multiprocessing as mp
 import os
 import random
+import re
 import resource
 import shutil
 import statistics
@@ -138,7 +139,7 @@ def touch_memory(nbytes: int | None = None) -> None:
     huge pages in 25 ms right after such programs, in 700 to 1300 ms after six seconds of nothing).
     """
     if nbytes is None:
-        nbytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 9 // 10
+        nbytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 9 // 10  # not what the page cache has
     program = (
         "import mmap, sys\n"
         "size, step = int(sys.argv[1]), mmap.PAGESIZE\n"
@@ -153,71 +154,97 @@ def touch_memory(nbytes: int | None = None) -> None:
         raise RuntimeError("the program that touches memory failed")
 
 
-def measure(
-    module: str,
-    cases: Sequence[Case],
-    params: dict[str, Any],
-    rounds: int,
-    *,
-    warmup: int = 2,
-    before: Callable[[Case], None] | None = None,
-    memory: int = 0,
-) -> list[Row]:
-    """Run all cases, group by group, each round in an order of its own.
+@dataclass
+class Session:
+    """How the rows of a bench are run.
 
-    ``before`` is called untimed in this process ahead of every run. What the runs before have left in the page cache is
-    written to the disk first: a save is not charged to what comes after it. ``memory`` bytes are touched ahead of each
-    run, so that fresh memory costs every row the same; twice what a row needs is enough.
+    ``before`` is called untimed in this process ahead of every run. ``memory`` bytes are touched ahead of each run, so
+    that fresh memory costs every row the same; twice what a row needs is enough. ``apart``: the process of a row lives
+    only for its turn of a round, with warm-ups of its own; where not all fit into memory together.
     """
-    rows = [Row(c) for c in cases]
-    for group in dict.fromkeys(c.group for c in cases):
-        _measure_group(module, [r for r in rows if r.case.group == group], params, warmup, rounds, before, memory)
-    return rows
 
+    module: str
+    params: dict[str, Any]
+    rounds: int
+    warmup: int = 2
+    before: Callable[[Case], None] | None = None
+    memory: int = 0
+    apart: bool = False
 
-def _measure_group(
-    module: str,
-    rows: Sequence[Row],
-    params: dict[str, Any],
-    warmup: int,
-    rounds: int,
-    before: Callable[[Case], None] | None,
-    memory: int,
-) -> None:
-    context, live, order = mp.get_context("spawn"), [], random.Random(0)
-    try:
-        for row in rows:
-            mine, theirs = context.Pipe()
-            process = context.Process(target=_worker, args=(theirs, module, row.case, params))
-            process.start()
-            theirs.close()
-            kind, value = mine.recv()
-            if kind == "ready":
-                live.append((row, mine, process))
-            elif kind == "skip":
-                row.skipped = value
+    def rows(self, cases: Sequence[Case]) -> list[Row]:
+        """Run all cases, group by group, each round in an order of its own."""
+        rows, order = [Row(c) for c in cases], random.Random(0)
+        for group in dict.fromkeys(c.group for c in cases):
+            mine = [row for row in rows if row.case.group == group]
+            if self.apart:
+                for _ in range(self.rounds):
+                    for row in order.sample(mine, len(mine)):
+                        self._together([row], 1, order)
             else:
-                raise RuntimeError(f"{row.case.name}: set-up failed\n{value}")
-        for turn in range(warmup + rounds):
-            for row, pipe, _ in order.sample(live, len(live)):
-                os.sync()
-                if before is not None:
-                    before(row.case)
-                if memory:
-                    touch_memory(memory)
-                pipe.send("run")
-                kind, value = pipe.recv()
-                if kind != "done":
-                    raise RuntimeError(f"{row.case.name} failed\n{value}")
-                if turn >= warmup:
-                    row.seconds.append(value[0])
-                    row.cpu.append(value[1])
-                row.peak = max(row.peak, value[2])
-    finally:
-        for _, pipe, process in live:
-            pipe.send("stop") if process.is_alive() else None
-            process.join(5)
-            process.kill()
+                self._together(mine, self.rounds, order)
+        return rows
+
+    def _together(self, rows: Sequence[Row], rounds: int, order: random.Random) -> None:
+        """Run rows by turns, each in a process that lives through all rounds."""
+        live: list[_Live] = []
+        try:
+            for row in rows:
+                live += self._started(row)
+            for turn in range(self.warmup + rounds):
+                for one in order.sample(live, len(live)):
+                    self._run(one, counts=turn >= self.warmup)
+        finally:
+            for one in live:
+                one.stop()
+
+    def _started(self, row: Row) -> list[_Live]:
+        """The process of a row, once it is set up; none where that cannot run here."""
+        context = mp.get_context("spawn")
+        mine, theirs = context.Pipe()
+        process = context.Process(target=_worker, args=(theirs, self.module, row.case, self.params))
+        process.start()
+        theirs.close()
+        kind, value = mine.recv()
+        if kind == "error":
+            raise RuntimeError(f"{row.case.name}: set-up failed\n{value}")
+        row.skipped = value if kind == "skip" else ""
+        return [] if row.skipped else [_Live(row, mine, process)]
+
+    def _run(self, one: _Live, *, counts: bool) -> None:
+        """What the runs before have left in the page cache goes to the disk first: it is not charged to this one."""
+        os.sync()
+        if self.before is not None:
+            self.before(one.row.case)
+        if self.memory:
+            touch_memory(min(self.memory, _available() * 3 // 4))
+        one.pipe.send("run")
+        kind, value = one.pipe.recv()
+        if kind != "done":
+            raise RuntimeError(f"{one.row.case.name} failed\n{value}")
+        if counts:
+            one.row.seconds.append(value[0])
+            one.row.cpu.append(value[1])
+        one.row.peak = max(one.row.peak, value[2])
+
+
+@dataclass
+class _Live:
+    """A row and its process."""
+
+    row: Row
+    pipe: Any
+    process: Any
+
+    def stop(self) -> None:
+        if self.process.is_alive():
+            self.pipe.send("stop")
+        self.process.join(5)
+        self.process.kill()
+
+
+def measure(module: str, cases: Sequence[Case], params: dict[str, Any], rounds: int, **how: Any) -> list[Row]:
+    """Run all cases; ``how``: see :class:`Session`."""
+    return Session(module, params, rounds, **how).rows(cases)
 
 
 def table(title: str, rows: Sequence[Row], nbytes: int, *, unit: str = "GB/s", count: int = 0) -> list[dict[str, Any]]:
@@ -290,10 +317,14 @@ def arguments(description: str, size: int, quick: int, parts: Sequence[str] = ()
     args.rounds = args.rounds or (1 if args.quick else 7)
     args.size = args.size or (quick if args.quick else size)
     args.warmup = 1 if args.quick else 2
-    args.memory = (
-        0 if args.quick else min(2 * args.size, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
-    )
+    args.memory = 0 if args.quick else min(2 * args.size, _available() // 2)
     return args
+
+
+def _available() -> int:
+    """Bytes of memory that are free, or hold what can be read again."""
+    found = re.search(r"^MemAvailable: *(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
 
 
 class Workspace:

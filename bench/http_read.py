@@ -1,9 +1,10 @@
 """Claim 5: HTTP ranges to NumPy, verified, against the peers and raw sockets.
 
 nginx and all clients share this machine. "arrays" is a dict of NumPy arrays that can be written, "tensors" the same of
-torch's, "bytes" a body in memory that cannot, or several, "nothing" a body thrown away. What is claimed against the best
-peer is claimed against the best that ends as we do, with arrays or tensors; those that leave bytes are in the table. Three groups: plain, TLS, and a relay that is 20 ms away and caps every connection's rate; there the
-file is smaller. ``--gib N`` sets the size (the claim's is 2); memory for three times that is needed.
+torch's, "bytes" a body in memory that cannot, or several, "nothing" a body thrown away. What is claimed against the
+best peer is claimed against the best that ends as we do, with arrays or tensors; the table has those that leave bytes.
+Three groups: plain, TLS, and a relay that is 20 ms away and caps every connection's rate; there the file is smaller.
+``--gib N`` sets the size (the claim's is 2); memory for three times that is needed.
 
 What the raw sockets reach against each peer is the most that any client could: see "what the machine allows".
 """

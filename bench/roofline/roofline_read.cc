@@ -1,4 +1,4 @@
-// How fast a file becomes memory on this machine.
+// How fast a file becomes memory on this machine; or several, one behind the other, by pread.
 //
 //   owned-huge   pread into fresh memory on huge pages (mapping and faults are timed)
 //   owned-4k     the same on 4 KiB pages
@@ -19,6 +19,21 @@ void TouchPages(const std::byte* data, std::size_t begin, std::size_t nbytes,
   sink.fetch_add(sum, std::memory_order_relaxed);
 }
 
+struct File {
+  int fd;
+  std::size_t begin;  // of its bytes among those of all
+  std::size_t end;
+};
+
+void ReadAcross(const std::vector<File>& files, std::byte* data, std::size_t begin,
+                std::size_t nbytes) {
+  for (const File& file : files) {
+    const std::size_t from = std::max(begin, file.begin);
+    const std::size_t to = std::min(begin + nbytes, file.end);
+    if (from < to) roofline::ReadExact(file.fd, data + from, to - from, from - file.begin);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -27,18 +42,25 @@ int main(int argc, char** argv) {
   const bool direct = mode == "direct";
   const bool mapped = mode == "mmap-touch";
   const bool reused = mode == "hot" || direct;
-  if (options.positional().size() != 1 ||
+  const std::vector<std::string>& paths = options.positional();
+  if (paths.empty() || (paths.size() > 1 && (direct || mapped)) ||
       !(reused || mapped || mode == "owned-huge" || mode == "owned-4k")) {
     roofline::Usage(
-        "roofline_read FILE [--mode owned-huge|owned-4k|hot|direct|mmap-touch] [--threads 2] "
+        "roofline_read FILE... [--mode owned-huge|owned-4k|hot|direct|mmap-touch] [--threads 2] "
         "[--piece 8388608] [--repeat 1 | --on-request]");
   }
   const std::size_t threads = options.Number("threads", 2);
   const std::size_t piece = options.Number("piece", 8u << 20);
-  const int fd = open(options.positional()[0].c_str(), O_RDONLY | (direct ? O_DIRECT : 0));
-  if (fd < 0) Fail("open " + options.positional()[0]);
-  const std::size_t size = roofline::FileSize(fd);
+  std::vector<File> files;
+  std::size_t size = 0;
+  for (const std::string& path : paths) {
+    const int fd = open(path.c_str(), O_RDONLY | (direct ? O_DIRECT : 0));
+    if (fd < 0) Fail("open " + path);
+    files.push_back({fd, size, size + roofline::FileSize(fd)});
+    size = files.back().end;
+  }
   if (size == 0) return 0;
+  const int fd = files[0].fd;
 
   // A direct read may run to the end of the file in whole blocks only: room for the last one.
   const std::size_t room = size + 4096;
@@ -63,7 +85,7 @@ int main(int argc, char** argv) {
       const roofline::Memory fresh(reused ? 1 : room, mode != "owned-4k");
       std::byte* const data = reused ? reused_memory.data() : fresh.data();
       roofline::ForPieces(size, piece, threads, [&](std::size_t begin, std::size_t nbytes) {
-        if (!direct) return roofline::ReadExact(fd, data + begin, nbytes, begin);
+        if (!direct) return ReadAcross(files, data, begin, nbytes);
         const std::size_t whole = (nbytes + 4095) / 4096 * 4096;
         const ssize_t n = pread(fd, data + begin, whole, static_cast<off_t>(begin));
         if (n < 0 || static_cast<std::size_t>(n) < nbytes) Fail("pread");
@@ -73,6 +95,6 @@ int main(int argc, char** argv) {
     }
     roofline::Report("read", mode, threads, size, wall, cpu);
   }
-  close(fd);
+  for (const File& file : files) close(file.fd);
   return 0;
 }
