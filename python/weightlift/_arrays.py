@@ -6,7 +6,8 @@ NumPy cannot take by itself (bfloat16 and float8 of other frameworks) are passed
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,14 @@ import numpy.typing as npt
 from weightlift._dtypes import DTYPES
 from weightlift.errors import UnsupportedFeatureError
 
-__all__ = ["as_array", "check_strings"]
+__all__ = ["all_arrays", "as_array", "check_strings"]
 
 Array = npt.NDArray[Any]
+
+
+def all_arrays(leaves: Sequence[Any]) -> TypeGuard[list[Array]]:
+    """Whether all are NumPy arrays, and of no subclass."""
+    return set(map(type, leaves)) <= {np.ndarray}
 
 
 def as_array(value: Any, name: str = "") -> Array:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from weightlift import _core
-from weightlift._arrays import as_array, check_strings
+from weightlift._arrays import all_arrays, as_array, check_strings
 from weightlift._block_rows import as_blocks
 from weightlift._dtypes import STRING, DType, byte_size, from_numpy
 from weightlift._intake import Intake, scratch_directory
@@ -128,11 +128,6 @@ def save_leaves(
         job.specs.same = _stored_alike(job.specs, groups)
         shared = tuple(tuple(names[i] for i in group) for group in groups)
         return publish(job, target, structure, options, shared=shared)
-
-
-def all_arrays(leaves: Sequence[Any]) -> TypeGuard[list[Array]]:
-    """Whether all are NumPy arrays, and of no subclass."""
-    return set(map(type, leaves)) <= {np.ndarray}
 
 
 def _leaf(leaf: Any, name: str, verify: bool) -> Array | Row:

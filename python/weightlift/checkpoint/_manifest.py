@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weightlift import _json
 from weightlift._checksum import crc32c
@@ -39,8 +39,7 @@ class StoredFile:
     since: int
 
 
-@dataclass(frozen=True)
-class StoredTensor:
+class StoredTensor(NamedTuple):
     """Where a tensor lies, in which shard from which byte, and the checksums of its bytes (CRC-32 if it is known).
 
     ``encoded`` says what the bytes are where they are compressed.
@@ -117,7 +116,7 @@ class Manifest:
             "world_size": self.world_size,
             "identity": self.identity,
             "metrics": {name: _number(value) for name, value in self.metrics.items()},
-            "metadata": dict(self.metadata),
+            "metadata": {},
             "index_crc32c": self.index_crc32c,
             "files": [[name, file.nbytes, file.since] for name, file in self.files.items()],
             "tensors": [
@@ -128,10 +127,11 @@ class Manifest:
             "encoded": encoded_json(encoded_of(self.tensors)),
         }
         try:
-            document["digest"] = _digest(document)
-            return json.dumps(document, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+            document["metadata"] = json.loads(json.dumps(dict(self.metadata)))  # keys are text, which sorts otherwise
+            text = _sorted(document)
         except (TypeError, ValueError, RecursionError) as error:
             raise UnsupportedFeatureError(f"metadata of the checkpointer cannot be written as JSON: {error}") from None
+        return b'{"digest":"%08x",' % crc32c(text) + text[1:] + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
@@ -209,7 +209,7 @@ def with_encoded(tensors: Mapping[str, StoredTensor], raw: Any) -> dict[str, Sto
             check_encoded(encoded, tensors[name].dtype, tensors[name].shape)
         except FormatError as error:
             raise error.locate(tensor=name) from None
-        found[name] = replace(tensors[name], encoded=encoded)
+        found[name] = tensors[name]._replace(encoded=encoded)
     return found
 
 
@@ -235,8 +235,12 @@ def _check_tensor(name: str, tensor: StoredTensor, file_bytes: int) -> None:
 
 
 def _digest(document: Mapping[str, Any]) -> str:
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return f"{crc32c(text.encode('ascii')):08x}"
+    return f"{crc32c(_sorted(document)):08x}"
+
+
+def _sorted(document: Mapping[str, Any]) -> bytes:
+    """What the digest is taken of: JSON with sorted keys, in ASCII."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def _number(value: Any) -> float | str:

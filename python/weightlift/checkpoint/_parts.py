@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy.typing as npt
 
@@ -24,6 +24,7 @@ from weightlift.formats._safetensors_pieces import Pieces, piece_name
 __all__ = ["Keeper", "Part", "State", "cut", "division", "pieces_of"]
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,14 @@ class State:
         self.keepers.append(keeper)
         self.lasting.append(lasting)
 
-    def take(self, rows: Iterable[int]) -> State:
+    def take(self, rows: Sequence[int]) -> State:
         """Only these rows; what has been seen of them is forgotten."""
-        taken = State(self.structure, self.tensors)
-        for row in rows:
-            keeper, lasting = self.keepers[row], self.lasting[row]
-            taken.add(self.names[row], self.arrays[row], self.parts[row], keeper=keeper, lasting=lasting)
-        return taken
+
+        def of(column: list[T]) -> list[T]:
+            return [column[row] for row in rows]
+
+        columns = of(self.names), of(self.arrays), of(self.parts), of(self.keepers), of(self.lasting)
+        return State(self.structure, self.tensors, *columns)
 
     def with_arrays(self, arrays: Sequence[Array]) -> State:
         """The same with other memory."""

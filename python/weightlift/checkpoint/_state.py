@@ -9,14 +9,14 @@ place in the state.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from weightlift._arrays import as_array
+from weightlift._arrays import all_arrays, as_array
 from weightlift._tree import flatten
 from weightlift.checkpoint._parts import Keeper, Part, State
 from weightlift.errors import FormatError, UnsupportedFeatureError
@@ -109,36 +109,29 @@ def take_apart(state: Any, rank: int = 0, fetched: Callable[[Sequence[Any]], Seq
     """
     tree, _ = expand(encode(state, rank))
     names, leaves, structure = flatten(tree, values=True)
-    taken = State(structure=structure, tensors=names)
-    rows = [row for name, leaf in zip(names, leaves, strict=True) for row in _rows(name, leaf)]
-    here = [row.leaf for row in rows]
-    for row, leaf in zip(rows, here if fetched is None else fetched(here), strict=True):
-        taken.add(row.stored, _array(leaf, row.name), row.part, keeper=row.keeper, lasting=_lasts(row.leaf))
+    taken = State(structure, names)
+    for name, leaf in zip(names, leaves, strict=True):
+        _add(taken, name, leaf)
+    taken.lasting = list(map(_lasts, taken.arrays))
+    if not all_arrays(taken.arrays):
+        here = taken.arrays if fetched is None else fetched(taken.arrays)
+        taken.arrays = [_array(leaf, name) for leaf, name in zip(here, taken.names, strict=True)]
     return taken
 
 
-class _Row(NamedTuple):
-    """What is stored of a leaf, or of one of its boxes."""
-
-    name: str
-    stored: str
-    leaf: Any
-    part: Part | None
-    keeper: Keeper
-
-
-def _rows(name: str, leaf: Any) -> Iterator[_Row]:
+def _add(taken: State, name: str, leaf: Any) -> None:
+    """The rows of a leaf: it, or its boxes; what is no array of NumPy yet will be."""
     spread = None if type(leaf) is np.ndarray else sharded(leaf, name)
     if spread is None:
         own = RANK in name and RANK in name.split(".")
-        yield _Row(name, name, leaf, None, Keeper.THIS if own else Keeper.ANY)
+        taken.add(name, leaf, None, keeper=Keeper.THIS if own else Keeper.ANY)
         return
     for shard in spread.shards:
         if shard.replica == 0 or shard.presumed:
             whole = shard.shape == spread.shape
             stored = name if whole else piece_name(name, shard.begin, shard.shape)
             part = None if whole else Part(name, spread.shape, shard.begin)
-            yield _Row(name, stored, shard.array, part, Keeper.ANOTHER if shard.replica else Keeper.THIS)
+            taken.add(stored, shard.array, part, keeper=Keeper.ANOTHER if shard.replica else Keeper.THIS)
 
 
 def _lasts(leaf: Any) -> bool:
