@@ -1,11 +1,13 @@
 """One process of a job that saves and loads with torch.distributed.checkpoint; run by test_dcp_plugin.py.
 
 Usage: dcp_job.py RANK WORLD_SIZE FOLDER TASK..., where a task is save:MODE or load:MODE:NAME. A save leaves NAME =
-WORLD_SIZE + MODE: ``NAME`` by Weightlift, ``NAME.own`` by torch's own writer, ``NAME.truth`` the full state.
+WORLD_SIZE + MODE: ``NAME`` by Weightlift, ``NAME.own`` by torch's own writer, ``NAME.truth`` the full state. What
+Weightlift writes and reads lies in FOLDER, or below the URL ``DCP_PLACE`` of the environment.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -86,17 +88,18 @@ def state_of(
 def main(rank: int, world: int, folder: Path, tasks: list[str]) -> None:
     meeting = folder / f"meeting-{'-'.join(tasks).replace(':', '_')}"
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
+    place = os.environ.get("DCP_PLACE") or str(folder)
     for task in tasks:
         kind, mode, *rest = task.split(":")
         if kind == "save":
             name = f"{world}{mode}"
             model, optimizer = trained(mode, world, 1, 2)
             state = state_of(model, optimizer, 2)
-            dcp.save(state, storage_writer=WeightliftWriter(folder / name))
+            dcp.save(state, storage_writer=WeightliftWriter(f"{place}/{name}"))
             dcp.save(state, storage_writer=dcp.FileSystemWriter(folder / f"{name}.own"))
-            with Checkpointer(folder / f"{name}.steps", rank=rank, world_size=world, timeout=60) as checkpointer:
+            with Checkpointer(f"{place}/{name}.steps", rank=rank, world_size=world, timeout=60) as checkpointer:
                 checkpointer.save(2, state, blocking=True)
-            future = dcp.async_save(state, storage_writer=WeightliftWriter(folder / f"{name}.async"))
+            future = dcp.async_save(state, storage_writer=WeightliftWriter(f"{place}/{name}.async"))
             with torch.no_grad():
                 for weight in model.parameters():  # what is staged must not change
                     (weight.to_local() if hasattr(weight, "to_local") else weight).fill_(9)
@@ -106,7 +109,7 @@ def main(rank: int, world: int, folder: Path, tasks: list[str]) -> None:
             (name,) = rest
             model, optimizer = trained(mode, world, 2, 1)
             state = state_of(model, optimizer, 0)
-            dcp.load(state, storage_reader=WeightliftReader(folder / name))
+            dcp.load(state, storage_reader=WeightliftReader(f"{place}/{name}"))
             set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optim"])
             assert state["step"] == 2 and state["seen"] == [2, {"file": "part-2"}], state["seen"]
             name = f"{name}.in.{world}{mode}"

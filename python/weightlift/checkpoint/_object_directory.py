@@ -32,9 +32,9 @@ from weightlift.checkpoint._manifest import INDEX, MAX_BYTES, Manifest
 from weightlift.errors import FormatError, NotFoundError, StorageError, UnsupportedFeatureError, WeightliftError
 from weightlift.stores._object import Bucket, ObjectStore
 
-__all__ = ["ObjectDirectory", "ObjectFolder", "object_directory"]
+__all__ = ["SCHEMES", "ObjectDirectory", "ObjectFolder", "object_directory"]
 
-_SCHEMES = ("s3", "gs", "az")
+SCHEMES = ("s3", "gs", "az")
 _STEP = re.compile(r"step-(\d{8,18})\.manifest\.json")
 _FOLDER = re.compile(r"step-(\d{8,18})-([0-9a-f]{8})")
 _WRITER = ".writer.json"
@@ -45,9 +45,9 @@ _AT_ONCE = 8
 
 def object_directory(url: str, rank: int, store_options: Mapping[str, Any]) -> ObjectDirectory:
     """The steps below a URL; UnsupportedFeatureError for one that is no object store's."""
-    if scheme_of(url) not in _SCHEMES:
+    if scheme_of(url) not in SCHEMES:
         raise UnsupportedFeatureError(
-            f"checkpoints are kept in local directories and object stores ({', '.join(_SCHEMES)}), not at {url!r}"
+            f"checkpoints are kept in local directories and object stores ({', '.join(SCHEMES)}), not at {url!r}"
         )
     prefix = url.split("/", 3)[3].strip("/") if url.count("/") > 2 else ""
     return ObjectDirectory(Bucket(url, store_options), prefix, rank)

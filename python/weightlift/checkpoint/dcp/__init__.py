@@ -12,10 +12,12 @@ are saved by any number of processes and loaded by any other, into any mesh. On 
 ``weightlift.load``, ``weightlift convert`` and other tools of safetensors read it, too. What is no tensor is stored as
 JSON, not as a pickle.
 
-A directory appears under its name when all of it is on the disk, and takes the place of an older one at once.
+A directory appears under its name when all of it is on the disk, and takes the place of an older one at once. In an
+object store (``s3://bucket/run/100``) the manifest is put last, on condition.
 
 Modules: ``_storage`` (the two classes), ``_plans`` (items to shards, boxes of shards to tensors), ``_values`` (what is
-no tensor), ``_staging`` (copies for ``async_save``), ``_target`` (the directory, and its commit).
+no tensor), ``_staging`` (copies for ``async_save``), ``_target`` (the directory, and its commit), ``_object_target``
+(the same in an object store).
 """
 
 from weightlift.checkpoint.dcp._storage import WeightliftReader, WeightliftWriter

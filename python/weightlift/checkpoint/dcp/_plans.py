@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -26,13 +25,13 @@ from weightlift._arrays import as_array
 from weightlift._ops import block
 from weightlift._slices import fill_slices
 from weightlift._source import Source
-from weightlift.checkpoint._folders import LocalFolder
-from weightlift.checkpoint._manifest import MANIFEST, Manifest, read_manifest
+from weightlift.checkpoint._manifest import Manifest
 from weightlift.checkpoint._parts import Keeper, Part, State
 from weightlift.checkpoint._restore import open_folder
 from weightlift.checkpoint._write import Step, Writing, Written, finish_step, write_shards
+from weightlift.checkpoint.dcp._target import Target
 from weightlift.checkpoint.dcp._values import bytes_of, to_node, value_of
-from weightlift.errors import FormatError, MismatchError, UnsupportedFeatureError
+from weightlift.errors import FormatError, MismatchError, StorageError, UnsupportedFeatureError
 from weightlift.formats._boxes import Box
 from weightlift.formats._dcp_tree import structure_of
 from weightlift.formats._safetensors_pieces import piece_name
@@ -60,16 +59,18 @@ def process_number() -> int:
 # --- writing --------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Stored:
-    """What a process tells of an item: all its shards (one object for all items), or the node of a value."""
+    """What a process tells of an item: where to and all its shards (one object for all items), the node of a value."""
 
+    folder: str
     written: Written
     node: Any = None
 
 
 def write(
-    folder: Path, plan: SavePlan, planner: SavePlanner, *, rank: int, bandwidth: float | None
+    target: Target, plan: SavePlan, planner: SavePlanner, *, rank: int, bandwidth: float | None
 ) -> list[WriteResult]:
-    """Write the items of a plan into ``folder``, durably."""
+    """Write the items of a plan, durably."""
+    folder = target.made
     state, nodes = State(None, []), {}
     sizes: list[int] = []
     tensors = [None if item.type == WriteItemType.BYTE_IO else _resolved(item, planner) for item in plan.items]
@@ -82,10 +83,10 @@ def write(
         else:
             _add(state, item, tensor)
         sizes.append(sum(array.nbytes for array in state.arrays[before:]))
-    writing = Writing(False, bandwidth, lambda done, total: None, f"r{rank:05d}-")
-    written = write_shards(LocalFolder(folder), Step(0, state, {}, {}), None, writing)
+    writing = Writing(False, bandwidth, lambda done, total: None, target.label(rank))
+    written = write_shards(folder, Step(0, state, {}, {}), None, writing)
     return [
-        WriteResult(item.index, size, _Stored(written, nodes.get(item.index.fqn)))
+        WriteResult(item.index, size, _Stored(folder.name, written, nodes.get(item.index.fqn)))
         for item, size in zip(plan.items, sizes, strict=True)
     ]
 
@@ -112,24 +113,27 @@ def _add(state: State, item: WriteItem, tensor: torch.Tensor) -> None:
 
 
 def finish(
-    folder: Path, metadata: Metadata, results: Sequence[Sequence[WriteResult]], extra: Mapping[str, Any]
+    target: Target, metadata: Metadata, results: Sequence[Sequence[WriteResult]], extra: Mapping[str, Any]
 ) -> None:
-    """Write the index and the manifest of what all processes have written."""
+    """Write the index and the manifest of what all processes have written: after that it is the checkpoint."""
+    folder = target.made
     nodes: dict[str, Any] = {}
     written: list[Written] = []
     for result in results:
         stored: list[_Stored] = [one.storage_data for one in result]
         if stored:
             written.append(stored[0].written)
+            if stored[0].folder != folder.name:
+                raise StorageError("another job is writing a checkpoint of this name", url=folder.url)
         nodes |= {one.index.fqn: s.node for one, s in zip(result, stored, strict=True) if s.node is not None}
     leaves = {name: nodes.get(name, name) for name in metadata.state_dict_metadata}
     paths = {name: tuple(path) for name, path in (metadata.planner_data or {}).items() if name in leaves}
     structure = structure_of(leaves, paths)
     said = {**extra, _KEY: {"paths": {name: list(path) for name, path in paths.items()}, "values": nodes}}
     state = State(structure, list(leaves))
-    made = LocalFolder(folder)
-    manifest, _ = finish_step(made, Step(0, state, {}, said), written, world_size=len(results), identity=new_id())
-    made.put(MANIFEST, manifest.to_json())
+    step = Step(0, state, {}, said)
+    manifest, _ = finish_step(folder, step, written, world_size=len(results), identity=target.identity)
+    target.commit(manifest)
     metadata.storage_data = {one.index: None for result in results for one in result}
 
 
@@ -143,17 +147,16 @@ class Opened:
     metadata: Metadata
 
 
-def opened(folder: Path) -> Opened:
+def opened(target: Target) -> Opened:
     """Open a checkpoint; FormatError, ChecksumError where it is damaged."""
-    held = LocalFolder(folder)
-    manifest = read_manifest(held)
+    folder, manifest = target.current()
     several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    source = open_folder(held, manifest, "buffered" if several else "auto")  # what all read, the disk reads once
+    source = open_folder(folder, manifest, "buffered" if several else "auto")  # what all read, the disk reads once
     try:
         paths, nodes = _values(manifest, source)
         inner = {name for node in nodes.values() for name in _names(node)}
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-        raise FormatError(f"malformed manifest: {_KEY!r} of its metadata", path=str(folder)) from None
+        raise FormatError(f"malformed manifest: {_KEY!r} of its metadata", path=folder.url) from None
     known: dict[str, Any] = {}
     for row, name in enumerate(source.table.names):
         if name not in inner:

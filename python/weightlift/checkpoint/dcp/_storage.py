@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
@@ -11,10 +11,11 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPla
 from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
 from torch.futures import Future
 
-from weightlift._urls import is_file, local_path
+from weightlift._urls import as_text, is_file, local_path, scheme_of
+from weightlift.checkpoint._object_directory import SCHEMES
 from weightlift.checkpoint.dcp import _plans as plans
 from weightlift.checkpoint.dcp._staging import TorchStaging
-from weightlift.checkpoint.dcp._target import TargetFolder
+from weightlift.checkpoint.dcp._target import Target, target_at
 from weightlift.errors import UnsupportedFeatureError
 
 __all__ = ["WeightliftReader", "WeightliftWriter"]
@@ -23,17 +24,23 @@ __all__ = ["WeightliftReader", "WeightliftWriter"]
 class _AtPath:
     """What a writer and a reader say of their place."""
 
-    _path: Path
+    _place: str
+    _store_options: dict[str, Any]
 
     @property
     def checkpoint_id(self) -> str:
-        """The path."""
-        return str(self._path)
+        """The path, or the URL."""
+        return self._place
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
-        """Whether it is a local path."""
-        return is_file(checkpoint_id)
+        """Whether checkpoints can be kept there."""
+        return is_file(checkpoint_id) or scheme_of(checkpoint_id) in SCHEMES
+
+    def _at(self, place: str | os.PathLike[str]) -> None:
+        """Use another place; UnsupportedFeatureError."""
+        self._place = str(local_path(place)) if is_file(place) else as_text(place)
+        target_at(self._place, self._store_options)
 
 
 class WeightliftWriter(_AtPath, StorageWriter):
@@ -43,14 +50,16 @@ class WeightliftWriter(_AtPath, StorageWriter):
     keep the writer, and give each save its ``checkpoint_id``.
 
     Args:
-        path: The directory of the checkpoint, or a ``file://`` URL; ``checkpoint_id`` of a save takes its place.
+        path: The directory of the checkpoint, or a ``file://`` URL; or what begins the names of its objects:
+            ``s3://bucket/run/100``, ``gs://...``, ``az://...``. ``checkpoint_id`` of a save takes its place.
         overwrite: Whether a checkpoint that is there may be replaced. A directory with anything else in it never is.
         bandwidth: Bytes a second that each process writes at most; None: as fast as it goes.
         metadata: Put into the manifest; JSON.
+        store_options: As :func:`weightlift.load` takes them for ``path``.
 
     Raises:
-        UnsupportedFeatureError: ``path`` is no local directory; when saving: something in the state is neither a
-            tensor nor a plain value (see :func:`weightlift.checkpoint.register_encoder`).
+        UnsupportedFeatureError: No checkpoints can be kept at ``path``; when saving: something in the state is
+            neither a tensor nor a plain value (see :func:`weightlift.checkpoint.register_encoder`).
         StorageError: When saving: there is a checkpoint, or something else.
 
     Example:
@@ -73,12 +82,14 @@ class WeightliftWriter(_AtPath, StorageWriter):
         overwrite: bool = True,
         bandwidth: float | None = None,
         metadata: dict[str, Any] | None = None,
+        store_options: Mapping[str, Any] | None = None,
     ) -> None:
         """See the class."""
-        self._path = _local(path)
+        self._store_options = dict(store_options or {})
+        self._at(path)
         self._overwrite, self._bandwidth, self._metadata = overwrite, bandwidth, dict(metadata or {})
         self._staging: TorchStaging | None = None
-        self._folder: TargetFolder | None = None
+        self._current: Target | None = None
         self._rank = 0
         self._save_id = plans.new_id()
 
@@ -86,13 +97,13 @@ class WeightliftWriter(_AtPath, StorageWriter):
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
         """A new save begins, to another path if one is given."""
         if checkpoint_id:
-            self._path = _local(checkpoint_id)
+            self._at(checkpoint_id)
         self._save_id = plans.new_id()
-        self._folder = None
+        self._current = None
 
     def storage_meta(self) -> StorageMeta:
         """Which save it is."""
-        return StorageMeta(checkpoint_id=str(self._path), save_id=self._save_id)
+        return StorageMeta(checkpoint_id=self._place, save_id=self._save_id)
 
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         """Take note of which process this is."""
@@ -102,7 +113,7 @@ class WeightliftWriter(_AtPath, StorageWriter):
             )
         rank = kwargs.get("rank")
         self._rank = plans.process_number() if rank is None else int(rank)
-        self._folder = TargetFolder(self._path, overwrite=self._overwrite)
+        self._current = target_at(self._place, self._store_options, overwrite=self._overwrite)
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         """The plan as it is."""
@@ -116,14 +127,13 @@ class WeightliftWriter(_AtPath, StorageWriter):
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         """Write what the plan says, durably."""
         written: Future[list[WriteResult]] = Future()
-        written.set_result(plans.write(self._target.made, plan, planner, rank=self._rank, bandwidth=self._bandwidth))
+        written.set_result(plans.write(self._target, plan, planner, rank=self._rank, bandwidth=self._bandwidth))
         return written
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        """Write the index and the manifest, and give the directory its name."""
+        """Write the index and the manifest, and with it commit the checkpoint."""
         metadata.storage_meta = self.storage_meta()
-        plans.finish(self._target.made, metadata, results, self._metadata)
-        self._target.commit()
+        plans.finish(self._target, metadata, results, self._metadata)
 
     # --- a stager for async_save ------------------------------------------------------------------
     @property
@@ -148,13 +158,13 @@ class WeightliftWriter(_AtPath, StorageWriter):
 
     # --- what else is asked -----------------------------------------------------------------------
     @property
-    def _target(self) -> TargetFolder:
-        assert self._folder is not None, "set_up_storage_writer comes first"
-        return self._folder
+    def _target(self) -> Target:
+        assert self._current is not None, "set_up_storage_writer comes first"
+        return self._current
 
     def __getstate__(self) -> dict[str, Any]:
         """For ``async_save`` by a process: memory and locks stay where they are."""
-        return {**self.__dict__, "_staging": None, "_folder": None}
+        return {**self.__dict__, "_staging": None, "_current": None}
 
 
 class WeightliftReader(_AtPath, StorageReader):
@@ -164,8 +174,10 @@ class WeightliftReader(_AtPath, StorageReader):
     straight into its tensors if they are on the CPU; a piece that is needed whole is compared with its checksum.
 
     Args:
-        path: The directory, or a ``file://`` URL; ``checkpoint_id`` of a load takes its place.
+        path: The directory, or a URL, as of the writer; of a Checkpointer's steps in an object store
+            ``s3://bucket/run/step-00000100``. ``checkpoint_id`` of a load takes its place.
         verify: Compare checksums.
+        store_options: As :func:`weightlift.load` takes them for ``path``.
 
     Raises:
         NotFoundError, FormatError, ChecksumError: When loading: there is no checkpoint, or it is damaged.
@@ -181,30 +193,38 @@ class WeightliftReader(_AtPath, StorageReader):
         {'w': tensor([1., 1.])}
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, verify: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        verify: bool = True,
+        store_options: Mapping[str, Any] | None = None,
+    ) -> None:
         """See the class."""
-        self._path, self._verify = _local(path), verify
+        self._store_options = dict(store_options or {})
+        self._at(path)
+        self._verify = verify
         self._load_id = plans.new_id()
         self._opened: plans.Opened | None = None
 
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
         """A new load begins, of another path if one is given."""
         if checkpoint_id:
-            self._path = _local(checkpoint_id)
+            self._at(checkpoint_id)
         self._load_id = plans.new_id()
         self._opened = None
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """What the checkpoint holds."""
-        self._opened = plans.opened(TargetFolder(self._path).current())
+        self._opened = plans.opened(target_at(self._place, self._store_options))
         metadata = self._opened.metadata
-        metadata.storage_meta = StorageMeta(checkpoint_id=str(self._path), load_id=self._load_id)
+        metadata.storage_meta = StorageMeta(checkpoint_id=self._place, load_id=self._load_id)
         return metadata
 
     def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         """Open the checkpoint, if that has not been done."""
         if self._opened is None:
-            self._opened = plans.opened(TargetFolder(self._path).current())
+            self._opened = plans.opened(target_at(self._place, self._store_options))
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
         """The plan as it is."""
@@ -223,9 +243,3 @@ class WeightliftReader(_AtPath, StorageReader):
         done: Future[None] = Future()
         done.set_result(None)
         return done
-
-
-def _local(path: str | os.PathLike[str]) -> Path:
-    if not is_file(path):
-        raise UnsupportedFeatureError(f"checkpoints are kept in local directories, not at {os.fspath(path)!r}")
-    return Path(local_path(path))
