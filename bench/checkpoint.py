@@ -75,9 +75,9 @@ class Ended:
         return None
 
 
-def timed(save: Callable[[int], Running], figure: str) -> Callable[[], Timed]:
+def timed(save: Callable[[int], Running], figure: str, first: int = 1) -> Callable[[], Timed]:
     """A run that saves once, waits until all is durable, and gives one figure of it."""
-    steps = itertools.count(1)
+    steps = itertools.count(first)
 
     def run() -> Timed:
         cpu, begin = time.process_time(), time.perf_counter()
@@ -133,7 +133,7 @@ def checkpointer(params: dict[str, Any], **options: Any) -> Any:
 
 def ours(params: dict[str, Any]) -> Any:
     state, to = {"model": llama(params["size"])}, checkpointer(params, incremental=False)
-    return timed(lambda step: to.save(step, state), params["figure"])
+    return timed(lambda step: to.save(step, state), params["figure"], (to.latest() or 0) + 1)
 
 
 def ours_unchanged(params: dict[str, Any]) -> Any:
@@ -149,8 +149,9 @@ def ours_unchanged(params: dict[str, Any]) -> Any:
     def save(step: int) -> Any:
         return to.save(step, {"model": tensors})
 
-    inner = timed(save, params["figure"])
-    to.save(0, {"model": tensors}).result()
+    first = (to.latest() or 0) + 1
+    inner = timed(save, params["figure"], first + 1)
+    to.save(first, {"model": tensors}).result()
 
     def run() -> Timed:
         for tensor in chosen:

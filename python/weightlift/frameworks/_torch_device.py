@@ -31,10 +31,10 @@ Memory = Callable[[int], Bytes]
 """Gives so many bytes, which begin on a page."""
 
 _SLOT = 16 << 20
-"""Bytes of a slot: long enough that starting a copy costs nothing, short enough to stay in a core's cache."""
+"""Bytes of a slot: long enough that starting a copy costs nothing, short enough for a ring that any machine grants."""
 
 _THREADS = 8
-"""At most: as many carry more than the bus of a GPU brings."""
+"""That empty the ring, at most: they carry more than the bus of a GPU brings."""
 
 _ALIGNMENT = 4096
 """Of large tensors, so that they can be written past the page cache from where they are."""
