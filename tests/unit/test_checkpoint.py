@@ -218,6 +218,15 @@ def test_best(tmp_path: Path) -> None:
         Checkpointer(tmp_path / "s").best()
 
 
+def test_metadata_comes_back_as_json_has_it(tmp_path: Path) -> None:
+    """Keys that are numbers become text, which sorts otherwise: the manifest still is what its digest was taken of."""
+    for metadata in ({10: "a", 9: "b", "run": [1, None]}, {"nested": {2: {10: 1, 9: 2}}}):
+        with Checkpointer(tmp_path / str(len(metadata)), metadata=metadata) as checkpointer:  # type: ignore[arg-type]
+            checkpointer.save(1, {"a": np.ones(1)}, blocking=True)
+        again = Checkpointer(tmp_path / str(len(metadata)))
+        assert again.manifest(1).metadata == json.loads(json.dumps(metadata)) and again.verify().ok
+
+
 def test_names_and_frameworks(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     save_all(tmp_path / "s", {1: {"model": {"w": np.ones(3), "b": np.zeros(3)}, "opt": {"m": np.ones(2)}}})
