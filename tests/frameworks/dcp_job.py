@@ -42,7 +42,7 @@ class Block(torch.nn.Module):
 
 def network(seed: int) -> torch.nn.Module:
     torch.manual_seed(seed)
-    return torch.nn.Sequential(torch.nn.Linear(7, 24), Block(), Block(), torch.nn.Linear(24, 5))
+    return torch.nn.Sequential(torch.nn.Linear(7, 24), Block(), Block(), torch.nn.Linear(24, 2))
 
 
 def spread(mode: str, model: torch.nn.Module, world: int) -> torch.nn.Module:

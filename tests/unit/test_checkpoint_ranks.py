@@ -54,6 +54,36 @@ def test_what_all_have_is_stored_once_by_all_of_them(tmp_path: Path) -> None:
     assert Checkpointer(tmp_path / "s").verify().ok
 
 
+@pytest.mark.parametrize("shape", [(1, 3), (2, 3), (0, 3), (3, 0), (0,), (5, 0, 2)])
+def test_tables_of_fewer_rows_than_there_are_processes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """Several have nothing of it, at one place: torch's DTensors end so."""
+    whole = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+
+    def own(rank: int) -> Sharded:
+        first = min(rank, len(whole))
+        return Sharded(shape, [((first, *(0 for _ in shape[1:])), whole[first : first + 1])])
+
+    assert save_together(tmp_path / "s", 5, {1: lambda rank: {"w": own(rank)}}) == [[1]] * 5
+    assert equal(restored(tmp_path / "s"), {"w": whole})
+    assert Checkpointer(tmp_path / "s").verify().ok
+
+
+def test_a_step_that_is_overwritten_keeps_what_others_have_written_of_it(tmp_path: Path) -> None:
+    """Who links a shard need not be who wrote it: then another may write one at that moment."""
+    state = {f"w{i}": np.full(20_000, i, np.float32) for i in range(4)}
+    assert save_together(tmp_path / "s", 3, {1: lambda rank: state}) == [[1]] * 3
+    for number in range(6):
+        state = {f"v{number}": np.full(20_000 + number, number, np.float32), **state, f"u{number}": np.zeros(3)}
+
+        def overwrite(rank: int, now: dict[str, np.ndarray] = state) -> None:
+            with Checkpointer(tmp_path / "s", rank=rank, world_size=3, timeout=20) as checkpointer:
+                checkpointer.save(1, now, overwrite=True, blocking=True)
+
+        assert together(3, overwrite) == [None] * 3
+        assert equal(restored(tmp_path / "s"), state)
+        assert Checkpointer(tmp_path / "s").verify().ok
+
+
 @pytest.mark.parametrize("size", [4, 60_000])
 def test_what_is_presumed_the_same_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(checkpointing, "CHUNK", 100_000)  # so that the large one is in pieces

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightlift._arrays import all_arrays, as_array
+from weightlift._sharded import Shard, Sharded
 from weightlift._tree import flatten
 from weightlift.checkpoint._parts import Keeper, Part, State
 from weightlift.errors import FormatError, UnsupportedFeatureError
@@ -111,7 +112,7 @@ def take_apart(state: Any, rank: int = 0, fetched: Callable[[Sequence[Any]], Seq
     names, leaves, structure = flatten(tree, values=True)
     taken = State(structure, names)
     for name, leaf in zip(names, leaves, strict=True):
-        _add(taken, name, leaf)
+        _add(taken, name, leaf, rank)
     taken.lasting = list(map(_lasts, taken.arrays))
     if not all_arrays(taken.arrays):
         here = taken.arrays if fetched is None else fetched(taken.arrays)
@@ -119,19 +120,31 @@ def take_apart(state: Any, rank: int = 0, fetched: Callable[[Sequence[Any]], Seq
     return taken
 
 
-def _add(taken: State, name: str, leaf: Any) -> None:
+def _add(taken: State, name: str, leaf: Any, rank: int) -> None:
     """The rows of a leaf: it, or its boxes; what is no array of NumPy yet will be."""
     spread = None if type(leaf) is np.ndarray else sharded(leaf, name)
     if spread is None:
         own = RANK in name and RANK in name.split(".")
         taken.add(name, leaf, None, keeper=Keeper.THIS if own else Keeper.ANY)
         return
-    for shard in spread.shards:
+    for shard in _with_elements(spread, name, rank):
         if shard.replica == 0 or shard.presumed:
             whole = shard.shape == spread.shape
             stored = name if whole else piece_name(name, shard.begin, shard.shape)
             part = None if whole else Part(name, spread.shape, shard.begin)
             taken.add(stored, shard.array, part, keeper=Keeper.ANOTHER if shard.replica else Keeper.THIS)
+
+
+def _with_elements(spread: Sharded, name: str, rank: int) -> list[Shard]:
+    """The boxes that hold something: of empty ones several processes may have the same, as one of few rows has.
+
+    Of an array without elements there are no others: rank 0 stores it.
+    """
+    if 0 not in spread.shape:
+        return [shard for shard in spread.shards if 0 not in shard.shape]
+    if rank or not spread.shards:
+        return []
+    return [Shard((0,) * len(spread.shape), _array(spread.shards[0].array, name).reshape(spread.shape))]
 
 
 def _lasts(leaf: Any) -> bool:
