@@ -43,6 +43,19 @@ def test_what_has_not_changed_is_linked(tmp_path: Path) -> None:
             assert np.array_equal(checkpointer.restore(step)["b"], big(b))
 
 
+def test_a_step_that_is_overwritten_keeps_what_it_links(tmp_path: Path) -> None:
+    """What is new in the later one has other names than the shards of the earlier one, which are linked."""
+    state = {"a": big(1), "b": big(2)}
+    with Checkpointer(tmp_path / "s") as checkpointer:
+        checkpointer.save(1, state, blocking=True)
+        for number in range(3):
+            state |= {"b": big(3 + number), f"new{number}": np.full(number, 1.0)}
+            part = checkpointer.save(1, state, overwrite=True, blocking=True)
+            assert SHARD < part.bytes_written < 1.1 * SHARD
+            assert equal(checkpointer.restore(), state)
+            assert checkpointer.verify().ok
+
+
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 1, 3), (2, 3, 1)])
 def test_a_deletion_breaks_no_other_step(tmp_path: Path, order: tuple[int, ...]) -> None:
     state = {"a": big(1), "b": big(2)}

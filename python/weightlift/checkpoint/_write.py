@@ -5,6 +5,7 @@ What is linked, and what is written, see ``_unchanged``.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -110,7 +111,8 @@ def write_shards(folder: Folder, step: Step, previous: Previous | None, writing:
     if previous is not None and sums is not None:
         linked, groups = link_unchanged(folder, state, sums, groups, previous)
     step = replace(step, state=copied_late(state, [i for group in groups for i in group]))
-    names, packed = _write_groups(folder, step, groups, writing)
+    taken = [] if previous is None else list(previous.manifest.files)
+    names, packed = _write_groups(folder, step, groups, writing, taken)
     files, sizes = OpenFiles(folder.store), folder.sizes()
     files.prepare(names)
     heads = {**linked, **{name: head_of(files, name) for name in names}}
@@ -148,6 +150,8 @@ def finish_step(
                     "saved by torch.distributed.checkpoint with weightlift.checkpoint.dcp",
                     tensor=name,
                 )
+    if len(written) > 1:
+        tensors = _in_order(tensors, written, step.state.tensors)
     files = {name: file for one in written for name, file in one.files.items()}
     sums = {name: text for one in written for name, text in one.sums.items()}
     pieces = pieces_of(item for one in written for item in one.parts.items())
@@ -163,20 +167,34 @@ def finish_step(
     return manifest, len(index)
 
 
+def _in_order(
+    tensors: Mapping[str, StoredTensor], written: Sequence[Written], names: Sequence[str]
+) -> dict[str, StoredTensor]:
+    """What several processes have stored, in the order of the state, not of the processes."""
+    places = {name: place for place, name in enumerate(names)}
+    whole = {piece: part.tensor for one in written for piece, part in one.parts.items()}
+    return dict(sorted(tensors.items(), key=lambda item: places.get(whole.get(item[0], item[0]), len(places))))
+
+
 # --- what is written ------------------------------------------------------------------------------
 def _write_groups(
-    folder: Folder, step: Step, groups: Sequence[list[int]], writing: Writing
+    folder: Folder, step: Step, groups: Sequence[list[int]], writing: Writing, taken: Sequence[str]
 ) -> tuple[list[str], list[int]]:
-    """Write the shards of these groups; their names, and the rows that were compressed."""
+    """Write the shards of these groups; their names, and the rows that were compressed.
+
+    ``taken``: names that links may have, of any process; some are of this step's number where it is overwritten.
+    """
     arrays, bandwidth = step.state.arrays, writing.bandwidth
     sizes = [sum(arrays[i].nbytes for i in group) for group in groups]
     total, done, written = sum(sizes), 0, 0
     names: list[str] = []
     packed: list[int] = []
     begun = time.monotonic()
+    stems = (f"data-{step.number:08d}-{writing.label}{number:04d}" for number in itertools.count())
+    free = (stem for stem in stems if not any(name.startswith(stem) for name in taken))
     limits = [bandwidth * _BATCH_SECONDS] if bandwidth is not None else []
     limits += [BATCH] if writing.level is not None else []
-    for number, batch in enumerate(_batches(groups, sizes, min(limits, default=None))):
+    for batch, stem in zip(_batches(groups, sizes, min(limits, default=None)), free, strict=False):
         rows = [i for group in batch for i in group]
         small = {} if writing.level is None else compressed({i: arrays[i] for i in rows}, writing.level)
         packed += small
@@ -185,8 +203,7 @@ def _write_groups(
         def report(part: int, _: int, before: int = done, most: int = nbytes) -> None:
             writing.progress(before + min(part, most), total)  # headers are counted, too
 
-        name = f"data-{step.number:08d}-{writing.label}{number:04d}{INDEX_SUFFIX}"
-        names += _write_batch(folder, step, batch, small, name, report)
+        names += _write_batch(folder, step, batch, small, stem + INDEX_SUFFIX, report)
         done += nbytes
         written += sum(small.get(i, arrays[i]).nbytes for i in rows)
         writing.progress(done, total)
