@@ -199,7 +199,7 @@ def _whole(previous: Previous, files: OpenFiles, file: str, names: Sequence[str]
         return None
     wanted = {name: previous.manifest.tensors[name].crc32c for name in names}
     same = dict(zip(head.table.names, head.table.check_value.tolist(), strict=True)) == wanted
-    return head if same and head.damaged is None else None
+    return head if same and head.checksum is not None and head.damaged is None else None
 
 
 def head_of(files: OpenFiles, name: str) -> File:
