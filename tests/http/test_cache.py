@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +241,29 @@ def test_several_processes_at_once(server: FaultServer, data: bytes, cache: Path
     server.forget()
     assert_same(load(server, cache), TENSORS)
     assert server.body_bytes_sent == 0
+
+
+def test_somebody_clears_it_all_the_time(server: FaultServer, data: bytes, cache: Path) -> None:
+    """Reads go on, of the entry that was opened, of a new one, or without any."""
+    done = threading.Event()
+
+    def clear() -> None:
+        while not done.is_set():
+            shutil.rmtree(cache, ignore_errors=True)
+
+    def read(number: int) -> None:
+        for _ in range(30):
+            name = f"w{number}"
+            assert np.array_equal(load(server, cache, names=name, cache_bytes=300_000)[name], TENSORS[name])
+
+    with ThreadPoolExecutor(5) as pool:
+        clearing = pool.submit(clear)
+        try:
+            for reading in [pool.submit(read, number) for number in range(4)]:
+                reading.result()
+        finally:
+            done.set()
+        clearing.result()
 
 
 def test_a_killed_process_leaves_a_usable_cache(server: FaultServer, data: bytes, cache: Path) -> None:

@@ -15,6 +15,7 @@ A URL's entry is asked about by one HEAD request; files whose server gives neith
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import mmap
@@ -47,6 +48,9 @@ scattered over an npz are fetched anew each time, instead of a block around each
 
 BATCH = 32 << 20
 """Bytes fetched into memory at once, on their way to the disk."""
+
+TRIES = 5
+"""Attempts to open an entry, which other processes may remove each time."""
 
 PRESENT = np.uint64(1 << 32)
 
@@ -114,13 +118,17 @@ class Cache:
             identity = Identity.of(remote)
         if not identity.lasting or identity.size == 0:
             return remote if remote is not None else open_remote()
-        try:
-            entry = self._entry(folder, identity, redacted(url))
-        except OSError as error:
-            raise StorageError(
-                f"the cache cannot be used: {error.strerror}", errno=error.errno, path=str(self.root)
-            ) from error
-        return CachedFile(self, entry, identity, redacted(url), lambda: remote or open_remote())
+        for _ in range(TRIES):
+            try:
+                entry = self._entry(folder, identity, redacted(url))
+                return CachedFile(self, entry, identity, redacted(url), lambda: remote or open_remote())
+            except OSError as error:
+                gone = isinstance(error, (FileNotFoundError, FileExistsError))  # the latter where it goes meanwhile
+                if not gone or self.root.is_file():
+                    raise StorageError(
+                        f"the cache cannot be used: {error.strerror}", errno=error.errno, path=str(self.root)
+                    ) from error
+        return remote if remote is not None else open_remote()  # reading matters more than keeping
 
     def _entry(self, folder: Path, identity: Identity, name: str) -> Path:
         """The folder of an entry, made if it is not there; other versions of the URL's file are removed."""
@@ -139,7 +147,7 @@ class Cache:
                 new.rename(entry)
             except OSError:
                 shutil.rmtree(new, ignore_errors=True)  # another process was faster
-        for other in folder.iterdir():
+        for other in _inside(folder):
             if other.name != identity.key and not other.name.startswith("."):
                 shutil.rmtree(other, ignore_errors=True)
         os.utime(entry / "meta.json")
@@ -159,10 +167,10 @@ class Cache:
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
         """(when it was opened last, bytes on the disk, folder) of each entry."""
-        for meta in self.root.glob("*/*/meta.json"):
+        for entry in (entry for folder in _inside(self.root) for entry in _inside(folder)):
             with contextlib.suppress(OSError):
-                used = sum((meta.parent / f).stat().st_blocks * 512 for f in ("data", "blocks"))
-                yield meta.stat().st_mtime, used, meta.parent
+                used = sum((entry / f).stat().st_blocks * 512 for f in ("data", "blocks"))
+                yield (entry / "meta.json").stat().st_mtime, used, entry
 
 
 class CachedFile:
@@ -175,15 +183,20 @@ class CachedFile:
     """
 
     def __init__(self, cache: Cache, entry: Path, identity: Identity, name: str, remote: Any) -> None:
-        """``remote()`` opens the file at its server; it is called when something is missing."""
+        """``remote()`` opens the file at its server; it is called when something is missing.
+
+        Raises FileNotFoundError where the entry is not there any more.
+        """
         self.name, self.size, self.final_url = name, identity.size, identity.final_url
         self._cache, self._entry, self._identity, self._open_remote = cache, entry, identity, remote
         self._remote: Any = None
         count = -(-self.size // BLOCK)
-        self._data = (entry / "data").open("r+b")
-        self._flags = (entry / "blocks").open("r+b")
-        if self._data.seek(0, os.SEEK_END) != self.size:
-            raise StorageError("a damaged entry of the cache: remove it", path=str(entry))
+        with contextlib.ExitStack() as opened:
+            self._data = opened.enter_context((entry / "data").open("r+b"))
+            self._flags = opened.enter_context((entry / "blocks").open("r+b"))
+            if self._data.seek(0, os.SEEK_END) != self.size:
+                raise FileNotFoundError(errno.ENOENT, "damaged since it was looked at", str(entry))
+            opened.pop_all()  # they stay open
         self._trusted = np.zeros(count, bool)
         self._mapping = mmap.mmap(self._data.fileno(), self.size, access=mmap.ACCESS_READ)
         self._core = _core.MemoryReader(self._mapping, name)
@@ -279,6 +292,14 @@ def _batches(numbers: list[int]) -> Iterator[list[int]]:
     per = BATCH // BLOCK
     for begin in range(0, len(numbers), per):
         yield numbers[begin : begin + per]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder; nothing, if it is gone."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _is_whole(entry: Path, size: int) -> bool:
