@@ -72,9 +72,10 @@ class HttpHandler:
             TransportError: The server did not take it; ``status`` says why.
             UnsupportedFeatureError: The request cannot hold it.
         """
-        from weightlift.stores._http_form import FormStore
+        from weightlift.stores._http_form import WEIGHTS_FIELD, FormStore
 
-        store, form = FormStore(self.url, self._http, self._form), TfjsUpload()
+        store = FormStore(self.url, self._http, self._form)
+        form = TfjsUpload(weights=f"./{WEIGHTS_FIELD}", always=True)
         result = StoreHandler(store, form, MODEL_JSON, save_options=self._save_options).write(artifacts)
         store.finish()
         info = replace(artifacts, weights={}, weight_specs=form.weight_specs).info()

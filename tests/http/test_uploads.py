@@ -185,10 +185,14 @@ def test_put_and_headers_and_further_fields(server: FaultServer) -> None:
     assert len(fields) == 4
 
 
-def test_a_model_without_weights(server: FaultServer) -> None:
-    wl.save_model(replace(artifacts(), weights={}), server.url("/upload"), **OPTIONS)
-    (_, document), (_, weights) = parts_of(server.requests[0])
-    assert json.loads(document)["modelTopology"]["class_name"] == "Sequential" and weights == b""
+@pytest.mark.parametrize("weights", [{}, {"none": np.zeros((0, 3), "f4")}], ids=["no weights", "no bytes"])
+def test_a_model_without_weights(server: FaultServer, weights: dict[str, Any]) -> None:
+    """As TensorFlow.js sends it: a file without bytes, which the manifest names."""
+    wl.save_model(replace(artifacts(), weights=weights), server.url("/upload"), **OPTIONS)
+    (_, document), (_, data) = parts_of(server.requests[0])
+    sent = json.loads(document)
+    assert sent["modelTopology"]["class_name"] == "Sequential" and data == b""
+    assert [group["paths"] for group in sent["weightsManifest"]] == [["./model.weights.bin"]]
 
 
 def test_numbers_are_written_as_in_javascript() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,13 @@ def test_a_model_goes_there_and_back(server: Server) -> None:
     assert wl.verify(f"{server.url}/models/net/model.json").ok
     some = wl.load_model(f"{server.url}/models/net/model.json", weight_names="*bias")
     assert list(some.weights) == ["dense_0/bias", "dense_1/bias"]
+
+
+@pytest.mark.parametrize("weights", [{}, {"none": np.zeros((0, 3), "f4")}], ids=["no weights", "no bytes"])
+def test_a_model_without_weights_goes_there_and_back(server: Server, weights: dict[str, np.ndarray]) -> None:
+    wl.save_model(replace(model_artifacts(), weights=weights), f"{server.url}/models/net")
+    loaded = wl.load_model(f"{server.url}/models/net/model.json")
+    assert same_weights(loaded.weights, weights) and loaded.model_topology == model_artifacts().model_topology
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])

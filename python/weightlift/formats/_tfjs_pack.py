@@ -311,9 +311,17 @@ def weight_specs(packing: Packing) -> Sequence[Mapping[str, Any]]:
 
 
 def manifest(
-    packing: Packing, checksums: Checksums, names: Mapping[str, str], first: Sequence[str] = MODEL_KEYS
+    packing: Packing,
+    checksums: Checksums,
+    names: Mapping[str, str],
+    first: Sequence[str] = MODEL_KEYS,
+    *,
+    without_bytes: Sequence[str] = (),
 ) -> bytes:
-    """The document's bytes, with weight files under their final ``names``, and the keys ``first`` in this order."""
+    """The document's bytes, with weight files under their final ``names``, and the keys ``first`` in this order.
+
+    ``without_bytes``: the paths of weights that have no bytes, and so no file.
+    """
     state, specs = packing.state, packing.state.specs
     for i in state.late:
         state.entries[i]["quantization"] = _quantization(specs.encodings[i], specs.dtypes[i], specs.names[i])
@@ -321,5 +329,6 @@ def manifest(
     if state.checksums:
         record["crc32c"] = {n: f"{c:08x}" for n, c in zip(state.names, checksums.crc32c.tolist(), strict=True)}
     document = dict(state.document)
-    document["weightsManifest"] = [{"paths": [names.get(f, f) for f in state.files], "weights": state.entries}]
+    paths = [names.get(f, f) for f in state.files] or list(without_bytes)
+    document["weightsManifest"] = [{"paths": paths, "weights": state.entries}]
     return dump(document, record or None, first)

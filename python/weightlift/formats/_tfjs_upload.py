@@ -26,19 +26,22 @@ class TfjsUpload(TfjsFormat):
 
     Args:
         weights: What the document calls the weights file, whatever the store calls it.
+        always: Name it in the document of a model whose weights have no bytes, too, as TensorFlow.js does: it is sent.
 
     Attributes:
         weight_specs: As the document lists the weights; known once that is written.
     """
 
-    def __init__(self, *, weights: str | None = None) -> None:
+    def __init__(self, *, weights: str, always: bool = False) -> None:
         """For one upload."""
         self.weight_specs: Sequence[Mapping[str, Any]] = ()
         self._weights = weights
+        self._always = always
 
     def manifest(self, packing: Packing, checksums: Checksums, names: Mapping[str, str]) -> bytes:
         """As ``Format.manifest``: the JSON document."""
         self.weight_specs = _tfjs_pack.weight_specs(packing)
-        if self._weights is not None:
-            names = dict.fromkeys((f.name for f in packing.files), self._weights)
-        return as_javascript(_tfjs_pack.manifest(packing, checksums, names, UPLOAD_KEYS))
+        names = dict.fromkeys((f.name for f in packing.files), self._weights)
+        without_bytes = [self._weights] if self._always else []
+        document = _tfjs_pack.manifest(packing, checksums, names, UPLOAD_KEYS, without_bytes=without_bytes)
+        return as_javascript(document)
