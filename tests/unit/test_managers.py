@@ -365,3 +365,18 @@ def test_an_installed_package_brings_its_manager(tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport weightlift as wl\nwl.remove_model('shelf://a')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("removed shelf://a\n", "")
+
+
+@pytest.mark.parametrize("schemes", [("localstorage", "indexeddb"), ("indexeddb", "localstorage")])
+def test_both_storages_in_one_database(tmp_path: Path, schemes: tuple[str, str]) -> None:
+    first, second = (f"{scheme}://net" for scheme in schemes)
+    options = {"database": tmp_path / "browser.db"}
+    model = wl.ModelArtifacts(weights={"w": np.arange(3, dtype="f4")})
+    wl.save_model(model, first, **options)
+    assert wl.list_models(f"{schemes[1]}://", **options) == {}
+    with pytest.raises(wl.NotFoundError):
+        wl.load_model(second, **options)
+    wl.copy_model(first, second, load_options=options, save_options=options)
+    wl.remove_model(first, **options)
+    assert list(wl.list_models(f"{schemes[0]}://", **options)) == []
+    assert np.array_equal(wl.load_model(second, **options).weights["w"], model.weights["w"])

@@ -59,7 +59,7 @@ class Database:
     Args:
         path: The file; None for ``name`` in the user's data directory.
         name: See ``path``.
-        schema: Statements that make the tables.
+        schema: Statements that make the tables; the first begins with ``CREATE TABLE NAME``.
         page_bytes: Of a new database.
     """
 
@@ -69,6 +69,7 @@ class Database:
         self._connection: tuple[int, sqlite3.Connection] | None = None
         self._lock = RLock()
         self._schema = schema
+        self._table = schema.split()[2]
         self.path = default_directory() / name if path is None else Path(path)
 
     def __repr__(self) -> str:
@@ -128,18 +129,25 @@ class Database:
         def number(pragma: str) -> int:
             return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
 
-        if number("application_id") != APPLICATION:
+        def missing() -> bool:
+            """Whether the tables are not there: the file is new, or another storage's so far."""
+            return connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (self._table,)).fetchone() is None
+
+        ours = number("application_id") == APPLICATION
+        if not ours:
             connection.execute(f"PRAGMA page_size = {self._page_bytes}")
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            connection.execute("BEGIN IMMEDIATE")  # of several processes one makes it
+        if not ours or missing():
+            connection.execute("BEGIN IMMEDIATE")  # of several processes one makes them
             try:
                 if number("application_id") != APPLICATION:
                     if number("schema_version"):
                         raise FormatError("the database is another program's; name another one", path=str(self.path))
-                    for statement in self._schema.split(";"):
-                        connection.execute(statement)
                     connection.execute(f"PRAGMA user_version = {VERSION}")
                     connection.execute(f"PRAGMA application_id = {APPLICATION}")
+                if number("user_version") == VERSION and missing():
+                    for statement in self._schema.split(";"):
+                        connection.execute(statement)
                 connection.execute("COMMIT")
             except BaseException:
                 connection.execute("ROLLBACK")
