@@ -243,7 +243,8 @@ def read_rows(
     if table.pieces or dtypes:
         direct = ~np.isin(rows, np.fromiter({*table.pieces, *dtypes}, np.uint32))
     special, whole = ~direct, np.zeros(len(rows), bool)
-    decoding = [number for number, reader in enumerate(readers) if isinstance(reader, DecodesInto)]
+    able = {kind for kind in set(map(type, readers)) if issubclass(kind, DecodesInto)}  # not of each of many files
+    decoding = [number for number, reader in enumerate(readers) if type(reader) in able] if able else []
     if decoding:
         whole = np.isin(table.source[rows], decoding) & direct & (buffer != NONE)
         direct &= ~whole
