@@ -195,6 +195,15 @@ def test_values(tmp_path: Path) -> None:
     assert (back["int"], back["text"], back["bytes"]) == (3, "ä", b"\0")
 
 
+def test_empty_dicts_of_lists(tmp_path: Path) -> None:
+    """The planner keeps nothing of them; what comes after keeps its place."""
+    state = {"optim": [{}, {"w": torch.ones(2)}, {}, 3], "rest": [torch.zeros(1), {}, torch.ones(1)]}
+    save(state, tmp_path / "ours")
+    dcp.save(state, storage_writer=dcp.FileSystemWriter(tmp_path / "own"), no_dist=True)
+    for place in ("ours", "own"):
+        same(wl.load(tmp_path / place, framework="torch"), state)
+
+
 class Planner(dcp.DefaultSavePlanner):
     """Gives bytes of its own making."""
 

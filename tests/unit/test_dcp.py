@@ -18,6 +18,7 @@ import weightlift as wl
 from weightlift._layout import Chain
 from weightlift.formats import by_suffix
 from weightlift.formats._dcp import DCP
+from weightlift.formats._dcp_tree import structure_of
 
 Box = tuple[Sequence[int], Sequence[int]]
 
@@ -176,6 +177,17 @@ def test_the_object_that_was_saved_comes_back(tmp_path: Path) -> None:
         write(tmp_path / "c", parts, entries, keys, planner=wrong)
         with pytest.raises(wl.FormatError, match="path"):
             wl.load(folder)
+
+
+def test_elements_of_lists_that_have_no_path() -> None:
+    """Empty dicts, of which the planner keeps nothing; what was left out of the checkpoint is None."""
+    paths: dict[str, tuple[str | int, ...]] = {"m.1": ("m", 1), "m.2.a": ("m", 2, "a"), "m.4": ("m", 4)}
+    structure = structure_of({"m.1": "m.1", "m.4": "m.4"}, paths)
+    none = {"value": None}
+    elements = [{"dict": []}, "m.1", none, {"dict": []}, "m.4"]
+    assert structure == {"dict": [["m", {"list": elements}]]}
+    with pytest.raises(wl.FormatError, match="not all others"):
+        structure_of({"m": "m"}, {"m": ("m", 10**9)})
 
 
 def test_older_and_other_metadata(tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from weightlift._tree import encode_value
 from weightlift.errors import FormatError
 
 __all__ = ["structure_of"]
+
+
+_HOLES = 1000
+"""Elements of lists that may be missing, beside one for each path: more are an attack."""
 
 
 class _Branch(dict[Any, Any]):
@@ -18,8 +22,8 @@ class _Branch(dict[Any, Any]):
 def structure_of(leaves: Mapping[str, Any], paths: Mapping[str, tuple[str | int, ...]]) -> Any:
     """The structure (see ``_tree``) with these nodes at these paths; None for a flat dict of tensors.
 
-    Numbers in a path are indices of lists, as torch's planner has them. Elements of a list that have no path, as they
-    were left out, are None.
+    Numbers in a path are indices of lists, as torch's planner has them. Elements of a list whose path leads to nothing,
+    as they were left out, are None; those that have no path are empty dicts, of which the planner keeps nothing.
 
     Args:
         leaves: Nodes by name.
@@ -41,30 +45,42 @@ def structure_of(leaves: Mapping[str, Any], paths: Mapping[str, tuple[str | int,
         if last in at:
             raise FormatError("its path is that of something else", tensor=name)
         at[last] = node
-    return _Builder(holes=len(paths) - len(leaves)).node(root)
+    left_out = {path[:n] for name, path in paths.items() if name not in leaves for n in range(1, len(path) + 1)}
+    return _Builder(left_out, holes=len(paths) + _HOLES).node(root, ())
 
 
 class _Builder:
-    """Makes nodes of branches; ``holes`` is how many elements of lists may be missing."""
+    """Makes nodes of branches.
 
-    def __init__(self, *, holes: int) -> None:
+    Args:
+        left_out: Paths of what has no node, and all that lead to them.
+        holes: How many elements of lists may be missing, in all.
+    """
+
+    def __init__(self, left_out: Set[tuple[str | int, ...]], *, holes: int) -> None:
+        """See the class."""
+        self._left_out = left_out
         self._holes = holes
 
-    def node(self, branch: Any) -> Any:
+    def node(self, branch: Any, path: tuple[str | int, ...]) -> Any:
+        """Of what is at a path."""
         if type(branch) is not _Branch:
             return branch
         kinds = set(map(type, branch))
         if kinds == {int}:
-            return {"list": self._elements(branch)}
+            return {"list": self._elements(branch, path)}
         if int in kinds:
             raise FormatError("the planner's paths lead to both keys and indices of one container")
-        return {"dict": [[key, self.node(value)] for key, value in branch.items()]}
+        return {"dict": [[key, self.node(value, (*path, key))] for key, value in branch.items()]}
 
-    def _elements(self, branch: _Branch) -> list[Any]:
+    def _elements(self, branch: _Branch, path: tuple[str | int, ...]) -> list[Any]:
         count = max(branch) + 1
         self._holes -= count - len(branch)
         if min(branch) < 0 or self._holes < 0:
             raise FormatError(
                 f"the planner's paths have the indices {sorted(branch)[-3:]} of a list, and not all others"
             )
-        return [self.node(branch[i]) if i in branch else encode_value(None) for i in range(count)]
+        return [self.node(branch[i], (*path, i)) if i in branch else self._missing((*path, i)) for i in range(count)]
+
+    def _missing(self, path: tuple[str | int, ...]) -> Any:
+        return encode_value(None) if path in self._left_out else {"dict": []}
