@@ -194,6 +194,30 @@ def test_two_histories_are_not_mixed(tmp_path: Path) -> None:
         assert checkpointer.steps() == [1, 2] and checkpointer.restore() == {"step": "again"}
 
 
+def test_a_save_that_ends_at_that_moment_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a look at what is committed and one at what is under way, what was under way is committed."""
+    newest, commit, looked = StepDirectory.newest, StepDirectory.commit, threading.Event()
+
+    def late(*args: Any) -> int:
+        assert looked.wait(60)
+        return commit(*args)
+
+    def look(directory: StepDirectory) -> int:
+        found = newest(directory)
+        looked.set()
+        first.result()
+        return found
+
+    with Checkpointer(tmp_path / "s") as checkpointer:
+        monkeypatch.setattr(StepDirectory, "commit", late)
+        first = checkpointer.save(3, {"step": 3})
+        monkeypatch.setattr(StepDirectory, "newest", look)
+        for step, refused in ((2, "older than step 3"), (3, "saved already")):
+            with pytest.raises(wl.StorageError, match=refused):
+                checkpointer.save(step, {})
+    assert Checkpointer(tmp_path / "s").restore() == {"step": 3}
+
+
 def test_there_is_no_such_step(tmp_path: Path) -> None:
     with pytest.raises(wl.NotFoundError, match="no committed step"):
         restored(tmp_path / "nowhere")

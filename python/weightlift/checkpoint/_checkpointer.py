@@ -371,7 +371,8 @@ class Checkpointer:
     # --- inside -----------------------------------------------------------------------------------
     def _check_number(self, step: int, *, overwrite: bool) -> None:
         """StorageError for a step that is there, or older than one that is: of two histories "latest" is one."""
-        newest = max([self._directory.newest(), *(f.step for f in self._in_flight())])
+        under_way = [f.step for f in self._in_flight()]  # first: what commits in between is among the committed ones
+        newest = max([self._directory.newest(), *under_way])
         if step < newest:
             raise StorageError(
                 f"step {step} is older than step {newest}, which is here: to go on from an older step delete the newer "
