@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightlift import _core
+from weightlift._checksum import from_hex
 from weightlift._dtypes import DType, byte_size
 from weightlift._steps import Step, Strings, VarintStrings
 from weightlift.errors import FormatError
@@ -222,12 +223,9 @@ class TensorTable(Mapping[str, TensorEntry]):
         self.check_initial[i] = checksum.initial
 
     def set_crc32c(self, text: Any) -> bool:
-        """Checksums of all rows, eight hexadecimal digits each; False, and no change, for anything else."""
-        try:
-            values = np.frombuffer(bytes.fromhex(text), ">u4").astype(np.uint32)
-        except (TypeError, ValueError):
-            return False
-        if len(values) != len(self):
+        """Checksums of all rows, as ``to_hex`` writes them; False, and no change, for anything else."""
+        values = from_hex(text, len(self))
+        if values is None:
             return False
         self.check_value[:] = values
         self.check_kind[:] = KINDS.index("crc32c")

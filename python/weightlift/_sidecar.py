@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from weightlift import _core
+from weightlift._checksum import from_hex, to_hex
 from weightlift._dtypes import DTYPES
 from weightlift._json import loads
 from weightlift._layout import U32, Layout, TensorTable
@@ -184,13 +185,11 @@ def _of_the_values(fitting: list[dict[str, Any]], layout: Layout, files: Files) 
 def _sums_by_name(candidate: Mapping[str, Any], table: TensorTable) -> dict[str, int]:
     """A record's checksums; none if it has none, or not one a tensor."""
     text, names = candidate.get("crc32c"), candidate.get("names", table.names)
-    if not isinstance(text, str) or not isinstance(names, list) or len(text) != 8 * len(names):
+    values = from_hex(text, len(names)) if isinstance(names, list) else None
+    if values is None:
         return {}
-    try:
-        values = np.frombuffer(bytes.fromhex(text), ">u4").tolist()
-    except ValueError:
-        return {}
-    return {name: value for name, value in zip(names, values, strict=False) if isinstance(name, str) and name in table}
+    named = zip(names, values.tolist(), strict=True)
+    return {name: value for name, value in named if isinstance(name, str) and name in table}
 
 
 def _stored_crc32c(layout: Layout, files: Files, name: str) -> int:
@@ -207,15 +206,12 @@ def _set_sums(table: TensorTable, text: Any, order: U32 | None) -> bool:
     """Checksums of all rows, in table order or in another; False if they are not one a tensor."""
     if order is None:
         return table.set_crc32c(text)
-    try:
-        values = np.frombuffer(bytes.fromhex(text), ">u4")
-    except (TypeError, ValueError):
+    values = from_hex(text, len(order))
+    if values is None:
         return False
-    if len(values) != len(order):
-        return False
-    placed = np.zeros(len(order), ">u4")
+    placed = np.zeros(len(order), np.uint32)
     placed[order] = values
-    return table.set_crc32c(placed.tobytes().hex())
+    return table.set_crc32c(to_hex(placed))
 
 
 def _apply(layout: Layout, candidate: Mapping[str, Any], path: str, *, metadata: bool) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightlift import _core, _json
+from weightlift._checksum import from_hex, to_hex
 from weightlift._dtypes import DTYPES, DType
 from weightlift._layout import KINDS, U32, U64, TensorTable
 from weightlift._packing import TensorSpecs
@@ -123,12 +124,9 @@ def _fill_checksums(table: TensorTable, text: str, digest: int) -> str | None:
     """Put the stored checksums into the table; the reason, where they cannot be trusted."""
     if len(text) != 8 * (len(table) + 1):
         return f"the checksums have {len(text)} digits, {len(table)} tensors need {8 * (len(table) + 1)}"
-    try:
-        values = np.frombuffer(bytes.fromhex(text), ">u4")
-    except ValueError:
-        values = np.zeros(0, ">u4")
-    if len(values) != len(table) + 1:  # fromhex passes over white space
-        return "the checksums are not hexadecimal digits"
+    values = from_hex(text, len(table) + 1)
+    if values is None:
+        return "the checksums are not hexadecimal digits in small letters"
     if int(values[0]) != digest:
         return (
             f"the header was changed: its checksum is {digest:08x}, {int(values[0]):08x} was stored (a tool that "
@@ -151,7 +149,7 @@ class PlannedFile:
 
     def checksum(self, crc32c: U32) -> str:
         """The value of CHECKSUM_KEY."""
-        return f"{self.digest:08x}" + crc32c[self.rows].astype(">u4").tobytes().hex()
+        return f"{self.digest:08x}" + to_hex(crc32c[self.rows])
 
 
 class StoredTypes(NamedTuple):

@@ -14,10 +14,8 @@ from json.encoder import encode_basestring, encode_basestring_ascii
 from math import isfinite, prod
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from weightlift._artifacts import WRITERS
-from weightlift._checksum import crc32c
+from weightlift._checksum import crc32c, from_hex
 from weightlift._dtypes import DTYPES, STRING, DType
 from weightlift._steps import AffineDecode, Cast, Step, UpperHalf
 from weightlift.errors import FormatError, UnsafeContentError, UnsupportedFeatureError
@@ -67,7 +65,6 @@ MODEL_KEYS = WRITERS["tfjs-node"]
 """Keys of a document in their order on the disk."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
-_HEX = re.compile(r"[0-9a-f]*")
 _INTEGRAL = re.compile(r"\.0(?=[,\]}])")
 _LARGE = re.compile(r"-?\d(?:\.\d+)?e\+(?:1[6-9]|20)(?=[,\]}])")
 
@@ -330,12 +327,13 @@ def _record(document: Mapping[str, Any]) -> Record:
         damaged = None
     checks, dtypes = raw.get("crc32c", {}), raw.get("dtypes", {})
     sums: list[Any] = list(checks.values()) if isinstance(checks, dict) else [None]
-    if set(map(type, sums)) - {str} or set(map(len, sums)) - {8} or not _HEX.fullmatch("".join(sums)):
+    fit = not set(map(type, sums)) - {str} and not set(map(len, sums)) - {8}
+    values = from_hex("".join(sums), len(sums)) if fit else None
+    if values is None:
         raise FormatError(f"{RECORD!r}: 'crc32c' is not a table of 8 hexadecimal digits each")
     if not isinstance(dtypes, dict) or not all(isinstance(v, str) for v in dtypes.values()):
         raise FormatError(f"{RECORD!r}: 'dtypes' is not a table of dtype names")
-    values = np.frombuffer(bytes.fromhex("".join(sums)), ">u4").tolist()
-    return Record(dict(zip(checks, values, strict=True)), dtypes, raw.get("structure"), damaged)
+    return Record(dict(zip(checks, values.tolist(), strict=True)), dtypes, raw.get("structure"), damaged)
 
 
 def _one_letter_apart(a: str, b: str) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from weightlift._checksum import crc32, crc32c
+from weightlift._checksum import crc32, crc32c, to_hex
 from weightlift._json import loads
 from weightlift._layout import Layout
 from weightlift._packing import Checksums, PackedFile, Packing, PackOptions, Placements, TensorSpecs
@@ -156,7 +156,7 @@ def seal_torch(packing: Packing, checksums: Checksums) -> Mapping[int, Sequence[
     sums = {member: int(checksums.crc32[row]) for row, member in state.rows.items()}
     patches: list[tuple[int, bytes]] = []
     if state.record is not None and "crc32c" in state.record:
-        text = "".join(f"{int(checksums.crc32c[row]):08x}" for row in state.order)
+        text = to_hex(checksums.crc32c[np.asarray(state.order, np.intp)])
         data = _dump({**state.record, "crc32c": text})
         patches.append((members[state.record_number].data_at, data))
         sums[state.record_number] = crc32(data)
